@@ -1,0 +1,88 @@
+"""Read settings from YAML and ``key.sub=value`` overrides, and write them back. The only importer of yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from fmsci.config.schema import Schema, parse
+from fmsci.errors import UserError
+
+S = TypeVar("S", bound=Schema)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice: plain YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"the key '{key}' is given twice{_at(node)}; keep one")
+        return super().construct_mapping(node, deep)
+
+
+def _at(node: yaml.Node) -> str:
+    mark = node.start_mark
+    return f" near line {mark.line + 1} of {mark.name}" if mark is not None else ""
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file; UserError where it is missing or is not YAML."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return yaml.load(stream, Loader=_UniqueKeys)
+    except FileNotFoundError:
+        raise UserError(f"there is no settings file {path}; give the path of a YAML file, such as those in configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the settings file {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the settings file {path} is not YAML: {reason}") from None
+
+
+def apply_override(document: dict[str, Any], override: str) -> None:
+    """Set one ``key.sub=value`` in a nested mapping; the value is read as YAML (numbers, null, lists)."""
+    key, separator, text = override.partition("=")
+    parts = key.split(".")
+    if not separator or not all(parts):
+        raise UserError(f"'{override}' is not a setting; write key=value or key.sub=value")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError:
+        value = text
+    target = document
+    for part in parts[:-1]:
+        inner = target.setdefault(part, {})
+        if inner is None:
+            inner = target[part] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"'{override}': '{part}' is a single value, so it has no '{parts[-1]}' inside")
+        target = inner
+    target[parts[-1]] = value
+
+
+def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
+    """Return the settings in ``path`` (or none) with the overrides on top.
+
+    Raises UserError: missing file, not YAML, unknown key, wrong type or range, each as one sentence.
+    """
+    document = {} if path is None else read_yaml(path)
+    if document is None:
+        document = {}
+    where = "the command line" if path is None else str(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{where}: settings are 'key: value' lines, not {type(document).__name__}")
+    for override in overrides:
+        apply_override(document, override)
+    if path is not None and overrides:
+        where += " with " + " ".join(overrides)
+    return parse(cls, document, where)
+
+
+def dump_settings(settings: Schema) -> str:
+    """Return settings as YAML text that :func:`load_settings` reads back."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,118 @@
+"""Every setting with its type, range, default and meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fmsci.config.schema import Schema
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class GenerateSettings(Schema):
+    """``fmsci generate``: which samples to make, and where."""
+
+    system: Literal["poisson"] = Field(description="the equation")
+    range: tuple[float, float] = Field(description="range of the system's varied coefficient, as in SYS-1(lo, hi)")
+    grid: Annotated[int, Field(ge=8, le=8192)] = Field(64, description="points along each side of the unit square")
+    seed: Seed = Field(0, description="another seed, other samples")
+    train: Count = Field(description="samples in the training split")
+    valid: Count = Field(description="samples in the validation split")
+    test: Count = Field(description="samples in the test split")
+    shard_samples: Count = Field(256, description="samples in one file")
+    output: Path = Field(description="the data folder to write")
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> GenerateSettings:
+        if not self.range[0] <= self.range[1]:
+            raise ValueError(f"range is {list(self.range)} but the first number should not exceed the second")
+        return self
+
+
+class DataSettings(Schema):
+    """``data.*``: which samples to learn from."""
+
+    path: Path = Field(description="a data folder made by fmsci generate")
+    train_samples: Count | None = Field(None, description="use the first so many training samples (subsets are nested)")
+    valid_samples: Count | None = Field(None, description="use the first so many validation samples")
+
+
+class ModelSettings(Schema):
+    """``model.*``: the architecture; ``size`` sets width and modes, each can be set by hand."""
+
+    size: Literal["64K", "1M", "16M", "256M"] | None = Field(None, description="the dial; 1M where nothing is said")
+    width: Count | None = Field(None, description="channels of a Fourier layer")
+    modes: Count | None = Field(None, description="kept wavenumbers along each axis")
+    layers: Count | None = Field(None, description="Fourier layers; 4 where nothing is said")
+
+
+class OptimSettings(Schema):
+    """``optim.*``: Adam and its schedule."""
+
+    lr: Positive = Field(1e-3, description="peak learning rate")
+    epochs: Count = Field(description="passes over the training samples")
+    batch_size: Count = Field(128, description="samples of one optimizer step over ALL ranks")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls to 0 at the last step")
+    warmup: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps of linear warm-up")
+    grad_clip: Positive | None = Field(None, description="largest allowed L2 norm of the gradient")
+
+
+class EngineSettings(Schema):
+    """``engine.*``: how a step runs on many devices."""
+
+    kind: Literal["ddp"] = Field("ddp", description="PyTorch DistributedDataParallel")
+    accumulate: Count = Field(1, description="pieces that each rank's part of a batch is computed in, to save memory")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    threads: Count | None = Field(None, description="CPU threads of a process; its share of the cores where not set")
+    timeout_s: Positive = Field(600.0, description="seconds after which a silent rank ends the job")
+
+
+class CheckpointSettings(Schema):
+    """``checkpoint.*``: when to save; a run always saves when it is asked to stop and when it ends."""
+
+    every_epochs: Count | None = Field(1, description="save after so many epochs")
+    every_steps: Count | None = Field(None, description="save after so many optimizer steps")
+    every_minutes: Positive | None = Field(10.0, description="save after so many minutes")
+    keep: Count = Field(2, description="how many of the newest checkpoints stay")
+
+
+class MonitorSettings(Schema):
+    """``monitor.*``: what is written while training."""
+
+    every_steps: Count = Field(10, description="optimizer steps between two entries")
+    validate_epochs: Count = Field(1, description="epochs between two validations (the last epoch always validates)")
+    pictures: bool = Field(True, description="pictures of fields in TensorBoard, where the validation error improved")
+
+
+class TrainSettings(Schema):
+    """``fmsci train``: pretraining, and fine-tuning when ``init`` names a model folder."""
+
+    run: Path = Field(description="the run folder")
+    seed: Seed = Field(0, description="seed of the initial weights and of the order of samples")
+    init: Path | None = Field(None, description="start from this model folder (its scales are kept)")
+    data: DataSettings
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    optim: OptimSettings
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    monitor: MonitorSettings = Field(default_factory=MonitorSettings)
+
+
+class StudySettings(Schema):
+    """``fmsci study``: fine-tuned against from scratch, at several numbers of downstream samples (Q1)."""
+
+    study: Literal["q1"] = Field(description="q1: how many downstream samples does pretraining save?")
+    run: Path = Field(description="the folder that holds one run folder per run, the table and the pictures")
+    pretrained: Path = Field(description="the pretrained model folder")
+    samples: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="downstream training samples")
+    train: Path = Field(description="a train configuration: the base of every run")
+    overrides: tuple[str, ...] = Field((), description="key=value settings over the base")
+    workers: Count = Field(1, description="runs at the same time on this machine")
+    ratio_below: Positive | None = Field(
+        None, description="fail unless error(fine-tuned) / error(scratch) is below this at every number of samples"
+    )

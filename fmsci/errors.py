@@ -1,0 +1,26 @@
+"""How the program ends: a user's mistake is one sentence, a saved run asks to be requeued."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_MISTAKE = 2
+"""Exit code of a user's mistake: one sentence on stderr, nothing lost."""
+
+EXIT_REQUEUE = 75
+"""Exit code of a job that saved its state and wants to be started again (EX_TEMPFAIL)."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: the message is one sentence saying what, where and what to do."""
+
+
+class Interrupted(Exception):
+    """The work was asked to stop, has saved what it had, and continues when it is started again."""
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'NAME'?)`` for the allowed name closest to ``given``, or an empty string."""
+    close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""

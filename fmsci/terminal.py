@@ -1,0 +1,111 @@
+"""What people see while they wait: a bar on a terminal, one line every few seconds in a log. The only importer of rich."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+LINE_EVERY_S = 5.0
+
+
+def say(text: str) -> None:
+    """Print one line at once (logs are read while they grow)."""
+    print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print one line on stderr."""
+    print(f"fmsci: {text}", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: ``8 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def amount(num_bytes: float) -> str:
+    """Return a size for people, in binary units: ``4.2 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(num_bytes) < 1024:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} TiB"
+
+
+class Progress:
+    """Progress of ``total`` units of work, with the rate and the time left; silent where ``enabled`` is false.
+
+    ``done`` tells the units that an earlier start finished: they count as done, not in the rate.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, enabled: bool = True, done: int = 0) -> None:
+        self.title, self.total, self.unit, self.enabled = title, total, unit, enabled
+        self._start = time.monotonic()
+        self._first, self._done, self._note = done, done, ""
+        self._last_line = self._start
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Progress:
+        if self.enabled and sys.stdout.isatty():
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[facts]}")
+            )
+            self._task = self._bar.add_task(self.title, total=self.total, completed=self._done, facts="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self.enabled and kind is None and self._done > self._first:
+            say(f"{self.title}: {self._facts(final=True)}")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say that ``done`` units are finished; ``note`` stands behind the rate."""
+        self._done, self._note = done, note
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, facts=self._facts())
+        elif self.enabled and time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            say(f"{self.title}: {self._facts()}")
+
+    def _facts(self, final: bool = False) -> str:
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        rate = (self._done - self._first) / elapsed
+        facts = f"{self._done:,} of {self.total:,} {self.unit}, {rate:,.{1 if rate < 10 else 0}f}/s"
+        if final:
+            facts += f", took {duration(elapsed)}"
+        elif rate > 0:
+            facts += f", {duration((self.total - self._done) / rate)} left"
+        return f"{facts}, {self._note}" if self._note else facts
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is aligned left, the others right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        grid.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 110).print(grid)

@@ -1,0 +1,167 @@
+"""Who am I among the processes of this job: rank facts from torchrun, mpiexec, srun, or nothing.
+
+The only reader of launcher variables. The innermost launcher counts: torchrun inside srun, mpiexec inside a Slurm job.
+Missing or contradictory variables are an error, never a silent world of one: N such worlds would each do the whole job.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fmsci.errors import UserError
+from fmsci.nodelist import expand_nodelist
+
+FIRST_PORT, NUM_PORTS = 20_000, 10_000
+"""Ports derived from a job id lie in this range, below the ports that systems hand out by themselves."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The rank facts of one process; ``address`` and ``port`` are where rank 0 waits for the others (training)."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    launcher: str = "none"
+    host: str = "localhost"
+    address: str | None = None
+    port: int | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that prints and writes shared files."""
+        return self.rank == 0
+
+
+def detect_world(environ: Mapping[str, str] | None = None) -> World:
+    """Return the rank facts that the launcher left in the environment.
+
+    Raises UserError where they are missing, contradict each other, or say that a launcher should have been used.
+    """
+    env = os.environ if environ is None else environ
+    world = _innermost(env)
+    if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
+        raise UserError(
+            f"the variables of {world.launcher} contradict each other: rank {world.rank} of {world.size}, local rank "
+            f"{world.local_rank} of {world.local_size}; start again from a clean shell"
+        )
+    _agree_with_hand_set(env, world)
+    return world
+
+
+def _innermost(env: Mapping[str, str]) -> World:
+    if "TORCHELASTIC_RUN_ID" in env:
+        return _torch(env, "torchrun")
+    if "OMPI_COMM_WORLD_SIZE" in env or "OMPI_COMM_WORLD_RANK" in env:
+        return _mpi(env, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_")
+    if "MPI_LOCALRANKID" in env or ("PMI_RANK" in env and "SLURM_STEP_ID" not in env):
+        return _mpi(env, "PMI_RANK", "PMI_SIZE", "")
+    if "SLURM_STEP_ID" in env and "SLURM_PROCID" in env:
+        return _slurm(env)
+    if "RANK" in env or "WORLD_SIZE" in env:
+        return _torch(env, "RANK and WORLD_SIZE")
+    tasks = _integer(env, "SLURM_NTASKS", default=1)
+    if tasks > 1:
+        raise UserError(
+            f"this Slurm job has {tasks} tasks but the command was not started as a step of it; write 'srun fmsci ...'"
+        )
+    return World(host=socket.gethostname())
+
+
+def _torch(env: Mapping[str, str], launcher: str) -> World:
+    size = _integer(env, "WORLD_SIZE")
+    rank = _integer(env, "RANK")
+    local_rank = _integer(env, "LOCAL_RANK", default=0 if size == 1 else None)
+    local_size = _integer(env, "LOCAL_WORLD_SIZE", default=size)
+    address = _required(env, "MASTER_ADDR") if size > 1 else env.get("MASTER_ADDR")
+    port = _integer(env, "MASTER_PORT") if size > 1 else None
+    return World(rank, size, local_rank, local_size, launcher, socket.gethostname(), address, port)
+
+
+def _mpi(env: Mapping[str, str], rank_name: str, size_name: str, local_prefix: str) -> World:
+    size = _integer(env, size_name)
+    rank = _integer(env, rank_name)
+    if local_prefix:
+        local_rank = _integer(env, local_prefix + "RANK")
+        local_size = _integer(env, local_prefix + "SIZE")
+    else:
+        local_rank = _integer(env, "MPI_LOCALRANKID", default=0 if size == 1 else None)
+        local_size = _integer(env, "MPI_LOCALNRANKS", default=1 if size == 1 else None)
+    address: str | None = env.get("MASTER_ADDR")
+    port: int | None = _integer(env, "MASTER_PORT") if "MASTER_PORT" in env else None
+    if address is None and local_size == size:
+        # All ranks are on this host and have one parent, the launcher: its number gives a port that they agree on.
+        address, port = "127.0.0.1", port or FIRST_PORT + os.getppid() % NUM_PORTS
+    return World(rank, size, local_rank, local_size, "mpiexec", socket.gethostname(), address, port)
+
+
+def _slurm(env: Mapping[str, str]) -> World:
+    size = _integer(env, "SLURM_STEP_NUM_TASKS", default=_integer(env, "SLURM_NTASKS", default=-1))
+    if size < 0:
+        raise UserError("srun left no SLURM_STEP_NUM_TASKS and no SLURM_NTASKS; start the command with 'srun fmsci ...'")
+    rank = _integer(env, "SLURM_PROCID")
+    local_rank = _integer(env, "SLURM_LOCALID", default=0 if size == 1 else None)
+    hosts = expand_nodelist(_required(env, "SLURM_STEP_NODELIST" if "SLURM_STEP_NODELIST" in env else "SLURM_NODELIST"))
+    local_size = _tasks_on_node(env, size, len(hosts))
+    port = _integer(env, "MASTER_PORT", default=FIRST_PORT + _integer(env, "SLURM_JOB_ID") % NUM_PORTS)
+    return World(rank, size, local_rank, local_size, "srun", socket.gethostname(), env.get("MASTER_ADDR", hosts[0]), port)
+
+
+def _tasks_on_node(env: Mapping[str, str], size: int, num_nodes: int) -> int:
+    """Read ``SLURM_STEP_TASKS_PER_NODE``, such as ``4(x2),3``, at this node's place."""
+    text = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE")
+    if text is None:
+        return -(-size // num_nodes)
+    counts: list[int] = []
+    for part in text.split(","):
+        count, _, repeat = part.rstrip(")").partition("(x")
+        if not count.isdigit() or (repeat and not repeat.isdigit()):
+            raise UserError(f"SLURM_STEP_TASKS_PER_NODE is '{text}', which is no list such as 4(x2),3")
+        counts += [int(count)] * int(repeat or 1)
+    node = _integer(env, "SLURM_NODEID", default=0)
+    if node >= len(counts) or sum(counts) != size:
+        raise UserError(f"Slurm's variables contradict each other: {size} tasks, but '{text}' tasks on the nodes")
+    return counts[node]
+
+
+def _agree_with_hand_set(env: Mapping[str, str], world: World) -> None:
+    """Refuse RANK or WORLD_SIZE left over from another launcher: torch would believe them."""
+    for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size)):
+        if name in env and world.launcher not in {"torchrun", "RANK and WORLD_SIZE"} and _integer(env, name) != value:
+            raise UserError(f"{name} is {env[name]} but {world.launcher} says {value}; unset {name} and start again")
+
+
+def _required(env: Mapping[str, str], name: str) -> str:
+    if not env.get(name):
+        raise UserError(f"the launcher's variable {name} is missing; start with torchrun, srun, mpiexec, or none of them")
+    return env[name]
+
+
+def _integer(env: Mapping[str, str], name: str, default: int | None = None) -> int:
+    if default is not None and name not in env:
+        return default
+    text = _required(env, name)
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{name} is '{text}' but should be a whole number; unset it or start with a launcher") from None
+
+
+def cores_per_process(world: World) -> int:
+    """Return how many cores this process may use: its share of those that it is allowed to run on."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # srun binds each task to its own cores; other launchers leave all of them to every process.
+    bound = world.launcher == "srun" and "SLURM_CPUS_PER_TASK" in os.environ
+    return allowed if bound else max(1, allowed // world.local_size)
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Return the environment for a child process that is a world of its own: launcher variables removed."""
+    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"}
+    prefixes = ("TORCHELASTIC_", "PMI_", "PMIX_", "OMPI_", "MPI_LOCAL", "HYDI_")
+    kept = {key: value for key, value in os.environ.items() if key not in own and not key.startswith(prefixes)}
+    return kept | changes

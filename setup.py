@@ -1,0 +1,43 @@
+"""Package and extras of fmsci. Wide ranges, so that a site's own torch and MPI serve; tools/lock.txt pins exact versions."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+version = re.search(r'__version__ = "([^"]+)"', (HERE / "fmsci" / "__init__.py").read_text())
+assert version is not None, "fmsci/__init__.py names no version"
+
+EXTRAS = {
+    "mpi": ["mpi4py>=4.0"],
+    "deepspeed": ["deepspeed>=0.16"],
+    "bench": ["neuraloperator>=1.0"],
+    "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "types-PyYAML"],
+}
+
+setup(
+    name="fmsci",
+    version=version.group(1),
+    description="From equations to a pretrained, fine-tuned and measured neural operator, on a laptop or a cluster",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["fmsci", "fmsci.*"]),
+    package_data={"fmsci": ["py.typed"]},
+    install_requires=[
+        "h5py>=3.10",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pydantic>=2.6",
+        "PyYAML>=6.0",
+        "rich>=13.0",
+        "safetensors>=0.4",
+        "tensorboard>=2.14",
+        "torch>=2.8",
+        "typer>=0.12",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["fmsci=fmsci.cli:main"]},
+)
