@@ -1,0 +1,1 @@
+"""The model: one device, no ranks, plain arguments."""

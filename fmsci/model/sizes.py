@@ -1,0 +1,69 @@
+"""One dial for size: 64K, 1M, 16M, 256M, and the exact number of real parameters. Pure integers, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fmsci.errors import UserError, nearest
+
+SIZES = {"64K": (16, 4), "1M": (16, 16), "16M": (32, 32), "256M": (128, 32)}
+"""Size -> (width d, modes m), as in arXiv 2306.00258."""
+
+DEFAULT_SIZE, DEFAULT_LAYERS = "1M", 4
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The integers that define a Fourier neural operator.
+
+    in_channels: source and coefficient channels; width: channels d of a Fourier layer; modes: kept wavenumbers m
+    along each axis; layers: number of Fourier layers.
+    """
+
+    in_channels: int
+    width: int
+    modes: int
+    layers: int = DEFAULT_LAYERS
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise UserError(f"the model's {name} is {value} but should be at least 1")
+
+    @property
+    def num_parameters(self) -> int:
+        """Exact count of real parameters: 4 d^2 m^2 + d^2 + d per layer, (c + 1) d lift, 2 d^2 + 4 d + 1 head."""
+        d, m = self.width, self.modes
+        return self.layers * (4 * d * d * m * m + d * d + d) + (self.in_channels + 1) * d + 2 * d * d + 4 * d + 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a plain mapping."""
+        return asdict(self)
+
+
+def architecture(
+    in_channels: int,
+    size: str | None = None,
+    width: int | None = None,
+    modes: int | None = None,
+    layers: int | None = None,
+) -> Architecture:
+    """Return the architecture at a position of the dial; ``width``, ``modes`` and ``layers`` override it.
+
+    Raises UserError for an unknown size.
+    """
+    name = size or DEFAULT_SIZE
+    if name not in SIZES:
+        raise UserError(f"unknown model size '{name}'{nearest(name, SIZES)}; allowed: {', '.join(SIZES)}")
+    dial_width, dial_modes = SIZES[name]
+    return Architecture(in_channels, width or dial_width, modes or dial_modes, layers or DEFAULT_LAYERS)
+
+
+def check_grid(modes: int, ny: int, nx: int) -> None:
+    """Raise UserError where a grid has too few points for the kept wavenumbers: 2 m <= n along both axes."""
+    if 2 * modes > min(ny, nx):
+        raise UserError(
+            f"a model with {modes} modes needs at least {2 * modes} grid points along each side, not {ny} x {nx}; "
+            f"set model.modes to {min(ny, nx) // 2} or fewer"
+        )

@@ -1,0 +1,131 @@
+"""From settings to the parts of a run: data, model, optimizer, engine, in the order that they need each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmsci.config import TrainSettings
+from fmsci.config.sections import ModelSettings
+from fmsci.dataset.loader import Loader
+from fmsci.dataset.samples import SampleSet, check_columns
+from fmsci.engine.api import Engine
+from fmsci.engine.ddp import DDPEngine
+from fmsci.errors import UserError
+from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.sizes import Architecture, architecture, check_grid
+from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
+from fmsci.shards import Manifest, read_manifest
+from fmsci.train.optim import build_optimizer
+from fmsci.world import World, cores_per_process
+
+
+@dataclass(frozen=True)
+class Job:
+    """The parts of a training run; none of them changes its identity while it runs."""
+
+    settings: TrainSettings
+    world: World
+    device: torch.device
+    engine: Engine
+    loader: Loader
+    valid: SampleSet
+    architecture: Architecture
+    scales: Scales
+    system: str
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.settings.run
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.loader.num_batches * self.settings.optim.epochs
+
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """What goes into the model's card."""
+        data = self.settings.data
+        return {
+            "data": str(data.path),
+            "samples": len(self.loader.samples),
+            "epochs": self.settings.optim.epochs,
+            "init": None if self.settings.init is None else str(self.settings.init),
+        }
+
+
+def pick_device(wanted: str, world: World) -> torch.device:
+    """Return this rank's device; UserError where a GPU is asked for and there is none."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("engine.device is cuda but torch sees no GPU here; use engine.device=cpu or a GPU node")
+    # With one GPU visible to each task its index is 0, whatever the local rank.
+    device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def choose_model(settings: TrainSettings, manifest: Manifest) -> tuple[Architecture, Scales, ModelFolder | None]:
+    """Return architecture and scales: those of the ``init`` model, else from the dial and the data.
+
+    Raises UserError where ``model.*`` contradicts the ``init`` model, the data have other coefficients, or the grid
+    is too small.
+    """
+    if settings.init is None:
+        scales = Scales(manifest.scales.source, dict(manifest.scales.coefficients))
+        chosen = architecture(1 + len(scales.coefficients), **settings.model.model_dump())
+        folder = None
+    else:
+        folder = open_model_folder(settings.init)
+        chosen, scales = folder.architecture, folder.scales
+        check_columns(manifest, scales.columns)
+        _agree(settings.model, folder)
+    check_grid(chosen.modes, manifest.grid, manifest.grid)
+    return chosen, scales, folder
+
+
+def _agree(model: ModelSettings, folder: ModelFolder) -> None:
+    given = {name: value for name, value in model.model_dump().items() if value is not None}
+    if not given:
+        return
+    own = folder.architecture
+    wanted = architecture(own.in_channels, given.get("size"), given.get("width"), given.get("modes"), given.get("layers"))
+    own_facts, wanted_facts = own.as_dict(), wanted.as_dict()
+    asked = {"width", "modes"} if "size" in given else set()
+    for name in sorted(asked | (given.keys() - {"size"})):
+        if wanted_facts[name] != own_facts[name]:
+            raise UserError(
+                f"model.{name} is {wanted_facts[name]} by the settings but {own_facts[name]} in {folder.path}; "
+                "leave model.* out when init names a model"
+            )
+
+
+def build_job(settings: TrainSettings, world: World, device: torch.device) -> Job:
+    """Return all parts of a run. The process group must be up where there are several ranks."""
+    torch.set_num_threads(settings.engine.threads or cores_per_process(world))
+    manifest = read_manifest(settings.data.path)
+    chosen, scales, folder = choose_model(settings, manifest)
+    torch.manual_seed(settings.seed)  # every rank draws the same initial weights
+    operator = SolutionOperator(chosen, scales).to(device)
+    if folder is not None:
+        load_weights(operator, folder.path)
+    optimizer = build_optimizer(operator, settings.optim)
+    engine = DDPEngine(operator, optimizer, world, settings.optim.grad_clip)
+    samples = SampleSet(settings.data.path, "train", settings.data.train_samples)
+    valid = SampleSet(settings.data.path, "valid", settings.data.valid_samples)
+    loader = Loader(
+        samples,
+        settings.optim.batch_size,
+        settings.seed,
+        world.rank,
+        world.size,
+        settings.engine.accumulate,
+        device,
+    )
+    return Job(settings, world, device, engine, loader, valid, chosen, scales, manifest.system)

@@ -1,0 +1,70 @@
+"""What a training run would do, without starting it: no torch, no process, only arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fmsci.config import TrainSettings
+from fmsci.dataset.order import num_batches, share
+from fmsci.shards import read_manifest
+from fmsci.terminal import amount
+
+BYTES = 4
+"""fp32 weights, gradients and Adam moments."""
+
+
+def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
+    """Return the facts of a run on ``world_size`` ranks. Raises UserError for what would stop it."""
+    from fmsci.train.build import choose_model
+
+    manifest = read_manifest(settings.data.path)
+    architecture, _, _ = choose_model(settings, manifest)
+    available = manifest.splits["train"].count
+    samples = min(settings.data.train_samples or available, available)
+    batch = min(settings.optim.batch_size, samples)
+    steps = num_batches(samples, batch)
+    largest = _size(share(batch, world_size, 0))
+    smallest = _size(share(batch, world_size, world_size - 1))
+    p = architecture.num_parameters
+    return {
+        "run": str(settings.run),
+        "parameters": p,
+        "width": architecture.width,
+        "modes": architecture.modes,
+        "layers": architecture.layers,
+        "weight_bytes": p * BYTES,
+        "gradient_bytes": p * BYTES,
+        "optimizer_bytes": 2 * p * BYTES,
+        "checkpoint_bytes": 3 * p * BYTES,
+        "train_samples": samples,
+        "steps_per_epoch": steps,
+        "steps": steps * settings.optim.epochs,
+        "world_size": world_size,
+        "global_batch": batch,
+        "local_batch_largest": largest,
+        "local_batch_smallest": smallest,
+        "accumulate": settings.engine.accumulate,
+        "piece_largest": _size(share(largest, settings.engine.accumulate, 0)),
+    }
+
+
+def _size(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts as rows for people."""
+    local = f"{facts['local_batch_largest']}"
+    if facts["local_batch_smallest"] != facts["local_batch_largest"]:
+        local = f"{facts['local_batch_smallest']} or {local}"
+    memory = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]
+    return [
+        ("run folder", facts["run"]),
+        ("real parameters", f"{facts['parameters']:,} (width {facts['width']}, modes {facts['modes']}, {facts['layers']} layers)"),
+        ("weights + gradients + optimizer", f"{amount(memory)} on every rank"),
+        ("checkpoint", amount(facts["checkpoint_bytes"])),
+        ("training samples", f"{facts['train_samples']:,}"),
+        ("optimizer steps", f"{facts['steps']:,} ({facts['steps_per_epoch']:,} an epoch)"),
+        ("global batch", f"{facts['global_batch']} on {facts['world_size']} rank(s): {local} each"),
+        ("accumulation", f"{facts['accumulate']} piece(s) of at most {facts['piece_largest']}"),
+    ]

@@ -1,0 +1,113 @@
+"""What a run tells: metrics.jsonl, TensorBoard, progress. Rank 0 writes; sums over ranks only when an entry is due."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from fmsci.config import dump_settings
+from fmsci.engine.collective import total
+from fmsci.engine.measure import Measured
+from fmsci.figures import field_comparison
+from fmsci.files import write_text
+from fmsci.terminal import Progress
+from fmsci.train.build import Job
+from fmsci.train.state import State
+
+
+class Monitor:
+    """Writes the entries of one run. The x axis is the optimizer step; a resumed run has no doubled points."""
+
+    def __init__(self, job: Job, state: State) -> None:
+        self.job = job
+        self.main = job.world.is_main
+        self._started = time.monotonic() - state.elapsed_s
+        self._since, self._since_samples = time.monotonic(), state.samples_seen
+        self._note = "" if state.best_rel_l2 is None else f"valid {state.best_rel_l2:.4f}"
+        title = f"train {job.run.name}"
+        self.progress = Progress(title, job.num_steps, "steps", enabled=self.main, done=state.step)
+        self.tensorboard: SummaryWriter | None = None
+        if self.main:
+            self._forget_after(state.step)
+            self._lines = (job.run / "metrics.jsonl").open("a", encoding="utf-8")
+            self.tensorboard = SummaryWriter(str(job.run / "tensorboard"), purge_step=state.step + 1 if state.step else None)
+            if state.step == 0:
+                self.tensorboard.add_text("settings", f"```yaml\n{dump_settings(job.settings)}```", 0)
+
+    def __enter__(self) -> Monitor:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.progress.__exit__(*error)
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+            self._lines.close()
+
+    def elapsed_s(self) -> float:
+        """Seconds of training, earlier starts counted in."""
+        return time.monotonic() - self._started
+
+    def due(self, state: State) -> bool:
+        """Tell whether this step has an entry; the same answer on every rank."""
+        return state.step % self.job.settings.monitor.every_steps == 0 or state.step == self.job.num_steps
+
+    def write(self, state: State, result: Tensor, lr: float) -> None:
+        """Write the entry of a training step. Collective."""
+        loss, rel_l2 = total(result.tolist(), self.job.device)
+        now = time.monotonic()
+        rate = (state.samples_seen - self._since_samples) / max(now - self._since, 1e-9)
+        self._since, self._since_samples = now, state.samples_seen
+        self._entry(
+            state,
+            {
+                "train/loss": loss,
+                "train/rel_l2": rel_l2,
+                "train/lr": lr,
+                "perf/samples_per_s": rate,
+                "perf/elapsed_s": self.elapsed_s(),
+            },
+        )
+        if self.main:
+            self.progress.update(state.step, f"error {rel_l2:.4f}" + (f", {self._note}" if self._note else ""))
+
+    def validated(self, state: State, measured: Measured, improved: bool) -> None:
+        """Write the entry of a validation, with pictures of two samples where the error improved. Collective."""
+        system = self.job.system
+        self._note = f"valid {measured.rel_l2:.4f}"
+        self._entry(state, {f"valid/{system}/rel_l2": measured.rel_l2, f"valid/{system}/loss": measured.loss})
+        if improved and self.job.settings.monitor.pictures:
+            numbers = torch.arange(min(2, len(self.job.valid))).numpy()
+            samples = self.job.valid.gather(numbers).to(self.job.device)
+            predicted = self.job.engine.predict(samples.source, samples.coefficients)
+            if self.tensorboard is not None:
+                fields = [part.cpu().numpy() for part in (samples.source, samples.solution, predicted)]
+                picture = field_comparison(*fields)
+                self.tensorboard.add_image(f"fields/{system}", picture, state.step, dataformats="HWC")
+        # Validation is not training speed: the next rate starts here.
+        self._since, self._since_samples = time.monotonic(), state.samples_seen
+
+    def _entry(self, state: State, values: dict[str, float]) -> None:
+        if self.tensorboard is None:
+            return
+        self._lines.write(json.dumps({"step": state.step, "epoch": state.epoch, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            if name != "perf/elapsed_s":
+                self.tensorboard.add_scalar(name, value, state.step)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop the entries that a killed start wrote after the checkpoint that this one continues from."""
+        path: Path = self.job.run / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step] if step else []
+        if len(kept) < len(lines):
+            write_text(path, "".join(kept))

@@ -1,0 +1,41 @@
+"""Where a training run is: all that the loop changes, listed once. It is saved with every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class State:
+    """The position of a run. ``seen`` counts the batches done in the current epoch."""
+
+    epoch: int = 0
+    seen: int = 0
+    step: int = 0
+    samples_seen: int = 0
+    best_rel_l2: float | None = None
+    best_step: int = 0
+    elapsed_s: float = 0.0
+
+    def advance(self, num_samples: int) -> None:
+        """Count one optimizer step on a global batch of ``num_samples``."""
+        self.seen += 1
+        self.step += 1
+        self.samples_seen += num_samples
+
+    def next_epoch(self) -> None:
+        """Begin the next epoch."""
+        self.epoch += 1
+        self.seen = 0
+
+    def improves(self, rel_l2: float) -> bool:
+        """Record a validation error; tell whether it is the best so far."""
+        if self.best_rel_l2 is not None and not rel_l2 < self.best_rel_l2:
+            return False
+        self.best_rel_l2, self.best_step = rel_l2, self.step
+        return True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a plain mapping, for ``state.json``."""
+        return asdict(self)
