@@ -128,7 +128,7 @@ PYTHON
             say "making .venv anew with Python $version (the old one is unfinished, damaged, moved, or of another Python)"
             rm -rf "$VENV" || stop 1 "$VENV cannot be removed; remove it and repeat"
         else
-            say "making .venv with Python $version"
+            say "making .venv with Python $version (some minutes, most of it torch)"
         fi
         output=$("$python" -m venv "$VENV" 2>&1) || stop 1 "$python cannot make .venv: $(tail -n 1 <<<"$output")"
     fi
@@ -163,7 +163,7 @@ PYTHON
         shift
         : >"$LOG"
         if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" 2>&1 | progress; then
-            why=$(grep -E '^ *(ERROR|error): ' "$LOG" | tail -n 1)
+            why=$(sed -n -E 's/^ *(ERROR|error): //p' "$LOG" | tail -n 1)
             if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Network is unreachable|name resolution' "$LOG"; then
                 why="the package index cannot be reached, check the network or the proxy"
             elif grep -q 'No space left on device' "$LOG"; then
@@ -175,7 +175,7 @@ PYTHON
         fi
     }
 
-    say "installing the packages of $LOCK (the first time some minutes, most of it torch)"
+    say "installing the packages of $LOCK"
     : >"$UNFINISHED"
     install "the packages of $LOCK" -r "$LOCK"
     install "this checkout" --no-deps --no-build-isolation -e .
