@@ -1,4 +1,4 @@
-"""Package and extras of fmsci. Wide ranges, so that a site's own torch and MPI serve; tools/lock.txt pins exact versions."""
+"""Package and extras of fmsci: wide ranges, so that a site's own torch and MPI serve; tools/lock.txt pins versions."""
 
 import re
 from pathlib import Path
