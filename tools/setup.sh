@@ -138,11 +138,12 @@ PYTHON
         local line count=0 total wide='' shown=$SECONDS
         total=$(($(sed -e '/^#/d' -e 's/==.*//' "$LOCK" | sort -u | wc -l))) # macOS pads it with blanks
         [ -t 1 ] && wide=1
+        trap '' INT # Ctrl-C ends pip, and with it this
         while IFS= read -r line; do
             printf '%s\n' "$line" >>"$LOG"
             case $line in
             Collecting*) count=$((count + 1)) line="package $count of $total: ${line#Collecting }" ;;
-            *Downloading*MB* | *Downloading*GB*) line="${line#"${line%%[! ]*}"}" ;;
+            *Downloading*MB* | *Downloading*GB*) line=${line#*Downloading } line="downloading ${line%%-*} (${line##*(}" ;;
             "Installing collected packages"*) [ "$count" -gt 0 ] && line="unpacking $count packages" shown=0 || continue ;;
             *) continue ;;
             esac
@@ -166,6 +167,8 @@ PYTHON
             why=$(sed -n -E 's/^ *(ERROR|error): //p' "$LOG" | tail -n 1)
             if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Network is unreachable|name resolution' "$LOG"; then
                 why="the package index cannot be reached, check the network or the proxy"
+            elif grep -q 'Operation cancelled by user' "$LOG"; then
+                stop 130 "interrupted; the next call goes on"
             elif grep -q 'No space left on device' "$LOG"; then
                 why="no space left on the disk"
             fi
