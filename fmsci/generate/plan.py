@@ -1,0 +1,149 @@
+"""What there is to make and who makes it: pure functions of the request and of integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmsci import __version__
+from fmsci.config import GenerateSettings, Schema, parse
+from fmsci.errors import UserError, nearest
+from fmsci.files import read_json, write_json
+from fmsci.pde import SYSTEMS, System
+from fmsci.shards.layout import FIGURES, FORMAT_VERSION, SPLITS, ShardLayout, shard_name
+
+PLAN = "plan.json"
+
+
+class Request(Schema):
+    """Everything that decides a data folder's content; kept as ``plan.json`` in it from the first moment on."""
+
+    format_version: int = FORMAT_VERSION
+    system: str
+    range: tuple[float, float]
+    grid: int
+    seed: int
+    counts: dict[str, int]
+    shard_samples: int
+
+    @property
+    def equation(self) -> System:
+        """The system that is solved."""
+        return SYSTEMS[self.system]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard: the samples first .. first + count - 1 of a split."""
+
+    split: str
+    index: int
+    first: int
+    count: int
+
+    @property
+    def file(self) -> str:
+        """Path of the shard inside the data folder."""
+        return shard_name(self.split, self.index)
+
+
+def build_request(settings: GenerateSettings) -> Request:
+    """Return the request of some settings; UserError where the system does not exist or its range makes no sense."""
+    if settings.system not in SYSTEMS:
+        hint = nearest(settings.system, SYSTEMS)
+        raise UserError(f"'system' is '{settings.system}'{hint} but should be one of {', '.join(SYSTEMS)}")
+    wrong = SYSTEMS[settings.system].check_range(*settings.range)
+    if wrong is not None:
+        raise UserError(f"'range' of {settings.system}: {wrong}")
+    return Request(
+        system=settings.system,
+        range=settings.range,
+        grid=settings.grid,
+        seed=settings.seed,
+        counts={split: int(getattr(settings, split)) for split in SPLITS},
+        shard_samples=settings.shard_samples,
+    )
+
+
+def build_tasks(request: Request) -> list[Task]:
+    """Return every shard of the request, split after split."""
+    return [
+        Task(split, index, first, min(request.shard_samples, count - first))
+        for split, count in request.counts.items()
+        for index, first in enumerate(range(0, count, request.shard_samples))
+    ]
+
+
+def share(tasks: Sequence[Task], rank: int, size: int) -> list[Task]:
+    """Return the tasks of one rank, so that all ranks have nearly the same number of samples.
+
+    The largest go first, each to the rank that has least so far (the lowest one among equals): the loads then differ
+    by one shard at most. A rank makes its tasks in the order of the list.
+    """
+    if size == 1:
+        return list(tasks)
+    loads = [0] * size
+    mine: list[tuple[int, Task]] = []
+    for position, task in sorted(enumerate(tasks), key=lambda item: (-item[1].count, item[0])):
+        least = loads.index(min(loads))
+        loads[least] += task.count
+        if least == rank:
+            mine.append((position, task))
+    return [task for _, task in sorted(mine, key=lambda item: item[0])]
+
+
+def build_layout(request: Request, task: Task) -> ShardLayout:
+    """Return what the shard of a task will hold."""
+    system = request.equation
+    return ShardLayout(
+        file=task.file,
+        first=task.first,
+        count=task.count,
+        grid=request.grid,
+        num_columns=len(system.columns),
+        figures=figures(system),
+        attributes={
+            "format_version": request.format_version,
+            "system": request.system,
+            "range": request.range,
+            "split": task.split,
+            "grid": request.grid,
+            "columns": list(system.columns),
+            "seed": request.seed,
+            "first": task.first,
+            "code_version": __version__,
+        },
+    )
+
+
+def figures(system: System) -> dict[str, str]:
+    """Return name and dtype of the figures stored with every sample of a system."""
+    return FIGURES | dict.fromkeys(system.measure or {}, "<f8")
+
+
+def agree_with_plan(folder: Path, request: Request) -> None:
+    """Publish ``plan.json``, or compare with the one that is there.
+
+    Raises UserError naming the first difference: a folder never holds samples of two requests.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        if (folder / "manifest.json").exists():
+            raise UserError(f"{folder} already holds data that fmsci generate did not make; give another output folder")
+        write_json(path, request.model_dump(mode="json"))
+        return
+    earlier = parse(Request, read_json(path), str(path))
+    for name in Request.model_fields:
+        before, now = getattr(earlier, name), getattr(request, name)
+        if before != now:
+            raise UserError(
+                f"{folder} was begun with {name} = {_shown(before)}, now it is {_shown(now)}; "
+                "give the same settings, another output folder, or remove this one"
+            )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(list(value)) if isinstance(value, tuple) else str(value)

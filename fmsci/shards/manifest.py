@@ -1,0 +1,94 @@
+"""The manifest: what a data folder holds, how it was made, and the scales that a model trained on it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fmsci.config import Schema, parse
+from fmsci.errors import UserError
+from fmsci.files import read_json, write_json
+from fmsci.shards.layout import MANIFEST
+
+
+class ShardRecord(Schema):
+    """One file of a split."""
+
+    file: str
+    """Path inside the data folder."""
+    first: int
+    """Number of its first sample in the split."""
+    count: int
+    bytes: int
+    checksum: str
+    """``crc32:`` and eight hexadecimal digits, of everything after the file's first 4,096 bytes."""
+
+
+class SplitRecord(Schema):
+    """One of train, valid, test."""
+
+    count: int
+    shards: tuple[ShardRecord, ...]
+
+
+class Scales(Schema):
+    """Scales of a model's input, from the training split."""
+
+    source: float
+    """Median of ||f||_2 / n."""
+    coefficients: dict[str, float]
+    """Median of the absolute non-zero values of each column; 1 where a column has none."""
+
+
+class Statistic(Schema):
+    """Spread of one figure over the samples of a split."""
+
+    min: float
+    mean: float
+    max: float
+    std: float
+
+
+class Provenance(Schema):
+    """Which program made the data, and when."""
+
+    program: str
+    numpy: str
+    python: str
+    created: str
+
+
+class Manifest(Schema):
+    """``manifest.json`` of a data folder."""
+
+    format_version: Literal[1] = 1
+    system: str
+    range: tuple[float, float]
+    grid: int
+    seed: int
+    columns: tuple[str, ...]
+    shard_samples: int
+    splits: dict[str, SplitRecord]
+    scales: Scales
+    statistics: dict[str, dict[str, Statistic]]
+    """By split, then by name: the coefficients and the figures stored with every sample."""
+    provenance: Provenance
+
+    @property
+    def title(self) -> str:
+        """The data set in words: ``poisson (1, 5)``."""
+        return f"{self.system} ({self.range[0]:g}, {self.range[1]:g})"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a data folder; UserError where there is none, or it is of another format."""
+    path = folder / MANIFEST
+    if not path.exists():
+        what = "is not finished: repeat the fmsci generate command" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} is no data folder: {path.name} is missing ({folder.name} {what})")
+    return parse(Manifest, read_json(path), str(path))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Publish the manifest; the data folder is complete from then on."""
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))

@@ -1,0 +1,130 @@
+"""Read a split of a data folder: memory maps of the contiguous datasets, HDF5 reads where a file has none.
+
+A map costs no copy and no lock, and every process of a node shares its pages. Files are opened on first use, in the
+process that uses them, and only so many at a time stay open.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fmsci.errors import UserError, nearest
+from fmsci.shards.layout import FIELDS, SAMPLE_ID, TENSOR
+from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
+
+OPEN_SHARDS = 256
+"""Shards of one reader that stay open: each takes a file handle and a map."""
+
+Batch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+
+
+class SplitReader:
+    """The samples 0 .. len - 1 of one split."""
+
+    def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
+        """Open nothing yet; made by :func:`open_split`."""
+        self.folder = folder
+        self.split = split
+        self.manifest = manifest
+        self.columns = manifest.columns
+        self.grid = manifest.grid
+        self._records = manifest.splits[split].shards
+        self._firsts = np.array([record.first for record in self._records], dtype=np.int64)
+        self._shards: OrderedDict[int, _Shard] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.manifest.splits[self.split].count
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process without the open files: it opens its own."""
+        return {**self.__dict__, "_shards": OrderedDict()}
+
+    def gather(self, indices: NDArray[np.integer[Any]], out: NDArray[np.float32] | None = None) -> Batch:
+        """Return the samples ``indices`` (B,), in that order.
+
+        Returns:
+            fields (B, 2, n, n) float32 (source, solution; written into ``out`` where given), tensor (B, K) float32 and
+            sample_id (B,) int64.
+
+        Raises:
+            IndexError: where an index is outside the split.
+            UserError: where a shard is missing or damaged.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise IndexError(f"the split {self.split} has samples 0 to {len(self) - 1}")
+        fields = np.empty((len(wanted), 2, self.grid, self.grid), np.float32) if out is None else out[: len(wanted)]
+        tensor = np.empty((len(wanted), len(self.columns)), np.float32)
+        sample_id = np.empty(len(wanted), np.int64)
+        owners = np.searchsorted(self._firsts, wanted, side="right") - 1
+        rows = wanted - self._firsts[owners] if len(self._firsts) else wanted
+        for position, (owner, row) in enumerate(zip(owners.tolist(), rows.tolist(), strict=True)):
+            shard = self._shards.get(owner) or self._open(owner)
+            fields[position] = shard.fields[row]
+            tensor[position] = shard.tensor[row]
+            sample_id[position] = shard.sample_id[row]
+        return fields, tensor, sample_id
+
+    def figure(self, name: str) -> NDArray[Any]:
+        """Return a (N,) or (N, K) dataset of the whole split: residual, source_norm, tensor, ..."""
+        parts = [read_dataset(self.folder, record, name) for record in self._records]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _open(self, index: int) -> _Shard:
+        if len(self._shards) >= OPEN_SHARDS:
+            self._shards.popitem(last=False)
+        shard = _Shard(self.folder, self._records[index])
+        self._shards[index] = shard
+        return shard
+
+
+class _Shard:
+    """The open datasets of one file: arrays over a memory map, or HDF5 datasets."""
+
+    def __init__(self, folder: Path, record: ShardRecord) -> None:
+        path = folder / record.file
+        try:
+            file = h5py.File(path, "r", locking=False)
+            found = {name: file[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} cannot be read: {error}; run: fmsci data check {folder}") from None
+        if any(len(dataset) != record.count for dataset in found.values()):
+            raise UserError(f"{path} does not hold {record.count} samples; run: fmsci data check {folder}")
+        offsets = {name: dataset.id.get_offset() for name, dataset in found.items()}
+        if all(offset is not None and found[name].dtype.isnative for name, offset in offsets.items()):
+            facts = {name: (dataset.shape, dataset.dtype, offsets[name]) for name, dataset in found.items()}
+            file.close()
+            with path.open("rb") as raw:
+                pages = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            found = {name: np.ndarray(shape, dtype, pages, offset) for name, (shape, dtype, offset) in facts.items()}
+        self.fields, self.tensor, self.sample_id = (found[name] for name in (FIELDS, TENSOR, SAMPLE_ID))
+
+
+def read_dataset(folder: Path, record: ShardRecord, name: str) -> NDArray[Any]:
+    """Return one whole dataset of a shard; UserError where it is missing or cannot be read."""
+    path = folder / record.file
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            values: NDArray[Any] = file[name][()]
+            return values
+    except (OSError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {error}; run: fmsci data check {folder}") from None
+
+
+def open_split(folder: Path, split: str) -> SplitReader:
+    """Return a reader of ``train``, ``valid`` or ``test`` of a data folder.
+
+    Raises UserError where the folder holds no finished data, or no such split.
+    """
+    manifest = read_manifest(folder)
+    if split not in manifest.splits:
+        raise UserError(f"{folder} has no split '{split}'{nearest(split, manifest.splits)}")
+    return SplitReader(folder, manifest, split)

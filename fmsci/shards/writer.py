@@ -1,0 +1,130 @@
+"""Write one shard: contiguous HDF5 datasets, streamed, with a checksum of the whole file, published at once.
+
+h5py lays the file out (all datasets allocated early, nothing filled), then the samples are written straight to their
+places. That spares HDF5's own copying, keeps only one batch in memory, and lets the checksum run along with the
+writing.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fmsci.errors import UserError
+from fmsci.files import publish_file
+from fmsci.shards.layout import FIELDS, HEADER_BYTES, SAMPLE_ID, ShardLayout
+from fmsci.shards.manifest import ShardRecord
+
+Array = NDArray[Any]
+
+PIECE_BYTES = 1 << 22
+
+
+class ShardWriter:
+    """Takes a shard's samples in order; made by :func:`open_shard`."""
+
+    def __init__(self, path: Path, layout: ShardLayout) -> None:
+        """Create the file ``path`` with all its datasets."""
+        self.layout = layout
+        self._datasets = layout.datasets()
+        self._offsets = _lay_out(path, layout)
+        self._small = {
+            name: np.empty(shape, dtype) for name, (shape, dtype) in self._datasets.items() if name != FIELDS
+        }
+        self._handle = os.open(path, os.O_RDWR)
+        self._checksum = zlib.crc32(os.pread(self._handle, self._offsets[FIELDS] - HEADER_BYTES, HEADER_BYTES))
+        self._next_byte = self._offsets[FIELDS]
+        self._done = 0
+
+    def append(self, fields: NDArray[np.float32], rows: Mapping[str, Array]) -> None:
+        """Write the next B samples: fields (B, 2, n, n) and (B, ...) of every other dataset except sample_id."""
+        count = len(fields)
+        content = np.ascontiguousarray(fields, dtype="<f4").reshape(-1).view(np.uint8)
+        for name, values in rows.items():
+            self._small[name][self._done : self._done + count] = values
+        self._write(content)
+        self._done += count
+
+    def finish(self) -> ShardRecord:
+        """Write the small datasets and the checksum line; ValueError where samples are missing."""
+        if self._done != self.layout.count:
+            raise ValueError(f"{self.layout.file} has {self._done} of {self.layout.count} samples")
+        self._small[SAMPLE_ID][:] = np.arange(self.layout.first, self.layout.first + self.layout.count)
+        for name, values in self._small.items():
+            _write_all(self._handle, values.reshape(-1).view(np.uint8), self._offsets[name])
+        size = os.fstat(self._handle).st_size
+        while self._next_byte < size:  # what follows the fields: small datasets and HDF5's own records
+            piece = os.pread(self._handle, min(PIECE_BYTES, size - self._next_byte), self._next_byte)
+            self._checksum = zlib.crc32(piece, self._checksum)
+            self._next_byte += len(piece)
+        checksum = f"crc32:{self._checksum:08x}"
+        _write_all(self._handle, np.frombuffer(header(checksum), np.uint8), 0)
+        return ShardRecord(
+            file=self.layout.file, first=self.layout.first, count=self.layout.count, bytes=size, checksum=checksum
+        )
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._handle)
+
+    def _write(self, content: NDArray[np.uint8]) -> None:
+        self._checksum = zlib.crc32(content.data, self._checksum)
+        _write_all(self._handle, content, self._next_byte)
+        self._next_byte += len(content)
+
+
+@contextmanager
+def open_shard(folder: Path, layout: ShardLayout) -> Iterator[ShardWriter]:
+    """Yield a writer; the shard appears in the data folder when the block ends and ``finish`` was called.
+
+    Raises UserError where the folder cannot be written or is full.
+    """
+    with publish_file(folder / layout.file) as temporary:
+        writer = ShardWriter(temporary, layout)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def header(checksum: str) -> bytes:
+    """Return the first bytes of a shard: a line for people and programs, then zeros."""
+    return f"fmsci shard, HDF5 from byte {HEADER_BYTES}, {checksum}\n".encode().ljust(HEADER_BYTES, b"\0")
+
+
+def _lay_out(path: Path, layout: ShardLayout) -> dict[str, int]:
+    """Create the file with all its datasets allocated, and return where each begins: the fields before all others."""
+    with h5py.File(path, "w", userblock_size=HEADER_BYTES, locking=False) as file:
+        for key, value in layout.attributes.items():
+            file.attrs[key] = value
+        for name, (shape, dtype) in layout.datasets().items():
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_layout(h5py.h5d.CONTIGUOUS)
+            properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            properties.set_obj_track_times(False)  # equal data are equal bytes, whenever they were made
+            space = h5py.h5s.create_simple(shape)
+            h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, properties)
+        file.flush()
+        offsets = {name: int(file[name].id.get_offset()) for name in layout.datasets()}
+    if min(offsets.values()) != offsets[FIELDS]:
+        raise RuntimeError(f"HDF5 {h5py.version.hdf5_version} does not put the first dataset first: {offsets}")
+    return offsets
+
+
+def _write_all(handle: int, content: NDArray[np.uint8], offset: int) -> None:
+    """Write every byte: one system call may take fewer, at 2 GiB or on a full disk."""
+    done = 0
+    while done < len(content):
+        written = os.pwrite(handle, content[done:].data, offset + done)
+        if written == 0:
+            raise UserError("the disk takes no more data")
+        done += written

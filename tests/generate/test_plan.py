@@ -1,0 +1,54 @@
+"""Who makes what: pure functions."""
+
+import json
+
+import pytest
+
+from fmsci.config import GenerateSettings, parse
+from fmsci.errors import UserError
+from fmsci.generate.plan import agree_with_plan, build_request, build_tasks, share
+
+
+def settings(**changes):
+    given = {"system": "poisson", "range": [1, 5], "grid": 16, "train": 10, "valid": 3, "test": 4, "shard_samples": 4}
+    return parse(GenerateSettings, {**given, "output": "x", **changes}, "here")
+
+
+def test_tasks_cover_every_sample_once():
+    tasks = build_tasks(build_request(settings()))
+    assert [(t.split, t.index, t.first, t.count) for t in tasks] == [
+        ("train", 0, 0, 4),
+        ("train", 1, 4, 4),
+        ("train", 2, 8, 2),
+        ("valid", 0, 0, 3),
+        ("test", 0, 0, 4),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 64])
+@pytest.mark.parametrize("train", [1, 10, 1000])
+def test_ranks_share_all_tasks_and_finish_together(size, train):
+    tasks = build_tasks(build_request(settings(train=train)))
+    shares = [share(tasks, rank, size) for rank in range(size)]
+    assert sorted((t.split, t.index) for mine in shares for t in mine) == sorted((t.split, t.index) for t in tasks)
+    loads = [sum(t.count for t in mine) for mine in shares]
+    assert max(loads) - min(loads) <= 4  # one shard
+
+
+def test_another_request_in_the_same_folder_is_refused(tmp_path):
+    agree_with_plan(tmp_path, build_request(settings()))
+    agree_with_plan(tmp_path, build_request(settings()))
+    for change, says in (
+        ({"train": 11}, "counts = train 10, valid 3, test 4, now it is train 11"),
+        ({"range": [1, 6]}, r"range = \[1.0, 5.0\], now it is \[1.0, 6.0\]"),
+        ({"seed": 1}, "seed = 0, now it is 1"),
+        ({"shard_samples": 5}, "shard_samples = 4, now it is 5"),
+    ):
+        with pytest.raises(UserError, match=says):
+            agree_with_plan(tmp_path, build_request(settings(**change)))
+    assert json.loads((tmp_path / "plan.json").read_text())["grid"] == 16
+
+
+def test_a_range_that_the_system_cannot_have_is_refused():
+    with pytest.raises(UserError, match="'range' of poisson: the first number must be above 0"):
+        build_request(settings(range=[0, 5]))
