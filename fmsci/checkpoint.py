@@ -47,12 +47,16 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def save_checkpoint(run: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int) -> Path:
-    """Publish a checkpoint (``write`` puts the engine's files into the folder it is given), then drop all but ``keep``."""
+    """Publish a checkpoint (``write`` puts the engine's files into the folder given), then drop all but ``keep``."""
     path = checkpoint_path(run, step)
     with publish_folder(path) as folder:
         write(folder)
         (folder / STATE).write_text(json.dumps(state, indent=2) + "\n")
-        files = {item.relative_to(folder).as_posix(): _fingerprint(item) for item in sorted(folder.rglob("*")) if item.is_file()}
+        files = {
+            item.relative_to(folder).as_posix(): _fingerprint(item)
+            for item in sorted(folder.rglob("*"))
+            if item.is_file()
+        }
         (folder / COMPLETE).write_text(json.dumps({"format": 1, "files": files}, indent=2) + "\n")
     for _, old in _numbered(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

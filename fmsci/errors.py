@@ -16,7 +16,7 @@ class UserError(Exception):
     """A mistake that the user can mend: the message is one sentence saying what, where and what to do."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error: what was finished is kept
     """The work was asked to stop, has saved what it had, and continues when it is started again."""
 
 

@@ -42,10 +42,12 @@ def publish_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free or change the place and repeat") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,14 +69,16 @@ def publish_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             replaced = aside(path.with_name(path.name + "-replaced"))
             shutil.rmtree(replaced, ignore_errors=True)
-            os.replace(path, replaced)
-            os.replace(temporary, path)
+            path.replace(replaced)
+            temporary.replace(path)
             shutil.rmtree(replaced, ignore_errors=True)
         else:
-            os.replace(temporary, path)
+            temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free or change the place and repeat") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

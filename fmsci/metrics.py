@@ -12,4 +12,5 @@ def squared_error(u: Tensor, target: Tensor) -> Tensor:
 
 def relative_l2(u: Tensor, target: Tensor) -> Tensor:
     """Return ||u - u*||_2 / ||u*||_2 for each sample, (B, H, W) -> (B,): the error that is reported."""
-    return (u - target).norm(dim=(1, 2)) / target.norm(dim=(1, 2))
+    error: Tensor = (u - target).norm(dim=(1, 2)) / target.norm(dim=(1, 2))
+    return error

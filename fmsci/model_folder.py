@@ -87,7 +87,7 @@ def write_model(
 
 
 def open_model_folder(path: Path) -> ModelFolder:
-    """Return what a model folder holds, without its weights. Raises UserError where it is none, or of another version."""
+    """Return what a model folder holds, without its weights. Raises UserError where it is none, or too new."""
     if not (path / "config.json").is_file():
         raise UserError(f"{path} is no model folder: it has no config.json; give a folder such as RUN/model")
     document = read_json(path / "config.json")

@@ -1,4 +1,4 @@
-"""What people see while they wait: a bar on a terminal, one line every few seconds in a log. The only importer of rich."""
+"""What people see while they wait: a bar on a terminal, a line every few seconds in a log. Only importer of rich."""
 
 from __future__ import annotations
 
@@ -99,11 +99,12 @@ class Progress:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is aligned left, the others right."""
+    """Print a title and a table; the first column is aligned left, the others right."""
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", title_style="bold")
+    say(title)
+    grid = Table()
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:

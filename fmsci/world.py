@@ -102,13 +102,17 @@ def _mpi(env: Mapping[str, str], rank_name: str, size_name: str, local_prefix: s
 def _slurm(env: Mapping[str, str]) -> World:
     size = _integer(env, "SLURM_STEP_NUM_TASKS", default=_integer(env, "SLURM_NTASKS", default=-1))
     if size < 0:
-        raise UserError("srun left no SLURM_STEP_NUM_TASKS and no SLURM_NTASKS; start the command with 'srun fmsci ...'")
+        raise UserError(
+            "srun left no SLURM_STEP_NUM_TASKS and no SLURM_NTASKS; start the command with 'srun fmsci ...'"
+        )
     rank = _integer(env, "SLURM_PROCID")
     local_rank = _integer(env, "SLURM_LOCALID", default=0 if size == 1 else None)
     hosts = expand_nodelist(_required(env, "SLURM_STEP_NODELIST" if "SLURM_STEP_NODELIST" in env else "SLURM_NODELIST"))
     local_size = _tasks_on_node(env, size, len(hosts))
     port = _integer(env, "MASTER_PORT", default=FIRST_PORT + _integer(env, "SLURM_JOB_ID") % NUM_PORTS)
-    return World(rank, size, local_rank, local_size, "srun", socket.gethostname(), env.get("MASTER_ADDR", hosts[0]), port)
+    return World(
+        rank, size, local_rank, local_size, "srun", socket.gethostname(), env.get("MASTER_ADDR", hosts[0]), port
+    )
 
 
 def _tasks_on_node(env: Mapping[str, str], size: int, num_nodes: int) -> int:
@@ -137,7 +141,9 @@ def _agree_with_hand_set(env: Mapping[str, str], world: World) -> None:
 
 def _required(env: Mapping[str, str], name: str) -> str:
     if not env.get(name):
-        raise UserError(f"the launcher's variable {name} is missing; start with torchrun, srun, mpiexec, or none of them")
+        raise UserError(
+            f"the launcher's variable {name} is missing; start with torchrun, srun, mpiexec, or none of them"
+        )
     return env[name]
 
 
@@ -151,12 +157,23 @@ def _integer(env: Mapping[str, str], name: str, default: int | None = None) -> i
         raise UserError(f"{name} is '{text}' but should be a whole number; unset it or start with a launcher") from None
 
 
+def num_cores() -> int:
+    """Return how many cores this process is allowed to run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores_per_process(world: World) -> int:
     """Return how many cores this process may use: its share of those that it is allowed to run on."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = num_cores()
     # srun binds each task to its own cores; other launchers leave all of them to every process.
     bound = world.launcher == "srun" and "SLURM_CPUS_PER_TASK" in os.environ
     return allowed if bound else max(1, allowed // world.local_size)
+
+
+def thread_limit() -> int | None:
+    """Return OMP_NUM_THREADS where it is set to a number."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() else None
 
 
 def child_environment(**changes: str) -> dict[str, str]:

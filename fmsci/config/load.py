@@ -18,7 +18,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """A safe loader that refuses a key given twice: plain YAML silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise UserError(f"the key '{key}' is given twice{_at(node)}; keep one")
@@ -36,7 +36,9 @@ def read_yaml(path: Path) -> Any:
         with path.open(encoding="utf-8") as stream:
             return yaml.load(stream, Loader=_UniqueKeys)
     except FileNotFoundError:
-        raise UserError(f"there is no settings file {path}; give the path of a YAML file, such as those in configs/") from None
+        raise UserError(
+            f"there is no settings file {path}; give the path of a YAML file, such as those in configs/"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the settings file {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -112,6 +112,7 @@ class StudySettings(Schema):
     samples: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="downstream training samples")
     train: Path = Field(description="a train configuration: the base of every run")
     overrides: tuple[str, ...] = Field((), description="key=value settings over the base")
+    steps: Count | None = Field(None, description="optimizer steps of every run, in whole epochs; else optim.epochs")
     workers: Count = Field(1, description="runs at the same time on this machine")
     ratio_below: Positive | None = Field(
         None, description="fail unless error(fine-tuned) / error(scratch) is below this at every number of samples"

@@ -38,7 +38,13 @@ class Loader:
     """
 
     def __init__(
-        self, samples: SampleSet, batch_size: int, seed: int, rank: int, world_size: int, accumulate: int,
+        self,
+        samples: SampleSet,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        accumulate: int,
         device: torch.device,
     ) -> None:
         self.samples, self.seed, self.device = samples, seed, device
@@ -59,6 +65,8 @@ class Loader:
             pieces = (mine[share(len(mine), self.accumulate, part)] for part in range(self.accumulate))
             yield Batch(tuple(self._piece(piece, numbers) for piece in pieces), len(numbers))
 
-    def _piece(self, numbers: np.ndarray[tuple[int], np.dtype[np.int64]], batch: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Piece:
+    def _piece(
+        self, numbers: np.ndarray[tuple[int], np.dtype[np.int64]], batch: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ) -> Piece:
         chosen = numbers if len(numbers) else batch[:1]
         return Piece(self.samples.gather(chosen).to(self.device), len(numbers))

@@ -42,7 +42,9 @@ class SampleSet:
         self.folder, self.split = folder, split
         available = len(self._reader)
         if limit is not None and limit > available:
-            raise UserError(f"{folder} has {available} {split} samples, {limit} were asked for; ask for fewer or make more")
+            raise UserError(
+                f"{folder} has {available} {split} samples, {limit} were asked for; ask for fewer or make more"
+            )
         self._count = available if limit is None else limit
 
     def __len__(self) -> int:

@@ -23,7 +23,9 @@ def process_group(world: World, device: torch.device, timeout_s: float) -> Itera
         yield
         return
     if world.address is None or world.port is None:
-        raise UserError("the ranks are on several hosts: set MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port")
+        raise UserError(
+            "the ranks are on several hosts: set MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port"
+        )
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",

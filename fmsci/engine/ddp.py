@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +28,11 @@ class DDPEngine:
         self.world = world
         self.parallel: DistributedDataParallel | None = None
         if world.size > 1:
-            self.parallel = DistributedDataParallel(operator, broadcast_buffers=False, gradient_as_bucket_view=True)
+            # The scales never change, so nothing is broadcast in a forward pass. torch 2.13 renamed the switch.
+            known = inspect.signature(DistributedDataParallel).parameters
+            switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            switches: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True}
+            self.parallel = DistributedDataParallel(operator, **switches)
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         """See :meth:`fmsci.engine.api.Engine.step`."""
@@ -87,4 +93,6 @@ class DDPEngine:
             field, _, name = key.partition(".")
             # Adam's step counter stays where torch made it (the CPU, unless fused on a GPU); moments follow the weight.
             target = parameters[name]
-            self.optimizer.state[target][field] = value if field == "step" and target.device.type == "cpu" else value.to(target.device)
+            self.optimizer.state[target][field] = (
+                value if field == "step" and target.device.type == "cpu" else value.to(target.device)
+            )

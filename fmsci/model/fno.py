@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from fmsci.model.sizes import DEFAULT_LAYERS, Architecture
 from fmsci.model.spectral import SpectralConv
@@ -48,6 +48,6 @@ class FNO(nn.Module):
         for index, layer in enumerate(self.layers):
             v = layer(v)
             if index < last:
-                v = F.gelu(v)
-        u: Tensor = self.head_out(F.gelu(self.head_in(v)))
+                v = gelu(v)
+        u: Tensor = self.head_out(gelu(self.head_in(v)))
         return u.movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""From physical quantities to the solution: normalisation, constant channels, FNO. What is trained, saved and loaded."""
+"""From physical quantities to the solution: normalisation, constant channels, FNO. This is what is trained."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def convolve_fft(v: Tensor, weight: Tensor) -> Tensor:
     u_hat = v.new_zeros(v.shape[0], height, width // 2 + 1, weight.shape[-1], dtype=mixed.dtype)
     u_hat[:, :m, :m] = mixed[:, :m]
     u_hat[:, -m:, :m] = mixed[:, m:]
-    return torch.fft.irfft2(u_hat, s=(height, width), dim=(1, 2), norm="ortho")
+    u: Tensor = torch.fft.irfft2(u_hat, s=(height, width), dim=(1, 2), norm="ortho")
+    return u
 
 
 def convolve_dft(v: Tensor, weight: Tensor) -> Tensor:

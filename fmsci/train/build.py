@@ -59,18 +59,6 @@ class Job:
         }
 
 
-def pick_device(wanted: str, world: World) -> torch.device:
-    """Return this rank's device; UserError where a GPU is asked for and there is none."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("engine.device is cuda but torch sees no GPU here; use engine.device=cpu or a GPU node")
-    # With one GPU visible to each task its index is 0, whatever the local rank.
-    device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
-
-
 def choose_model(settings: TrainSettings, manifest: Manifest) -> tuple[Architecture, Scales, ModelFolder | None]:
     """Return architecture and scales: those of the ``init`` model, else from the dial and the data.
 
@@ -95,7 +83,9 @@ def _agree(model: ModelSettings, folder: ModelFolder) -> None:
     if not given:
         return
     own = folder.architecture
-    wanted = architecture(own.in_channels, given.get("size"), given.get("width"), given.get("modes"), given.get("layers"))
+    wanted = architecture(
+        own.in_channels, given.get("size"), given.get("width"), given.get("modes"), given.get("layers")
+    )
     own_facts, wanted_facts = own.as_dict(), wanted.as_dict()
     asked = {"width", "modes"} if "size" in given else set()
     for name in sorted(asked | (given.keys() - {"size"})):

@@ -1,4 +1,4 @@
-"""What a training run would do, without starting it: no torch, no process, only arithmetic."""
+"""What a training run would do, without starting it: no process, no weights, only arithmetic."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fmsci.config import TrainSettings
 from fmsci.dataset.order import num_batches, share
 from fmsci.shards import read_manifest
 from fmsci.terminal import amount
+from fmsci.train.build import choose_model
 
 BYTES = 4
 """fp32 weights, gradients and Adam moments."""
@@ -15,8 +16,6 @@ BYTES = 4
 
 def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     """Return the facts of a run on ``world_size`` ranks. Raises UserError for what would stop it."""
-    from fmsci.train.build import choose_model
-
     manifest = read_manifest(settings.data.path)
     architecture, _, _ = choose_model(settings, manifest)
     available = manifest.splits["train"].count
@@ -60,7 +59,10 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
     memory = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]
     return [
         ("run folder", facts["run"]),
-        ("real parameters", f"{facts['parameters']:,} (width {facts['width']}, modes {facts['modes']}, {facts['layers']} layers)"),
+        (
+            "real parameters",
+            f"{facts['parameters']:,} (width {facts['width']}, modes {facts['modes']}, {facts['layers']} layers)",
+        ),
         ("weights + gradients + optimizer", f"{amount(memory)} on every rank"),
         ("checkpoint", amount(facts["checkpoint_bytes"])),
         ("training samples", f"{facts['train_samples']:,}"),

@@ -36,7 +36,9 @@ class Monitor:
         if self.main:
             self._forget_after(state.step)
             self._lines = (job.run / "metrics.jsonl").open("a", encoding="utf-8")
-            self.tensorboard = SummaryWriter(str(job.run / "tensorboard"), purge_step=state.step + 1 if state.step else None)
+            self.tensorboard = SummaryWriter(
+                str(job.run / "tensorboard"), purge_step=state.step + 1 if state.step else None
+            )
             if state.step == 0:
                 self.tensorboard.add_text("settings", f"```yaml\n{dump_settings(job.settings)}```", 0)
 

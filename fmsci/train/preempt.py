@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal sets a flag, all ranks agree on it at a step boundary, the run saves and ends with 75."""
+"""Being asked to stop: a signal sets a flag, all ranks agree on it at a step boundary, the run saves, exits with 75."""
 
 from __future__ import annotations
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import fmsci
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.config import TrainSettings, dump_settings, load_settings
-from fmsci.engine.collective import barrier, process_group
+from fmsci.engine.collective import barrier
 from fmsci.errors import Interrupted, UserError
 from fmsci.files import read_json, write_json, write_text
 from fmsci.terminal import say
-from fmsci.train.build import Job, build_job, pick_device
+from fmsci.train.build import Job, build_job
 from fmsci.train.loop import train
 from fmsci.train.monitor import Monitor
 from fmsci.train.preempt import Preempt
@@ -23,9 +25,10 @@ MAY_CHANGE = {"engine", "checkpoint", "monitor"}
 """Sections of the settings that a restart may change: they do not change what is learned."""
 
 
-def run_training(settings: TrainSettings, world: World) -> dict[str, Any]:
+def run_training(settings: TrainSettings, world: World, device: torch.device) -> dict[str, Any]:
     """Train, or continue, the run in ``settings.run``; return its result (also in ``result.json``).
 
+    Collective: all ranks call it inside a process group.
     Raises UserError for a mistake, Interrupted where it saved and should be started again.
     """
     _same_run(settings)
@@ -35,26 +38,24 @@ def run_training(settings: TrainSettings, world: World) -> dict[str, Any]:
             say(f"{settings.run} is finished already")
         finished: dict[str, Any] = read_json(result_path)
         return finished
-    device = pick_device(settings.engine.device, world)
-    with process_group(world, device, settings.engine.timeout_s):
-        job = build_job(settings, world, device)
-        state = _resume(job)
-        if world.is_main:
-            (settings.run / "outcome.json").unlink(missing_ok=True)
-            write_text(settings.run / "config.yaml", dump_settings(settings))
-        barrier()
-        try:
-            result = _train(job, state)
-        except Interrupted as stop:
-            _outcome(job, state, "saved", str(stop))
-            raise
-        except BaseException as error:
-            _outcome(job, state, "failed", f"{type(error).__name__}: {error}")
-            raise
-        if world.is_main:
-            write_json(result_path, result)
-        _outcome(job, state, "finished", f"all {job.num_steps} steps")
-        return result
+    job = build_job(settings, world, device)
+    state = _resume(job)
+    if world.is_main:
+        (settings.run / "outcome.json").unlink(missing_ok=True)
+        write_text(settings.run / "config.yaml", dump_settings(settings))
+    barrier()
+    try:
+        result = _train(job, state)
+    except Interrupted as stop:
+        _outcome(job, state, "saved", str(stop))
+        raise
+    except BaseException as error:
+        _outcome(job, state, "failed", f"{type(error).__name__}: {error}")
+        raise
+    if world.is_main:
+        write_json(result_path, result)
+    _outcome(job, state, "finished", f"all {job.num_steps} steps")
+    return result
 
 
 def _train(job: Job, state: State) -> dict[str, Any]:

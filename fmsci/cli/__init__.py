@@ -1,0 +1,53 @@
+"""The verbs: each reads settings and calls one function. Heavy imports wait until a verb runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fmsci.cli import data, doctor, generate, study, train
+from fmsci.errors import EXIT_MISTAKE, EXIT_REQUEUE, Interrupted, UserError
+
+# Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="From equations to a pretrained, fine-tuned and measured neural operator.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("generate")(generate.generate)
+app.command("train")(train.train)
+app.command("evaluate")(train.evaluate)
+app.command("study")(study.study)
+app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is one sentence on stderr and exit code 2, a saved run exits with 75."""
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "fmsci"
+        _end(f"{error.format_message()}; see '{where} --help'", EXIT_MISTAKE)
+    except typer.Abort:
+        _end("interrupted", 130)
+    except UserError as error:
+        _end(str(error), EXIT_MISTAKE)
+    except Interrupted as error:
+        _end(f"interrupted: {error}; start the same command again to continue", EXIT_REQUEUE)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(sentence: str, code: int) -> None:
+    print(f"fmsci: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)

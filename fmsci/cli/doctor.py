@@ -1,0 +1,28 @@
+"""``fmsci doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option(help="the folder that jobs will write to")] = Path(),
+) -> None:
+    """Check whether this machine is fit for the job, and say what to do where it is not."""
+    from fmsci.cluster.doctor import examine
+    from fmsci.terminal import say
+    from fmsci.world import detect_world
+
+    world = detect_world()
+    checks = examine(world, folder)
+    failed = [check for check in checks if check.advice is not None]
+    if world.is_main or failed:
+        for check in checks:
+            say(f"  {'ok ' if check.advice is None else 'BAD'}  {check.name}: {check.found}")
+            if check.advice is not None:
+                say(f"       what to do: {check.advice}")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,101 @@
+"""``fmsci train`` and ``fmsci evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fmsci.config import TrainSettings
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="settings, a YAML file such as configs/pretrain/quickstart.yaml")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, on top of the file")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would happen, start nothing")] = False,
+    world_size: Annotated[int, typer.Option(min=1, help="ranks to plan for, with --dry-run")] = 1,
+    test: Annotated[bool, typer.Option("--test", help="afterwards measure the best model on the test split")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
+) -> None:
+    """Pretrain a model, or fine-tune one where init= names its folder. Started again, it continues."""
+    from fmsci.config import TrainSettings, load_settings
+
+    settings = load_settings(TrainSettings, config, overrides or [])
+    if dry_run:
+        _dry_run(settings, world_size, as_json)
+        return
+    from fmsci.engine.collective import process_group
+    from fmsci.engine.device import pick_device
+    from fmsci.evaluate import evaluate as measure
+    from fmsci.evaluate import evaluation_path
+    from fmsci.terminal import duration, say
+    from fmsci.train.run import run_training
+    from fmsci.world import detect_world
+
+    world = detect_world()
+    device = pick_device(settings.engine.device, world)
+    model, data = settings.run / "model", settings.data.path
+    with process_group(world, device, settings.engine.timeout_s):
+        result = run_training(settings, world, device)
+        if test:
+            result["test"] = measure(model, data, "test", evaluation_path(model, data, "test"), world, device)
+    if not world.is_main:
+        return
+    best = result["best"]
+    say(
+        f"{settings.run}: best validation error {best['valid_rel_l2']:.4f} at step {best['step']} of "
+        f"{result['steps']}, {duration(result['elapsed_s'])}"
+    )
+    if test:
+        say(f"test error {result['test']['rel_l2']:.4f} over {result['test']['count']} samples")
+    else:
+        say(f"next: fmsci evaluate {model} --data {data}")
+    if as_json:
+        say(json.dumps(result))
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="a model folder, such as RUN/model")],
+    data: Annotated[Path, typer.Option(help="a data folder made by fmsci generate")],
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
+    output: Annotated[
+        Path | None, typer.Option(help="result file; RUN/evaluations/DATA-SPLIT.json if not given")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
+) -> None:
+    """Measure a model on every sample of a split; write the result and a picture."""
+    from fmsci.errors import UserError, nearest
+
+    splits = ("train", "valid", "test")
+    if split not in splits:
+        raise UserError(f"there is no split '{split}'{nearest(split, splits)}; allowed: {', '.join(splits)}")
+    from fmsci.engine.collective import process_group
+    from fmsci.engine.device import pick_device
+    from fmsci.evaluate import evaluate as measure
+    from fmsci.evaluate import evaluation_path
+    from fmsci.terminal import say
+    from fmsci.world import detect_world
+
+    world = detect_world()
+    device = pick_device("auto", world)
+    target = output or evaluation_path(model, data, split)
+    with process_group(world, device, timeout_s=600.0):
+        result = measure(model, data, split, target, world, device)
+    if world.is_main:
+        say(f"{model} on {result['count']} {split} samples of {data}: relative L2 error {result['rel_l2']:.4f}")
+        say(f"result {target}, picture {target.with_suffix('.png')}")
+        if as_json:
+            say(json.dumps(result))
+
+
+def _dry_run(settings: TrainSettings, world_size: int, as_json: bool) -> None:
+    from fmsci.terminal import say, table
+    from fmsci.train.dry_run import describe, dry_run
+
+    facts = dry_run(settings, world_size)
+    table("what would happen", ("fact", "value"), describe(facts))
+    if as_json:
+        say(json.dumps(facts))

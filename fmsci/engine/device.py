@@ -1,0 +1,20 @@
+"""Which device this rank computes on."""
+
+from __future__ import annotations
+
+import torch
+
+from fmsci.errors import UserError
+from fmsci.world import World
+
+
+def pick_device(wanted: str, world: World) -> torch.device:
+    """Return this rank's device; UserError where a GPU is asked for and there is none."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("engine.device is cuda but torch sees no GPU here; use engine.device=cpu or a GPU node")
+    # With one GPU visible to each task its index is 0, whatever the local rank.
+    device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,61 @@
+"""The error of a model on a split of a data folder: one result file and one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import fmsci
+from fmsci.dataset.samples import SampleSet, check_columns
+from fmsci.engine.measure import measure
+from fmsci.figures import comparison_figure, save_figure
+from fmsci.files import write_json
+from fmsci.model.sizes import check_grid
+from fmsci.model_folder import load_operator, open_model_folder
+from fmsci.shards import read_manifest
+from fmsci.world import World, cores_per_process
+
+
+def evaluation_path(model: Path, data: Path, split: str) -> Path:
+    """Return where the result goes: ``RUN/evaluations/DATA-SPLIT.json`` beside ``RUN/model``."""
+    return model.parent / "evaluations" / f"{data.name}-{split}.json"
+
+
+def evaluate(model: Path, data: Path, split: str, output: Path, world: World, device: torch.device) -> dict[str, Any]:
+    """Measure ``model`` on every sample of a split, once; write ``output`` (JSON) and a picture beside it.
+
+    Collective: all ranks call it inside a process group.
+    Raises UserError where the folder is no model, the data no data folder, or the two do not fit.
+    """
+    folder = open_model_folder(model)
+    manifest = read_manifest(data)
+    check_columns(manifest, folder.scales.columns)
+    check_grid(folder.architecture.modes, manifest.grid, manifest.grid)
+    torch.set_num_threads(cores_per_process(world))
+    operator = load_operator(model).to(device)
+    samples = SampleSet(data, split)
+    with torch.no_grad():
+        measured = measure(operator, samples, world, device)
+        result = {
+            "version": fmsci.__version__,
+            "model": str(model),
+            "data": str(data),
+            "split": split,
+            "system": manifest.system,
+            "range": list(manifest.range),
+            "grid": manifest.grid,
+            "count": measured.count,
+            "rel_l2": measured.rel_l2,
+            "loss": measured.loss,
+        }
+        if world.is_main:
+            write_json(output, result)
+            shown = samples.gather(np.arange(min(2, len(samples))))
+            moved = shown.to(device)
+            predicted = operator(moved.source, moved.coefficients).cpu().numpy()
+            figure = comparison_figure(shown.source.numpy(), shown.solution.numpy(), predicted)
+            save_figure(figure, output.with_suffix(".png"))
+    return result

@@ -1,0 +1,1 @@
+"""The studies: which runs they need, making them, collecting them, the report."""

@@ -1,0 +1,136 @@
+"""Make the missing runs of a study on this machine: each a process of its own, a few at a time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fmsci.config import StudySettings, TrainSettings, load_settings
+from fmsci.errors import Interrupted, UserError
+from fmsci.files import read_json
+from fmsci.study.plan import PlannedRun, plan
+from fmsci.terminal import Progress, say
+from fmsci.world import child_environment, num_cores
+
+POLL_S = 0.1
+
+
+def finished(run: PlannedRun) -> bool:
+    """Tell whether a run has its result and its measured test error."""
+    return (run.folder / "result.json").exists() and any((run.folder / "evaluations").glob("*-test.json"))
+
+
+def test_error(folder: Path) -> float:
+    """Return the test error that a run measured."""
+    (path,) = (folder / "evaluations").glob("*-test.json")
+    return float(read_json(path)["rel_l2"])
+
+
+def steps_done(folder: Path) -> int:
+    """Return the last step that a run has written to its metrics; 0 where there is none yet."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return 0
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 4096))
+        lines = [line for line in stream.read().split(b"\n")[:-1] if line.startswith(b"{")]
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def execute(settings: StudySettings) -> None:
+    """Make every run that is missing, ``workers`` at a time; finished ones are never repeated.
+
+    Raises UserError where a run's settings are wrong or a run failed (with the place of its log), Interrupted where
+    it was asked to stop: the running ones then save first.
+    """
+    runs = plan(settings)
+    for run in runs:  # every mistake is told before anything starts
+        load_settings(TrainSettings, settings.train, run.overrides)
+    if not (settings.pretrained / "config.json").exists():
+        raise UserError(f"there is no pretrained model in {settings.pretrained}; make it first with fmsci train")
+    waiting = [run for run in runs if not finished(run)]
+    done = sum(run.steps for run in runs if run not in waiting)
+    if not waiting:
+        say(f"all {len(runs)} runs of {settings.run} are finished already")
+        return
+    pool = _Pool(settings)
+    with pool, Progress(settings.run.name, sum(run.steps for run in runs), "steps of all runs", done=done) as progress:
+        while waiting or pool.running:
+            while waiting and len(pool.running) < settings.workers and not pool.stopping:
+                pool.start(waiting.pop(0))
+            for run in pool.ended():
+                done += run.steps
+                say(f"finished {run.folder.name}: test error {test_error(run.folder):.4f}")
+            under_way = sum(steps_done(run.folder) for run, _ in pool.running)
+            progress.update(done + under_way, ", ".join(run.folder.name for run, _ in pool.running))
+            if pool.stopping and not pool.running:
+                raise Interrupted(f"{sum(map(finished, runs))} of {len(runs)} runs are finished, the others are saved")
+            time.sleep(POLL_S)
+
+
+class _Pool:
+    """The running processes; a signal to stop is passed on to them."""
+
+    def __init__(self, settings: StudySettings) -> None:
+        self.settings = settings
+        self.running: list[tuple[PlannedRun, subprocess.Popen[bytes]]] = []
+        self.stopping = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Pool:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            self._previous[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _, process in self.running:
+            process.terminate()
+            process.wait()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+        for _, process in self.running:
+            process.terminate()
+
+    def start(self, run: PlannedRun) -> None:
+        """Start a run with its share of the cores; what it prints goes to ``RUN/log.txt``."""
+        run.folder.mkdir(parents=True, exist_ok=True)
+        threads = max(1, num_cores() // self.settings.workers)
+        command = [sys.executable, "-m", "fmsci", "train", str(self.settings.train), *run.overrides, "--test"]
+        command.append(f"engine.threads={threads}")
+        with _log(run).open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=child_environment(OMP_NUM_THREADS=str(threads)),
+                start_new_session=True,  # Ctrl-C reaches it once, through us
+            )
+        self.running.append((run, process))
+
+    def ended(self) -> list[PlannedRun]:
+        """Return the runs that ended well since the last look; UserError for one that failed."""
+        ended = [(run, process) for run, process in self.running if process.poll() is not None]
+        self.running = [pair for pair in self.running if pair not in ended]
+        for failed, process in ended:
+            if process.returncode != 0 and not self.stopping:
+                raise UserError(f"the run {failed.folder.name} failed: {_last_line(_log(failed))} (see {_log(failed)})")
+        return [run for run, _ in ended if finished(run)]
+
+
+def _log(run: PlannedRun) -> Path:
+    return run.folder / "log.txt"
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("fmsci: ") if lines else "it printed nothing"

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The main job on this machine: make data, pretrain, fine-tune and train from scratch, compare. CPU only, no cluster.
+#
+#   bash tools/quickstart.sh                  about four minutes on 2 cores after the set-up
+#
+# Every step is an fmsci command that a cluster runs too. Interrupt it at any moment (Ctrl-C) and start it again: what is
+# finished stays, what was under way continues. Fails unless fine-tuning beats training from scratch at each size.
+# FMSCI_QUICKSTART=tiny makes the same journey in a minute, with less data and shorter training.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/setup.sh || exit
+
+RANKS=${RANKS:-2}
+# Every process gets its own cores; without this each would start a thread on every core.
+export OMP_NUM_THREADS=1
+
+pretrain_data=(configs/data/quickstart_pretrain.yaml)
+downstream_data=(configs/data/quickstart_downstream.yaml)
+pretrain=(configs/pretrain/quickstart.yaml)
+study=(configs/study/quickstart.yaml)
+work=runs/quickstart data=data/quickstart
+if [ "${FMSCI_QUICKSTART:-full}" = tiny ]; then
+    work=runs/quickstart-tiny data=data/quickstart-tiny
+    pretrain_data+=(grid=32 train=512 valid=64 test=64 shard_samples=64 "output=$data-pretrain")
+    downstream_data+=(grid=32 valid=64 test=64 shard_samples=64 "output=$data-downstream")
+    pretrain+=("run=$work/pretrain" "data.path=$data-pretrain" data.valid_samples=64 model.modes=8 optim.epochs=10)
+    study+=("run=$work/study" "pretrained=$work/pretrain/model" steps=60
+        "overrides=[data.path=$data-downstream, data.valid_samples=64, model.modes=8]")
+fi
+
+step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
+run() { # prints the command as one would type it, then runs it
+    printf '$ %s\n' "$*"
+    "$@"
+}
+
+step "1/5 Is this machine fit?"
+run fmsci doctor
+
+step "2/5 Data: SYS-1(1,5) to pretrain on, SYS-1(5,10) as the downstream task"
+run mpiexec -n "$RANKS" fmsci generate "${pretrain_data[@]}"
+run mpiexec -n "$RANKS" fmsci generate "${downstream_data[@]}"
+
+step "3/5 Pretrain a Fourier neural operator on $RANKS processes"
+run mpiexec -n "$RANKS" fmsci train "${pretrain[@]}"
+
+step "4/5 Zero-shot: the pretrained model on the downstream task"
+run fmsci evaluate "$work/pretrain/model" --data "$data-downstream"
+
+step "5/5 Fine-tune and train from scratch on 16, 64 and 256 downstream samples"
+run fmsci study "${study[0]}" run "${study[@]:1}"
+
+step "Done. Look at it:"
+cat <<END
+  $work/study/errors.png                                   error against samples, both ways
+  $work/study/finetune-64/evaluations/quickstart-downstream-test.png   source, solution, prediction, error
+  tensorboard --logdir $work                               curves and pictures of every run
+Next:
+  fmsci train configs/finetune/quickstart.yaml data.train_samples=128    another fine-tune
+  fmsci train configs/pretrain/quickstart.yaml --dry-run model.size=16M  what a larger model would take
+  fmsci generate --system poisson --range 1 2.5 --grid 64 --train 1024 --valid 128 --test 128 --output data/mine
+END
