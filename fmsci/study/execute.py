@@ -88,7 +88,7 @@ class _Pool:
             self._previous[number] = signal.signal(number, self._stop)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         for _, process in self.running:
             process.terminate()
             process.wait()
@@ -116,6 +116,8 @@ class _Pool:
                 start_new_session=True,  # Ctrl-C reaches it once, through us
             )
         self.running.append((run, process))
+        if self.stopping:  # asked in this very moment
+            process.terminate()
 
     def ended(self) -> list[PlannedRun]:
         """Return the runs that ended well since the last look; UserError for one that failed."""

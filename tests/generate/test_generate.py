@@ -12,7 +12,8 @@ import pytest
 
 from fmsci.pde import solve
 from fmsci.shards import open_split, read_manifest
-from tests.generate.conftest import SMALL, clean_environment, command, contents, run
+from tests.commands import clean_environment, command, run
+from tests.generate.conftest import SMALL, contents
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,41 @@
+"""Small real data and a small real pretrained model, made once for all tests that only read them."""
+
+import pytest
+
+from tests.commands import run
+
+TRAINING = [
+    "model.width=4",
+    "model.modes=4",
+    "model.layers=2",
+    "optim.batch_size=5",
+    "optim.epochs=4",
+    "optim.lr=3e-3",
+    "monitor.every_steps=1",
+    "monitor.pictures=false",
+    "engine.threads=1",
+]
+"""A training run of 12 steps on 13 samples: batches of 5, 5 and 3, so that no world size divides them evenly."""
+
+
+@pytest.fixture(scope="session")
+def poisson_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "poisson"
+    sizes = ["--grid", "16", "--train", "13", "--valid", "7", "--test", "5"]
+    run(["generate", "--system", "poisson", "--range", "1", "5", *sizes, "--output", folder])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_config(tmp_path_factory, poisson_data):
+    path = tmp_path_factory.mktemp("config") / "train.yaml"
+    path.write_text(f"run: unset\ndata: {{path: {poisson_data}}}\noptim: {{epochs: 1}}\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, train_config):
+    """A run folder of one process that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run(["train", train_config, f"run={folder}", *TRAINING])
+    return folder

@@ -1,0 +1,41 @@
+"""The order of samples: pure functions, the same batches for any number of ranks."""
+
+import numpy as np
+import pytest
+
+from fmsci.dataset.order import epoch_order, global_batch, num_batches, share
+
+
+def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone():
+    first = epoch_order(0, 0, 1000)
+    assert sorted(first) == list(range(1000))
+    assert np.array_equal(first, epoch_order(0, 0, 1000))
+    assert not np.array_equal(first, epoch_order(0, 1, 1000))
+    assert not np.array_equal(first, epoch_order(1, 0, 1000))
+
+
+def test_the_order_is_fixed_for_good():
+    """A resumed run of an older installation must see the same samples: these numbers never change."""
+    assert epoch_order(7, 3, 8).tolist() == [7, 1, 6, 0, 4, 2, 3, 5]
+
+
+def test_samples_are_spread_evenly_over_positions():
+    position = np.stack([np.argsort(epoch_order(1, epoch, 50)) for epoch in range(400)])
+    assert np.abs(position.mean(axis=0) - 24.5).max() < 4.5 * 14.43 / 20
+
+
+@pytest.mark.parametrize(("count", "parts"), [(10, 1), (10, 3), (2, 3), (0, 4), (128, 7), (1, 1), (5, 5)])
+def test_shares_cover_all_once_and_differ_by_at_most_one(count, parts):
+    slices = [share(count, parts, part) for part in range(parts)]
+    assert [i for s in slices for i in range(s.start, s.stop)] == list(range(count))
+    sizes = [s.stop - s.start for s in slices]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(100, 32), (96, 32), (5, 8), (1, 1)])
+def test_batches_of_an_epoch_hold_every_sample_once_and_keep_the_tail(samples, batch):
+    order = epoch_order(0, 0, samples)
+    batches = [global_batch(order, index, batch) for index in range(num_batches(samples, batch))]
+    assert np.array_equal(np.concatenate(batches), order)
+    assert all(len(b) == batch for b in batches[:-1])
+    assert 0 < len(batches[-1]) <= batch

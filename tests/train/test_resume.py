@@ -1,0 +1,158 @@
+"""Stopped in any way and started again, a run ends in the bits of the one that nothing disturbed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from fmsci.checkpoint import newest_checkpoint
+from tests.commands import clean_environment, command, run
+from tests.conftest import TRAINING
+
+LONG = [*TRAINING, "optim.epochs=40", "checkpoint.every_steps=7", "checkpoint.every_epochs=null"]
+"""120 steps; checkpoints in the middle of epochs."""
+
+
+def start(arguments, ranks=None):
+    """Start a command in a process group of its own."""
+    return subprocess.Popen(
+        command(arguments, ranks),
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_step(process, folder, step):
+    """Wait until a run has written the entry of a step."""
+    path = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if path.exists():
+            complete = path.read_text().split("\n")[:-1]
+            if complete and json.loads(complete[-1])["step"] >= step:
+                return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    raise AssertionError(f"step {step} never came")
+
+
+def final_bits(folder):
+    """Return the bytes of the last checkpoint's tensors, the best model, and the curve without times."""
+    path, state = newest_checkpoint(folder)
+    state.pop("elapsed_s")
+    files = ["model.safetensors", "optimizer.safetensors"]
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    curve = [{key: value for key, value in entry.items() if not key.startswith("perf/")} for entry in entries]
+    best = (folder / "model" / "model.safetensors").read_bytes()
+    return [(path / name).read_bytes() for name in files], best, state, curve
+
+
+@pytest.fixture(scope="module", params=[None, 2], ids=["one process", "two ranks"])
+def undisturbed(request, tmp_path_factory, train_config):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(["train", train_config, f"run={folder}", *LONG], ranks=request.param)
+    return request.param, final_bits(folder)
+
+
+@pytest.mark.distributed
+def test_killed_at_any_moment_and_started_again(undisturbed, train_config, tmp_path):
+    ranks, expected = undisturbed
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *LONG]
+    for step in (3, 16, 45, 90):  # before the first checkpoint, in an epoch, twice more
+        process = start(arguments, ranks)
+        wait_for_step(process, tmp_path / "run", step)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        _wait_until_gone(tmp_path / "run")
+    run(arguments, ranks=ranks)
+    assert final_bits(tmp_path / "run") == expected
+
+
+def _wait_until_gone(folder):
+    """Wait for ranks that mpiexec started in groups of their own: they end when they find it gone."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        alive = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, check=False).stdout.split()
+        if not alive:
+            return
+        for number in alive:
+            os.kill(int(number), signal.SIGKILL)
+        time.sleep(0.05)
+    raise AssertionError("ranks outlived their launcher")
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT], ids=lambda n: n.name)
+def test_a_signal_saves_and_exits_with_75(undisturbed, train_config, tmp_path, number):
+    ranks, expected = undisturbed
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    process = start(arguments, ranks)
+    wait_for_step(process, folder, 20)
+    for pid in _ranks(folder):
+        os.kill(pid, number)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 75, printed
+    outcome = json.loads((folder / "outcome.json").read_text())
+    assert outcome["status"] == "saved"
+    assert newest_checkpoint(folder)[1]["step"] == outcome["step"] >= 20
+    assert "start the same command again to continue" in printed
+    run(arguments, ranks=ranks)
+    assert final_bits(folder) == expected
+    assert json.loads((folder / "outcome.json").read_text())["status"] == "finished"
+
+
+def _ranks(folder):
+    """Return the process ids of the training processes, without their launcher."""
+    found = subprocess.run(["pgrep", "-f", f"-m fmsci train .*{folder}"], capture_output=True, text=True, check=True)
+    launchers = subprocess.run(["pgrep", "-f", "mpiexec|hydra"], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split() if pid not in launchers.stdout.split()]
+
+
+@pytest.mark.distributed
+def test_a_run_continues_on_another_number_of_ranks(undisturbed, train_config, tmp_path):
+    """Same global batches on 1, 3 and 2 ranks in turn, so the curve is the same up to rounding."""
+    _, expected = undisturbed
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *LONG]
+    for ranks, step in ((None, 10), (3, 40)):
+        process = start(arguments, ranks)
+        wait_for_step(process, tmp_path / "run", step)
+        for pid in _ranks(tmp_path / "run"):
+            os.kill(pid, signal.SIGTERM)
+        process.communicate(timeout=120)
+    run(arguments, ranks=2)
+    losses = [
+        [e["train/loss"] for e in curve if "train/loss" in e]
+        for curve in (final_bits(tmp_path / "run")[3], expected[3])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][:60] == pytest.approx(losses[1][:60], rel=1e-5)
+
+
+def test_a_finished_run_is_not_repeated(trained, train_config):
+    before = (trained / "result.json").stat().st_mtime_ns
+    assert "finished already" in run(["train", train_config, f"run={trained}", *TRAINING])
+    assert (trained / "result.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_the_same_run_folder_are_refused(trained, train_config):
+    printed = run(["train", train_config, f"run={trained}", *TRAINING, "optim.lr=0.1"], code=2)
+    assert "holds a run with optim.lr=0.003, not 0.1; choose another run= or remove it" in printed
+
+
+def test_a_runs_own_checkpoint_wins_over_init(trained, train_config, tmp_path):
+    """A requeued fine-tune continues; it does not start over from the pretrained model."""
+    tune = ["train", train_config, *TRAINING[3:], f"init={trained / 'model'}", "checkpoint.every_steps=4"]
+    run([*tune, f"run={tmp_path / 'whole'}"])
+    process = start([*tune, f"run={tmp_path / 'cut'}", "monitor.pictures=true"])
+    wait_for_step(process, tmp_path / "cut", 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert "after step 4" in run([*tune, f"run={tmp_path / 'cut'}"])
+    assert final_bits(tmp_path / "cut") == final_bits(tmp_path / "whole")
