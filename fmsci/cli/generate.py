@@ -13,7 +13,7 @@ def generate(
         list[str] | None,
         typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="a YAML file of settings, and settings on top of it"),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="the equation: poisson")] = None,
+    system: Annotated[str | None, typer.Option(help="poisson, advection_diffusion or helmholtz")] = None,
     range_: Annotated[
         tuple[float, float] | None, typer.Option("--range", help="range of its varied coefficient: LO HI")
     ] = None,

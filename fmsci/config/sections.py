@@ -17,7 +17,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class GenerateSettings(Schema):
     """``fmsci generate``: which samples to make, and where."""
 
-    system: Literal["poisson"] = Field(description="the equation")
+    system: str = Field(description="the equation: poisson, advection_diffusion or helmholtz")
     range: tuple[float, float] = Field(description="range of the system's varied coefficient, as in SYS-1(lo, hi)")
     grid: Annotated[int, Field(ge=8, le=8192)] = Field(64, description="points along each side of the unit square")
     seed: Seed = Field(0, description="another seed, other samples")
@@ -25,6 +25,7 @@ class GenerateSettings(Schema):
     valid: Count = Field(description="samples in the validation split")
     test: Count = Field(description="samples in the test split")
     shard_samples: Count = Field(256, description="samples in one file")
+    options: dict[str, str] = Field(default_factory=dict, description="ways to draw that a system offers, by name")
     output: Path = Field(description="the data folder to write")
 
     @model_validator(mode="after")
@@ -85,7 +86,9 @@ class MonitorSettings(Schema):
     """``monitor.*``: what is written while training."""
 
     every_steps: Count = Field(10, description="optimizer steps between two entries")
-    validate_epochs: Count = Field(1, description="epochs between two validations (the last epoch always validates)")
+    validate_steps: Count | None = Field(
+        None, description="optimizer steps between two validations; after each epoch where not set"
+    )
     pictures: bool = Field(True, description="pictures of fields in TensorBoard, where the validation error improved")
 
 

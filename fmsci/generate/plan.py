@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from fmsci import __version__
 from fmsci.config import GenerateSettings, Schema, parse
 from fmsci.errors import UserError, nearest
 from fmsci.files import read_json, write_json
+from fmsci.generate.tally import tally_size
 from fmsci.pde import SYSTEMS, System
-from fmsci.shards.layout import FIGURES, FORMAT_VERSION, SPLITS, ShardLayout, shard_name
+from fmsci.shards.layout import ACCEPTANCE, FIGURES, FORMAT_VERSION, SPLITS, ShardLayout, shard_name
 
 PLAN = "plan.json"
 
@@ -26,6 +27,8 @@ class Request(Schema):
     seed: int
     counts: dict[str, int]
     shard_samples: int
+    options: dict[str, str]
+    """The choice for each of the system's options."""
 
     @property
     def equation(self) -> System:
@@ -53,7 +56,9 @@ def build_request(settings: GenerateSettings) -> Request:
     if settings.system not in SYSTEMS:
         hint = nearest(settings.system, SYSTEMS)
         raise UserError(f"'system' is '{settings.system}'{hint} but should be one of {', '.join(SYSTEMS)}")
-    wrong = SYSTEMS[settings.system].check_range(*settings.range)
+    system = SYSTEMS[settings.system]
+    options = _complete(system, settings.options)
+    wrong = system.check_range(*settings.range, options)
     if wrong is not None:
         raise UserError(f"'range' of {settings.system}: {wrong}")
     return Request(
@@ -63,7 +68,19 @@ def build_request(settings: GenerateSettings) -> Request:
         seed=settings.seed,
         counts={split: int(getattr(settings, split)) for split in SPLITS},
         shard_samples=settings.shard_samples,
+        options=options,
     )
+
+
+def _complete(system: System, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the system's options with the given choices; UserError where it has no such option or choice."""
+    for name, choice in given.items():
+        if name not in system.options:
+            allowed = ", ".join(system.options) or "none"
+            raise UserError(f"unknown 'options.{name}'{nearest(name, system.options)}; {system.name} has: {allowed}")
+        if choice not in system.options[name]:
+            raise UserError(f"'options.{name}' is '{choice}' but should be one of {', '.join(system.options[name])}")
+    return {name: choices[0] for name, choices in system.options.items()} | dict(given)
 
 
 def build_tasks(request: Request) -> list[Task]:
@@ -103,6 +120,7 @@ def build_layout(request: Request, task: Task) -> ShardLayout:
         grid=request.grid,
         num_columns=len(system.columns),
         figures=figures(system),
+        tables={} if system.tally is None else {ACCEPTANCE: ((tally_size(*request.range), 3), "<i8")},
         attributes={
             "format_version": request.format_version,
             "system": request.system,
@@ -112,6 +130,7 @@ def build_layout(request: Request, task: Task) -> ShardLayout:
             "columns": list(system.columns),
             "seed": request.seed,
             "first": task.first,
+            **{f"option_{name}": choice for name, choice in request.options.items()},
             "code_version": __version__,
         },
     )
@@ -119,7 +138,7 @@ def build_layout(request: Request, task: Task) -> ShardLayout:
 
 def figures(system: System) -> dict[str, str]:
     """Return name and dtype of the figures stored with every sample of a system."""
-    return FIGURES | dict.fromkeys(system.measure or {}, "<f8")
+    return FIGURES | dict.fromkeys(system.measures, "<f8")
 
 
 def agree_with_plan(folder: Path, request: Request) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from fmsci.config import GenerateSettings
-from fmsci.errors import EXIT_MISTAKE, UserError
+from fmsci.errors import EXIT_MISTAKE, Interrupted, UserError
 from fmsci.files import ASIDE_PREFIX
 from fmsci.generate.draws import Stream
 from fmsci.generate.plan import Request, Task, agree_with_plan, build_layout, build_request, build_tasks, share
 from fmsci.generate.ranks import Ranks, build_ranks
-from fmsci.generate.samples import make_samples
+from fmsci.generate.samples import SampleMaker
+from fmsci.generate.stop import StopSignals
 from fmsci.generate.summary import build_manifest
+from fmsci.generate.tally import Tally
 from fmsci.shards.check import inspect_shard
-from fmsci.shards.layout import MANIFEST, SPLITS
+from fmsci.shards.layout import ACCEPTANCE, MANIFEST, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
+from fmsci.shards.virtual import virtual_files_exist, write_virtual
 from fmsci.shards.writer import open_shard
 from fmsci.terminal import Progress
 from fmsci.world import World
@@ -29,16 +35,17 @@ def generate(settings: GenerateSettings, world: World) -> Manifest:
 
     Raises:
         UserError: where the request makes no sense, the folder holds another one, or the disk is full.
+        Interrupted: on SIGTERM, SIGUSR2 or SIGINT in any rank, on all ranks, with the shards under work finished.
         WrongSampleError: where a sample does not solve its equation.
     """
-    request = build_request(settings)
     ranks = build_ranks(world)
     try:
-        return _run(settings.output, request, ranks)
+        return _run(settings.output, build_request(settings), ranks)
+    except Interrupted:
+        raise
     except Exception as error:
-        if ranks.size > 1:
-            mistake = isinstance(error, UserError)
-            ranks.abort(str(error) if mistake else traceback.format_exc(), EXIT_MISTAKE if mistake else 1)
+        mistake = isinstance(error, UserError)
+        ranks.abort(str(error) if mistake else traceback.format_exc(), EXIT_MISTAKE if mistake else 1)
         raise
 
 
@@ -47,49 +54,78 @@ def _run(folder: Path, request: Request, ranks: Ranks) -> Manifest:
         agree_with_plan(folder, request)
         _remove_unfinished(folder)
     ranks.share(None)  # nobody writes before the plan is there and the leftovers are gone
-    mine = share(build_tasks(request), ranks.rank, ranks.size)
-    records = _make_shards(folder, request, mine, ranks)
+    tasks = build_tasks(request)
+    records = _make_shards(folder, request, share(tasks, ranks.rank, ranks.size), ranks)
     collected = ranks.collect(records)
+    finished = 0
     if collected is not None:
         everything = [record for of_rank in collected for record in of_rank]
-        manifest = build_manifest(folder, request, everything)
-        if not _same_data(folder, manifest):
-            write_manifest(folder, manifest)
-    ranks.share(None)
+        finished = len(everything)
+        if finished == len(tasks):
+            _publish(folder, build_manifest(folder, request, everything))
+    finished = ranks.share(finished)
+    if finished < len(tasks):
+        raise Interrupted(f"{finished:,} of {len(tasks):,} shards are finished in {folder}")
     return read_manifest(folder)
 
 
 def _make_shards(folder: Path, request: Request, mine: list[Task], ranks: Ranks) -> list[ShardRecord]:
-    """Return the records of this rank's shards, making those that are not there or not whole."""
+    """Return the records of this rank's shards, making those that are not there or not whole.
+
+    Asked to stop, it returns those that are finished by then.
+    """
     records: list[ShardRecord] = []
     missing: list[Task] = []
-    for task in mine:
-        found = inspect_shard(folder, build_layout(request, task))
-        if isinstance(found, ShardRecord):
-            records.append(found)
-        else:
-            missing.append(task)
-    to_make = ranks.collect((sum(record.count for record in records), sum(task.count for task in missing)))
-    kept, total = (sum(part) for part in zip(*(to_make or [(0, 0)]), strict=True))
-    title = f"{request.system} ({request.range[0]:g}, {request.range[1]:g})"
-    with Progress(title, kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar:
-        done = 0
-        for task in missing:
-            with open_shard(folder, build_layout(request, task)) as shard:
-                for samples in make_samples(
-                    request.equation, _stream(request, task), request.grid, task.first, task.count
-                ):
-                    shard.append(samples.fields, samples.rows)
-                    done += len(samples.fields)
-                    everywhere, _ = ranks.report(done, False)
-                    bar.update(kept + everywhere)
-                records.append(shard.finish())
-        ranks.settle(done, False, lambda everywhere: bar.update(kept + everywhere))
+    with StopSignals() as signals:
+        for task in mine:
+            found = inspect_shard(folder, build_layout(request, task))
+            if isinstance(found, ShardRecord):
+                records.append(found)
+            else:
+                missing.append(task)
+        counts = ranks.collect((sum(record.count for record in records), sum(task.count for task in missing)))
+        kept, total = (sum(part) for part in zip(*(counts or [(0, 0)]), strict=True))
+        title = f"{request.system} ({request.range[0]:g}, {request.range[1]:g})"
+        with Progress(title, kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar:
+            done = 0
+            for task in missing:
+                if ranks.report(done, signals.asked)[1]:
+                    break
+                before = done
+
+                def tell(samples: int, before: int = before) -> None:
+                    bar.update(kept + ranks.report(before + samples, signals.asked)[0])
+
+                records.append(_make_shard(folder, request, task, tell))
+                done += task.count
+            ranks.settle(done, signals.asked, lambda everywhere: bar.update(kept + everywhere))
     return records
 
 
-def _stream(request: Request, task: Task) -> Stream:
-    return Stream(request.seed, request.system, request.range, task.split)
+def _make_shard(folder: Path, request: Request, task: Task, tell: Callable[[int], None]) -> ShardRecord:
+    """Make and publish one shard; ``tell`` hears how many of its samples are done."""
+    maker = SampleMaker(
+        request.equation, Stream(request.seed, request.system, request.range, task.split), request.grid, request.options
+    )
+    tally = Tally(*request.range) if request.equation.tally is not None else None
+    with open_shard(folder, build_layout(request, task)) as shard:
+        for samples in maker.make(task.first, task.count):
+            shard.append(samples.fields, samples.rows)
+            if tally is not None:
+                accepted = samples.rows[TENSOR][:, request.equation.tallied_column]
+                tally.add(np.concatenate(samples.tallied), accepted)
+            tell(shard.done)
+        return shard.finish({} if tally is None else {ACCEPTANCE: tally.table})
+
+
+def _publish(folder: Path, manifest: Manifest) -> None:
+    """Write the split files and then the manifest, unless they say all this already."""
+    if (folder / MANIFEST).exists():
+        earlier = read_manifest(folder)
+        if earlier.model_copy(update={"provenance": manifest.provenance}) == manifest and virtual_files_exist(folder):
+            return
+    write_virtual(folder, manifest)
+    write_manifest(folder, manifest)
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -97,11 +133,3 @@ def _remove_unfinished(folder: Path) -> None:
     for place in (folder, *(folder / split for split in SPLITS)):
         for leftover in place.glob(f"{ASIDE_PREFIX}*"):
             leftover.unlink(missing_ok=True)
-
-
-def _same_data(folder: Path, manifest: Manifest) -> bool:
-    """Tell whether the folder's manifest already says this; a finished data set is not touched again."""
-    if not (folder / MANIFEST).exists():
-        return False
-    earlier = read_manifest(folder)
-    return earlier.model_copy(update={"provenance": manifest.provenance}) == manifest

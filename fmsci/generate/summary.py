@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fmsci import __version__
 from fmsci.generate.plan import Request, figures
-from fmsci.shards.layout import TENSOR
-from fmsci.shards.manifest import Manifest, Provenance, Scales, ShardRecord, SplitRecord, Statistic
+from fmsci.shards.layout import ACCEPTANCE, TENSOR
+from fmsci.shards.manifest import Acceptance, Manifest, Provenance, Scales, ShardRecord, SplitRecord, Statistic
 from fmsci.shards.reader import read_dataset
 
 
@@ -22,6 +22,7 @@ def build_manifest(folder: Path, request: Request, records: Iterable[ShardRecord
     """Return the manifest of a folder whose shards are all there, from the small datasets in them."""
     columns = request.equation.columns
     splits, statistics, scales = {}, {}, None
+    tally = np.zeros((0, 3), np.int64)
     by_file = sorted(records, key=lambda record: (record.file.partition("/")[0], record.first))
     for split, count in request.counts.items():
         mine = tuple(record for record in by_file if record.file.partition("/")[0] == split)
@@ -30,6 +31,9 @@ def build_manifest(folder: Path, request: Request, records: Iterable[ShardRecord
         rows = {name: tensor[:, column] for column, name in enumerate(columns)}
         rows |= {name: _whole(folder, mine, name) for name in figures(request.equation)}
         statistics[split] = {name: _statistic(values) for name, values in rows.items()}
+        if request.equation.tally is not None:
+            tables = [read_dataset(folder, record, ACCEPTANCE) for record in mine]
+            tally = np.concatenate([tally, *tables])
         if split == "train":
             scales = build_scales(rows["source_norm"], {name: rows[name] for name in columns})
     assert scales is not None, "every request has a training split"
@@ -43,6 +47,8 @@ def build_manifest(folder: Path, request: Request, records: Iterable[ShardRecord
         splits=splits,
         scales=scales,
         statistics=statistics,
+        options=request.options,
+        acceptance=_acceptance(tally),
         provenance=Provenance(
             program=f"fmsci {__version__}",
             numpy=np.__version__,
@@ -60,6 +66,12 @@ def build_scales(source_norm: NDArray[Any], columns: Mapping[str, NDArray[Any]])
         sizes = np.abs(values[values != 0]).astype(np.float64)
         coefficients[name] = float(np.median(sizes)) if sizes.size else 1.0
     return Scales(source=float(np.median(source_norm)), coefficients=coefficients)
+
+
+def _acceptance(tally: NDArray[np.int64]) -> dict[str, Acceptance]:
+    """Return the sum of rows (value, drawn, accepted) by value."""
+    of_value = {int(value): tally[tally[:, 0] == value].sum(axis=0) for value in np.unique(tally[:, 0])}
+    return {str(v): Acceptance(drawn=int(row[1]), accepted=int(row[2])) for v, row in of_value.items()}
 
 
 def _statistic(values: NDArray[Any]) -> Statistic:

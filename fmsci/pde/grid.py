@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 
+MOST_IN_A_DOT = 8192
+
 
 def points(n: int) -> Real:
     """Return the ``n`` coordinates i / n of one axis."""
@@ -63,20 +65,43 @@ def backward(field_hat: Spectrum, nx: int, out: Real | None = None, work: Spectr
     return np.fft.irfft(half, n=nx, axis=-1, out=out)
 
 
+@lru_cache(maxsize=32)
+def half_spectrum_weights(nx: int) -> Real:
+    """Return how many wavenumbers of the full spectrum each kx (nx // 2 + 1,) of the half one stands for.
+
+    Each kx > 0 stands for -kx too, except, for even nx, kx = nx / 2.
+    """
+    weights = np.full(nx // 2 + 1, 2.0)
+    weights[0] = 1
+    if nx % 2 == 0:
+        weights[-1] = 1
+    weights.flags.writeable = False
+    return weights
+
+
 def squared_norm(field_hat: Spectrum, nx: int) -> Real:
     """Return sum |field_hat|^2 over the FULL spectrum (B,), from the half that is stored.
 
-    By Parseval this is ny nx times the sum of squares of the real field. Each kx > 0 stands for -kx too, except kx =
-    0 and, for even nx, kx = nx / 2.
+    By Parseval this is ny nx times the sum of squares of the real field.
     """
-    total = 2 * _sum_of_squares(field_hat) - _sum_of_squares(field_hat[:, :, 0])
+    total = 2 * sum_of_squares(field_hat.view(np.float64)) - _column(field_hat, 0)
     if nx % 2 == 0:
-        total -= _sum_of_squares(field_hat[:, :, -1])
+        total -= _column(field_hat, -1)
     return np.maximum(total, 0)
 
 
-def _sum_of_squares(values: Spectrum) -> Real:
-    """Return sum |.|^2 per sample: one dot product each, so that a sample's bits do not depend on its neighbours."""
-    flat = np.ascontiguousarray(values).view(np.float64).reshape(len(values), 1, -1)
-    result: Real = np.matmul(flat, flat.transpose(0, 2, 1))[:, 0, 0]
-    return result
+def _column(field_hat: Spectrum, index: int) -> Real:
+    return sum_of_squares(np.ascontiguousarray(field_hat[:, :, index : index + 1 or None]).view(np.float64))
+
+
+def sum_of_squares(values: Real) -> Real:
+    """Return the sum of squares (B,) of contiguous values (B, ny, m), the same bits in any batch and for any number
+    of threads.
+
+    Rows are taken together up to a few thousand numbers, a dot product each: longer ones would be cut up among threads.
+    """
+    count, rows, length = values.shape
+    together = next((g for g in (64, 32, 16, 8, 4, 2) if rows % g == 0 and g * length <= MOST_IN_A_DOT), 1)
+    pieces = values.reshape(count, rows // together, 1, together * length)
+    sums: Real = np.matmul(pieces, pieces.swapaxes(2, 3))[:, :, 0, 0].sum(axis=1)
+    return sums

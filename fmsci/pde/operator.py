@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmsci.pde.grid import Real, Spectrum, backward, forward, odd_wavenumbers, squared_norm, wavenumbers
 
@@ -53,11 +54,21 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Operator:
-    """The symbol of B operators on one grid, and its inverse, both (B, ny, nx // 2 + 1) complex128."""
+    """B operators on one grid."""
 
     symbol: Spectrum
+    """(B, ny, nx // 2 + 1)."""
     inverse: Spectrum
+    """1 / symbol, and 0 where the symbol is 0."""
+    dead: tuple[NDArray[np.int64], ...]
+    """Sample, ky and kx index of each wavenumber whose symbol is 0."""
     nx: int
+
+    def take(self, rows: NDArray[np.int64]) -> Operator:
+        """Return the operators of some samples, ``rows`` ascending."""
+        kept = np.isin(self.dead[0], rows)
+        samples, ky, kx = (indices[kept] for indices in self.dead)
+        return Operator(self.symbol[rows], self.inverse[rows], (np.searchsorted(rows, samples), ky, kx), self.nx)
 
 
 def build_operator(c: Coefficients, ny: int, nx: int) -> Operator:
@@ -65,11 +76,23 @@ def build_operator(c: Coefficients, ny: int, nx: int) -> Operator:
 
     Raises ValueError where K is not positive definite: the equation is then not elliptic.
     """
-    k12 = c.or_zero("k12")
-    if not (np.all(c.k11 > 0) and np.all(c.k11 * c.k22 > k12**2)):
+    if not (np.all(c.k11 > 0) and np.all(c.k11 * c.k22 > c.or_zero("k12") ** 2)):
         raise ValueError("the diffusion tensor K must be positive definite: k11 > 0 and k11 k22 > k12^2")
     symbol = build_symbol(c, ny, nx)
-    return Operator(symbol, _build_inverse(symbol, c), nx)
+    dead: tuple[NDArray[np.int64], ...]
+    if c.w is None:  # K is positive definite: only the mean has symbol 0
+        samples = np.arange(len(c.k11))
+        dead = (samples, np.zeros_like(samples), np.zeros_like(samples))
+    else:  # a resonance cancels terms of size w: what is left of them below their rounding error is 0
+        dead = np.nonzero(np.abs(symbol) <= (16 * np.finfo(np.float64).eps * np.abs(c.w))[:, None, None])
+    symbol[dead] = 1
+    if c.is_real:
+        inverse = np.zeros_like(symbol)
+        np.divide(1.0, symbol.real, out=inverse.real)
+    else:
+        inverse = 1.0 / symbol
+    symbol[dead] = inverse[dead] = 0
+    return Operator(symbol, inverse, dead, nx)
 
 
 def build_symbol(c: Coefficients, ny: int, nx: int) -> Spectrum:
@@ -95,21 +118,6 @@ def build_symbol(c: Coefficients, ny: int, nx: int) -> Spectrum:
     return symbol
 
 
-def _build_inverse(symbol: Spectrum, c: Coefficients) -> Spectrum:
-    """Return 1 / symbol, and 0 where the symbol is 0 (it is then removed from f and u)."""
-    if c.w is None:  # K is positive definite: only the mean has symbol 0
-        dead = np.zeros(symbol.shape[1:], dtype=bool)
-        dead[0, 0] = True
-        dead = np.broadcast_to(dead, symbol.shape)
-    else:  # a resonance cancels terms of size w: what is left of them below their rounding error is 0
-        dead = np.abs(symbol) <= (16 * np.finfo(np.float64).eps * np.abs(c.w))[:, None, None]
-    if c.is_real:
-        inverse = np.zeros_like(symbol)
-        np.divide(1.0, symbol.real, out=inverse.real, where=~dead)
-        return inverse
-    return np.divide(1.0, symbol, out=np.zeros_like(symbol), where=~dead)
-
-
 def solve_hat(operator: Operator, source_hat: Spectrum) -> Spectrum:
     """Return u_hat = f_hat / symbol, 0 where the symbol is 0."""
     return source_hat * operator.inverse
@@ -121,11 +129,15 @@ def residual(operator: Operator, solution: Real, source_hat: Spectrum) -> Real:
     ``solution`` is the field (B, ny, nx), transformed anew: the inverse transform that made it is part of what is
     checked. A source without any solvable part has residual 0 for u = 0.
     """
-    alive = operator.inverse != 0
-    defect = operator.symbol * forward(solution)
+    defect = forward(solution)
+    defect *= operator.symbol
     defect -= source_hat
-    defect *= alive
-    scale = squared_norm(source_hat * alive, operator.nx)
+    defect[operator.dead] = 0
+    solvable = source_hat
+    if np.any(source_hat[operator.dead]):
+        solvable = source_hat.copy()
+        solvable[operator.dead] = 0
+    scale = squared_norm(solvable, operator.nx)
     return np.sqrt(squared_norm(defect, operator.nx) / np.where(scale > 0, scale, 1))
 
 

@@ -9,6 +9,8 @@ Source: arXiv 2306.00258, section 3 (SYS-1); the factor 0.01 is the published co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fmsci.pde.grid import Real
@@ -33,7 +35,7 @@ def draw(d: Draw) -> Real:
     return build_tensor(ratio, 2 * np.pi * d.uniforms[:, 1])
 
 
-def check_range(low: float, high: float) -> str | None:
+def check_range(low: float, high: float, options: Mapping[str, str]) -> str | None:
     """A ratio of eigenvalues is positive."""
     return check_increasing(low, high, 0.0, strictly=True)
 

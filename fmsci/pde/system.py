@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fmsci.pde.grid import Real, Spectrum
-from fmsci.pde.operator import NAMES, Coefficients
+from fmsci.pde.operator import NAMES, Coefficients, Operator
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Draw:
     source_hat: Spectrum
     """Half spectra of the sources (B, n, n // 2 + 1): a coefficient may depend on its source."""
     nx: int
+    options: Mapping[str, str]
+    """The choice for each of the system's options."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,23 @@ class System:
     """Uniform numbers that one sample's coefficients take, after those of its source."""
     draw: Callable[[Draw], Real]
     """From a Draw to the columns (B, K), float64."""
-    check_range: Callable[[float, float], str | None]
-    """From a range to a sentence saying what is wrong with it, or None."""
+    check_range: Callable[[float, float, Mapping[str, str]], str | None]
+    """From a range and the options to a sentence saying what is wrong with it, or None."""
     keep_mean: bool = False
     """Whether the mean of f stays; where it does not, mean(f) = mean(u) = 0."""
     max_solution: float | None = None
     """A draw with max|u| above this is rejected and drawn again; None where nothing is rejected."""
-    measure: dict[str, Callable[[Coefficients, Spectrum, int], Real]] | None = None
-    """Figures (B,) of the finished sample that are stored beside it, by name: from coefficients, source spectra and
-    nx."""
+    tally: str | None = None
+    """The column by whose values accepted and rejected draws are counted; None where nothing is rejected."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Ways to draw, by name: the first choice is the default."""
+    measures: Mapping[str, Callable[[Operator, Spectrum], Real]] = field(default_factory=dict)
+    """Figures (B,) of the finished sample that are stored beside it, by name: from operator and solution spectra."""
+
+    @property
+    def tallied_column(self) -> int:
+        """The place of ``tally`` among the columns."""
+        return self.columns.index(self.tally or self.columns[0])
 
     @property
     def expansion(self) -> Real:

@@ -22,6 +22,10 @@ FIGURES = {"residual": "<f4", "pair_error": "<f4", "source_norm": "<f8", "soluti
 pair_error: ||u - solve(f)|| / ||u|| of the stored pair; the norms are ||.||_2 / n, the L2 norm on the unit square;
 solution_max is max|u|."""
 
+ACCEPTANCE = "acceptance"
+"""(W, 3) int64, where draws can be rejected: a whole number, and how many draws with a value from it up to the next
+were made and accepted."""
+
 HEADER_BYTES = 4096
 """Bytes before the HDF5 content, HDF5's own user block: one line of text with the checksum of everything after it."""
 
@@ -29,6 +33,11 @@ HEADER_BYTES = 4096
 def shard_name(split: str, index: int) -> str:
     """Return a shard's path inside its data folder: ``train/shard-00000.h5``."""
     return f"{split}/shard-{index:05d}.h5"
+
+
+def split_name(split: str) -> str:
+    """Return the file inside a data folder that shows a whole split as one: ``train.h5``."""
+    return f"{split}.h5"
 
 
 def shard_path(folder: Path, split: str, index: int) -> Path:
@@ -48,6 +57,8 @@ class ShardLayout:
     num_columns: int
     figures: Mapping[str, str]
     """Names and dtypes of the (N,) datasets beside fields, tensor and sample_id."""
+    tables: Mapping[str, tuple[tuple[int, ...], str]]
+    """Names, shapes and dtypes of datasets that are not one row per sample."""
     attributes: Mapping[str, int | str | Sequence[float] | Sequence[str]]
 
     def datasets(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -58,4 +69,5 @@ class ShardLayout:
             TENSOR: ((n, self.num_columns), "<f4"),
             SAMPLE_ID: ((n,), "<i8"),
             **{name: ((n,), dtype) for name, dtype in self.figures.items()},
+            **self.tables,
         }

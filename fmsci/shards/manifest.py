@@ -49,6 +49,13 @@ class Statistic(Schema):
     std: float
 
 
+class Acceptance(Schema):
+    """Draws whose tallied coefficient was from a whole number up to the next."""
+
+    drawn: int
+    accepted: int
+
+
 class Provenance(Schema):
     """Which program made the data, and when."""
 
@@ -72,6 +79,10 @@ class Manifest(Schema):
     scales: Scales
     statistics: dict[str, dict[str, Statistic]]
     """By split, then by name: the coefficients and the figures stored with every sample."""
+    options: dict[str, str]
+    """How the system was drawn, where it offers a choice."""
+    acceptance: dict[str, Acceptance]
+    """By whole number, over all splits, where draws can be rejected."""
     provenance: Provenance
 
     @property

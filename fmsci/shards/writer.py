@@ -42,22 +42,28 @@ class ShardWriter:
         self._handle = os.open(path, os.O_RDWR)
         self._checksum = zlib.crc32(os.pread(self._handle, self._offsets[FIELDS] - HEADER_BYTES, HEADER_BYTES))
         self._next_byte = self._offsets[FIELDS]
-        self._done = 0
+        self.done = 0
 
     def append(self, fields: NDArray[np.float32], rows: Mapping[str, Array]) -> None:
-        """Write the next B samples: fields (B, 2, n, n) and (B, ...) of every other dataset except sample_id."""
+        """Write the next B samples: fields (B, 2, n, n) and (B, ...) of every other per-sample dataset except
+        sample_id."""
         count = len(fields)
         content = np.ascontiguousarray(fields, dtype="<f4").reshape(-1).view(np.uint8)
         for name, values in rows.items():
-            self._small[name][self._done : self._done + count] = values
+            self._small[name][self.done : self.done + count] = values
         self._write(content)
-        self._done += count
+        self.done += count
 
-    def finish(self) -> ShardRecord:
-        """Write the small datasets and the checksum line; ValueError where samples are missing."""
-        if self._done != self.layout.count:
-            raise ValueError(f"{self.layout.file} has {self._done} of {self.layout.count} samples")
+    def finish(self, tables: Mapping[str, Array] | None = None) -> ShardRecord:
+        """Write the small datasets, those that are not per sample given here, and the checksum line.
+
+        Raises ValueError where samples are missing.
+        """
+        if self.done != self.layout.count:
+            raise ValueError(f"{self.layout.file} has {self.done} of {self.layout.count} samples")
         self._small[SAMPLE_ID][:] = np.arange(self.layout.first, self.layout.first + self.layout.count)
+        for name, values in (tables or {}).items():
+            self._small[name][:] = values
         for name, values in self._small.items():
             _write_all(self._handle, values.reshape(-1).view(np.uint8), self._offsets[name])
         size = os.fstat(self._handle).st_size

@@ -27,15 +27,18 @@ def train(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> Measure
             state.advance(batch.global_count)
             if monitor.due(state):  # the only place that waits for the device
                 monitor.write(state, result, lr)
+            if _due(settings.monitor.validate_steps, state.step):
+                last = validate(job, state, monitor)
             stop, save = preempt.poll()  # all ranks agree
             if stop or save or _due(settings.checkpoint.every_steps, state.step):
                 checkpoint(job, state, monitor, preempt)
             if stop:
                 raise Interrupted(f"saved after step {state.step} of {job.num_steps}")
         state.next_epoch()
-        if _due(settings.monitor.validate_epochs, state.epoch) or state.epoch == settings.optim.epochs:
+        ended = state.epoch == settings.optim.epochs
+        if settings.monitor.validate_steps is None or (ended and not _due(settings.monitor.validate_steps, state.step)):
             last = validate(job, state, monitor)
-        if _due(settings.checkpoint.every_epochs, state.epoch) or state.epoch == settings.optim.epochs:
+        if ended or _due(settings.checkpoint.every_epochs, state.epoch):
             checkpoint(job, state, monitor, preempt)
     return last or validate(job, state, monitor)
 
