@@ -11,7 +11,7 @@ POISSON = SYSTEMS["poisson"]
 
 def drawn(count, low, high):
     uniforms = np.random.default_rng(5).random((count, 2))
-    return POISSON.draw(Draw(uniforms, low, high, np.zeros((count, 8, 5), complex), 8))
+    return POISSON.draw(Draw(uniforms, low, high, np.zeros((count, 8, 5), complex), 8, {}))
 
 
 def tensors(columns):
@@ -44,4 +44,4 @@ def test_columns_stand_for_the_operators_coefficients():
 
 @pytest.mark.parametrize(("low", "high", "says"), [(0, 5, "above 0"), (5, 1, "not be above"), (1, np.inf, "finite")])
 def test_ranges_without_meaning_are_refused(low, high, says):
-    assert says in POISSON.check_range(low, high)
+    assert says in POISSON.check_range(low, high, {})

@@ -1,0 +1,47 @@
+"""One file per split that shows all its shards as one: HDF5 virtual datasets, no data of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from fmsci.files import publish_file
+from fmsci.shards.layout import ACCEPTANCE, SPLITS, split_name
+from fmsci.shards.manifest import Manifest, SplitRecord
+
+
+def write_virtual(folder: Path, manifest: Manifest) -> None:
+    """Publish ``train.h5``, ``valid.h5`` and ``test.h5``: every dataset of the shards, N samples long.
+
+    The shards are named relative to the file, so that the data folder can be moved as a whole.
+    """
+    for split, record in manifest.splits.items():
+        with (
+            h5py.File(folder / record.shards[0].file, "r", locking=False) as first,
+            publish_file(folder / split_name(split)) as temporary,
+            h5py.File(temporary, "w", locking=False) as file,
+        ):
+            for name, dataset in first.items():
+                if name != ACCEPTANCE:
+                    _show(file, name, dataset, record)
+            file.attrs.update({key: value for key, value in first.attrs.items() if key != "first"})
+
+
+def _show(file: h5py.File, name: str, like: h5py.Dataset, record: SplitRecord) -> None:
+    """Create one virtual dataset over all shards of a split; ``like`` has the shape and type of its samples."""
+    sample = like.shape[1:]
+    whole = h5py.h5s.create_simple((record.count, *sample))
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)  # equal data are equal bytes, whenever they were made
+    for shard in record.shards:
+        target = whole.copy()
+        target.select_hyperslab((shard.first, *(0 for _ in sample)), (shard.count, *sample))
+        source = h5py.h5s.create_simple((shard.count, *sample))
+        properties.set_virtual(target, shard.file.encode(), name.encode(), source)
+    h5py.h5d.create(file.id, name.encode(), like.id.get_type(), whole, properties)
+
+
+def virtual_files_exist(folder: Path) -> bool:
+    """Tell whether every split has its file."""
+    return all((folder / split_name(split)).exists() for split in SPLITS)
