@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,38 +50,58 @@ def publish_file(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
 
 
 @contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; on leaving without an error its files are synced and it becomes ``path``.
 
-    A folder already at ``path`` is replaced. Raises UserError where the place cannot be written.
+    A folder already at ``path`` is replaced: readers find the old one or the new one. (Where the file system cannot
+    exchange two names, as on NFS and Lustre, they find none for the moment between two renames.)
+    Raises UserError where the place cannot be written.
     """
     temporary = aside(path)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
         temporary.mkdir(parents=True)
         yield temporary
         for item in sorted(temporary.rglob("*")):
             sync(item)
         sync(temporary)
-        if path.exists():
+        if not os.path.lexists(path):
+            temporary.replace(path)
+        elif not path.is_dir():
+            raise NotADirectoryError("there is a file of that name")
+        elif not exchange(temporary, path):
             replaced = aside(path.with_name(path.name + "-replaced"))
-            shutil.rmtree(replaced, ignore_errors=True)
+            discard(replaced)
             path.replace(replaced)
             temporary.replace(path)
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            temporary.replace(path)
+            discard(replaced)
         sync(path.parent)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Let two existing names change places at once (Linux's renameat2); False where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange_names = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2 is not None and renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange_names) == 0
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,5 +121,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from fmsci.checkpoint import read_tensors, write_tensors
 from fmsci.config import Schema, parse
+from fmsci.config.sections import Count, Positive
 from fmsci.errors import UserError
 from fmsci.files import publish_folder, read_json, write_json
 from fmsci.model.operator import Scales, SolutionOperator
@@ -26,19 +28,19 @@ FORMAT_VERSION = 1
 class ArchitectureDocument(Schema):
     """``architecture`` in config.json."""
 
-    in_channels: int
-    width: int
-    modes: int
-    layers: int
+    in_channels: Count
+    width: Count
+    modes: Count
+    layers: Count
 
 
 class ConfigDocument(Schema):
     """config.json: what the weights are."""
 
     format_version: int
-    model: str
+    model: Literal["fno"]
     architecture: ArchitectureDocument
-    num_parameters: int
+    num_parameters: Count
     coefficients: tuple[str, ...]
     trained_on: dict[str, Any]
     measured: dict[str, Any]
@@ -47,8 +49,8 @@ class ConfigDocument(Schema):
 class NormalizationDocument(Schema):
     """normalization.json: the scales of the training split, see :class:`fmsci.model.operator.Scales`."""
 
-    source: float
-    coefficients: dict[str, float]
+    source: Positive
+    coefficients: dict[str, Positive]
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,11 @@ def write_model(
 
 
 def open_model_folder(path: Path) -> ModelFolder:
-    """Return what a model folder holds, without its weights. Raises UserError where it is none, or too new."""
+    """Return what a model folder holds, without its weights.
+
+    Raises UserError where it is none, is of another version, or contradicts itself. What config.json declares is held
+    against the size of the weights file before anything of that size is made.
+    """
     if not (path / "config.json").is_file():
         raise UserError(f"{path} is no model folder: it has no config.json; give a folder such as RUN/model")
     document = read_json(path / "config.json")
@@ -98,20 +104,48 @@ def open_model_folder(path: Path) -> ModelFolder:
     norm = parse(NormalizationDocument, read_json(path / "normalization.json"), f"{path}/normalization.json")
     if tuple(norm.coefficients) != config.coefficients:
         raise UserError(f"{path}: config.json and normalization.json name different coefficients; make the model anew")
-    return ModelFolder(
-        path, Architecture(**config.architecture.model_dump()), Scales(norm.source, dict(norm.coefficients)), config
-    )
+    architecture = Architecture(**config.architecture.model_dump())
+    if architecture.in_channels != 1 + len(config.coefficients):
+        raise UserError(
+            f"{path}/config.json: {architecture.in_channels} in_channels do not fit a source and "
+            f"{len(config.coefficients)} coefficients; make the model anew"
+        )
+    _check_size(path, architecture, config)
+    return ModelFolder(path, architecture, Scales(norm.source, dict(norm.coefficients)), config)
+
+
+def _check_size(path: Path, architecture: Architecture, config: ConfigDocument) -> None:
+    """Raise UserError where architecture, declared parameters and the weights file are not of one size."""
+    weights, count = path / "model.safetensors", architecture.num_parameters
+    if config.num_parameters != count:
+        raise UserError(
+            f"{path}/config.json: its architecture has {count:,} parameters, not {config.num_parameters:,}; "
+            "make the model anew"
+        )
+    if not weights.is_file():
+        raise UserError(f"there is no weights file {weights}")
+    if weights.stat().st_size < 4 * count:
+        raise UserError(
+            f"the weights file {weights} is damaged: {weights.stat().st_size:,} bytes cannot hold {count:,} parameters"
+        )
 
 
 def load_weights(operator: SolutionOperator, path: Path) -> None:
-    """Load the weights of a model folder or checkpoint. Raises UserError where names or shapes are not the model's."""
+    """Load the weights of a model folder or checkpoint.
+
+    Raises UserError where names, shapes or number types are not the model's.
+    """
     tensors = read_tensors(path / "model.safetensors")
     own = operator.state_dict()
-    wrong = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
+    wrong = [name for name, tensor in own.items() if name not in tensors or not _fits(tensors[name], tensor)]
     extra = [name for name in tensors if name not in own]
     if wrong or extra:
         raise UserError(f"{path}/model.safetensors does not fit its architecture: {', '.join((wrong + extra)[:3])}")
     operator.load_state_dict(tensors)
+
+
+def _fits(tensor: Tensor, own: Tensor) -> bool:
+    return tensor.shape == own.shape and tensor.dtype == torch.float32
 
 
 def load_operator(path: Path) -> SolutionOperator:

@@ -27,7 +27,7 @@ def warn(text: str) -> None:
 
 def duration(seconds: float) -> str:
     """Return a time for people: ``8 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    whole = round(seconds)
+    whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 def amount(num_bytes: float) -> str:
     """Return a size for people, in binary units: ``4.2 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(num_bytes) < 1024:
+        if abs(round(num_bytes, 1)) < 1024:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f} TiB"
@@ -64,7 +64,9 @@ class Progress:
             from rich.progress import Progress as RichProgress
 
             self._bar = RichProgress(
-                TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[facts]}")
+                TextColumn("{task.description}", markup=False),  # names may hold brackets
+                BarColumn(bar_width=30),
+                TextColumn("{task.fields[facts]}", markup=False),
             )
             self._task = self._bar.add_task(self.title, total=self.total, completed=self._done, facts="")
             self._bar.start()
@@ -109,4 +111,4 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         grid.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         grid.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 110).print(grid)
+    Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False).print(grid)

@@ -7,15 +7,21 @@ Missing or contradictory variables are an error, never a silent world of one: N 
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from fmsci.errors import UserError
 from fmsci.nodelist import expand_nodelist
 
 FIRST_PORT, NUM_PORTS = 20_000, 10_000
 """Ports derived from a job id lie in this range, below the ports that systems hand out by themselves."""
+
+
+MPI_LAUNCHERS = {"hydra_pmi_proxy", "mpiexec", "mpiexec.hydra", "mpirun", "orted", "orterun", "prted", "prterun"}
+"""What the process that starts MPI ranks on a host is called."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +55,41 @@ def detect_world(environ: Mapping[str, str] | None = None) -> World:
             f"the variables of {world.launcher} contradict each other: rank {world.rank} of {world.size}, local rank "
             f"{world.local_rank} of {world.local_size}; start again from a clean shell"
         )
+    if world.port is not None and not 0 < world.port < 2**16:
+        raise UserError(f"MASTER_PORT is {world.port} but should be from 1 to 65535")
     _agree_with_hand_set(env, world)
     return world
 
 
 def _innermost(env: Mapping[str, str]) -> World:
     if "TORCHELASTIC_RUN_ID" in env:
-        return _torch(env, "torchrun")
+        return _torchrun(env)
     if "OMPI_COMM_WORLD_SIZE" in env or "OMPI_COMM_WORLD_RANK" in env:
         return _mpi(env, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_")
-    if "MPI_LOCALRANKID" in env or ("PMI_RANK" in env and "SLURM_STEP_ID" not in env):
+    if "MPI_LOCALRANKID" in env or (not env.keys().isdisjoint({"PMI_RANK", "PMI_SIZE"}) and "SLURM_STEP_ID" not in env):
         return _mpi(env, "PMI_RANK", "PMI_SIZE", "")
-    if "SLURM_STEP_ID" in env and "SLURM_PROCID" in env:
+    if "SLURM_STEP_ID" in env:
         return _slurm(env)
     if "RANK" in env or "WORLD_SIZE" in env:
         return _torch(env, "RANK and WORLD_SIZE")
-    tasks = _integer(env, "SLURM_NTASKS", default=1)
-    if tasks > 1:
-        raise UserError(
-            f"this Slurm job has {tasks} tasks but the command was not started as a step of it; write 'srun fmsci ...'"
-        )
+    for name, what in (("SLURM_NTASKS", "tasks"), ("SLURM_JOB_NUM_NODES", "nodes")):
+        if (count := _integer(env, name, default=1)) > 1:
+            raise UserError(
+                f"this Slurm job has {count} {what} but the command was not started as a step of it; "
+                "write 'srun fmsci ...'"
+            )
     return World(host=socket.gethostname())
+
+
+def _torchrun(env: Mapping[str, str]) -> World:
+    """Trust torchrun, unless srun started several that do not know of each other: each would do the whole job."""
+    tasks = _integer(env, "SLURM_STEP_NUM_TASKS", default=1)
+    if tasks > 1 and env.get("GROUP_WORLD_SIZE") == "1":
+        raise UserError(
+            f"srun started torchrun {tasks} times, each for itself; give torchrun --nnodes={tasks} and a common "
+            "--rdzv-endpoint, or write 'srun fmsci ...' without torchrun"
+        )
+    return _torch(env, "torchrun")
 
 
 def _torch(env: Mapping[str, str], launcher: str) -> World:
@@ -94,9 +114,23 @@ def _mpi(env: Mapping[str, str], rank_name: str, size_name: str, local_prefix: s
     address: str | None = env.get("MASTER_ADDR")
     port: int | None = _integer(env, "MASTER_PORT") if "MASTER_PORT" in env else None
     if address is None and local_size == size:
-        # All ranks are on this host and have one parent, the launcher: its number gives a port that they agree on.
-        address, port = "127.0.0.1", port or FIRST_PORT + os.getppid() % NUM_PORTS
+        # All ranks are on this host and descend from one launcher: its number gives a port that they agree on.
+        address, port = "127.0.0.1", port or FIRST_PORT + _launcher_pid() % NUM_PORTS
     return World(rank, size, local_rank, local_size, "mpiexec", socket.gethostname(), address, port)
+
+
+def _launcher_pid() -> int:
+    """Return the number of the launcher's process: the parent, unless a wrapper script stands between."""
+    pid = parent = os.getppid()
+    try:
+        while pid > 1:
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+            if name in MPI_LAUNCHERS:
+                return pid
+            pid = int(rest.split()[1])
+    except OSError:  # no /proc, or not ours to read
+        pass
+    return parent
 
 
 def _slurm(env: Mapping[str, str]) -> World:
@@ -122,12 +156,12 @@ def _tasks_on_node(env: Mapping[str, str], size: int, num_nodes: int) -> int:
         return -(-size // num_nodes)
     counts: list[int] = []
     for part in text.split(","):
-        count, _, repeat = part.rstrip(")").partition("(x")
-        if not count.isdigit() or (repeat and not repeat.isdigit()):
+        match = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,6})\))?", part)
+        if match is None:
             raise UserError(f"SLURM_STEP_TASKS_PER_NODE is '{text}', which is no list such as 4(x2),3")
-        counts += [int(count)] * int(repeat or 1)
-    node = _integer(env, "SLURM_NODEID", default=0)
-    if node >= len(counts) or sum(counts) != size:
+        counts += [int(match[1])] * int(match[2] or 1)
+    node = _integer(env, "SLURM_NODEID", default=0 if num_nodes == 1 else None)
+    if not 0 <= node < len(counts) or len(counts) != num_nodes or sum(counts) != size:
         raise UserError(f"Slurm's variables contradict each other: {size} tasks, but '{text}' tasks on the nodes")
     return counts[node]
 
@@ -179,6 +213,8 @@ def thread_limit() -> int | None:
 def child_environment(**changes: str) -> dict[str, str]:
     """Return the environment for a child process that is a world of its own: launcher variables removed."""
     own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"}
-    prefixes = ("TORCHELASTIC_", "PMI_", "PMIX_", "OMPI_", "MPI_LOCAL", "HYDI_")
+    own |= {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NPROCS"}
+    own |= {"SLURM_JOB_NUM_NODES", "SLURM_NNODES"}
+    prefixes = ("TORCHELASTIC_", "PMI_", "PMIX_", "OMPI_", "MPI_LOCAL", "HYDI_", "SLURM_STEP_")
     kept = {key: value for key, value in os.environ.items() if key not in own and not key.startswith(prefixes)}
     return kept | changes

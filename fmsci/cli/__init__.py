@@ -33,9 +33,12 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except UsageError as error:
-        context = getattr(error, "ctx", None)
+        context = error.ctx
+        if context is not None and error.message == context.get_help():  # no verb was given: that is a question
+            print(error.message)
+            sys.exit(0)
         where = context.command_path if context else "fmsci"
-        _end(f"{error.format_message()}; see '{where} --help'", EXIT_MISTAKE)
+        _end(f"{error.format_message().rstrip('.')}; see '{where} --help'", EXIT_MISTAKE)
     except typer.Abort:
         _end("interrupted", 130)
     except UserError as error:
@@ -49,5 +52,5 @@ def main() -> None:
 
 
 def _end(sentence: str, code: int) -> None:
-    print(f"fmsci: {sentence}", file=sys.stderr, flush=True)
+    print(f"fmsci: {' '.join(sentence.splitlines())}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,20 +15,28 @@ from fmsci.errors import UserError
 S = TypeVar("S", bound=Schema)
 
 
+NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""What the parser raises: its own errors, and those of Python where a tag or a date is nonsense (``2001-99-01``)."""
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """A safe loader that refuses a key given twice: plain YAML silently keeps the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"the key '{key}' is given twice{_at(node)}; keep one")
-        return super().construct_mapping(node, deep)
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        keys: list[Any] = []
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else []:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: what it brings may be given again
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                raise UserError(f"the key '{key}' is given twice{_at(key_node)}; keep one")
+            keys.append(key)
+        return super().construct_mapping(node, deep)  # type: ignore[arg-type] # it refuses other nodes itself
 
 
 def _at(node: yaml.Node) -> str:
     mark = node.start_mark
-    return f" near line {mark.line + 1} of {mark.name}" if mark is not None else ""
+    return f" (line {mark.line + 1} of {mark.name})" if mark is not None and not mark.name.startswith("<") else ""
 
 
 def read_yaml(path: Path) -> Any:
@@ -35,13 +44,15 @@ def read_yaml(path: Path) -> Any:
     try:
         with path.open(encoding="utf-8") as stream:
             return yaml.load(stream, Loader=_UniqueKeys)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"there is no settings file {path}; give the path of a YAML file, such as those in configs/"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the settings file {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UserError(f"the settings file {path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"the settings file {path} is no text: {error}") from None
+    except NOT_YAML as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the settings file {path} is not YAML: {reason}") from None
 
@@ -54,15 +65,17 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         raise UserError(f"'{override}' is not a setting; write key=value or key.sub=value")
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError:
+    except UserError as error:
+        raise UserError(f"'{override}': {error}") from None
+    except NOT_YAML:
         value = text
     target = document
-    for part in parts[:-1]:
+    for part, inside in itertools.pairwise(parts):
         inner = target.setdefault(part, {})
         if inner is None:
             inner = target[part] = {}
         if not isinstance(inner, dict):
-            raise UserError(f"'{override}': '{part}' is a single value, so it has no '{parts[-1]}' inside")
+            raise UserError(f"'{override}': '{part}' is no section, so it has no '{inside}' inside")
         target = inner
     target[parts[-1]] = value
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
@@ -13,18 +15,34 @@ from fmsci.errors import UserError, nearest
 
 
 class Schema(pydantic.BaseModel):
-    """A frozen record that refuses unknown keys, non-finite numbers, and true/false where a number is wanted."""
+    """A frozen record that refuses unknown keys, non-finite numbers, true/false for a number, and an empty path."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and info.field_name is not None:
+    def _means_what_it_says(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name is not None:
             annotation = cls.model_fields[info.field_name].annotation
-            if annotation is not bool and bool not in typing.get_args(annotation):
+            if not _takes(annotation, bool) and _holds_bool(value):
                 raise ValueError("should not be true or false")
+            if value == "" and _takes(annotation, Path):
+                raise ValueError("should not be empty")
         return value
+
+
+def _takes(annotation: Any, kind: type) -> bool:
+    """Tell whether a value of ``kind`` has a place in an annotation; a Schema inside it looks after its own fields."""
+    if annotation in (kind, Any) or isinstance(annotation, kind):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, Schema):
+        return True
+    return any(_takes(inner, kind) for inner in typing.get_args(annotation))
+
+
+def _holds_bool(value: Any) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, bool) or any(isinstance(item, bool) for item in items)
 
 
 S = TypeVar("S", bound=Schema)
@@ -45,44 +63,109 @@ def parse(cls: type[S], document: Any, where: str) -> S:
 
 def _sentence(cls: type[Schema], error: pydantic.ValidationError) -> str:
     """Say the first problem of a validation error (unknown keys first: they explain missing ones)."""
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    problem = problems[0]
-    location = tuple(part for part in problem["loc"] if not _is_union_branch(part))
+    unknown = {"extra_forbidden", "invalid_key"}
+    problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
+    location = tuple(_keys(cls, problem["loc"]))
     key = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in unknown:
         allowed = allowed_keys(cls, location[:-1])
-        return f"unknown setting '{key}'{nearest(str(location[-1]), allowed)}; allowed here: {', '.join(allowed)}"
+        return f"unknown setting '{key}'{_meant(cls, location, allowed)}; allowed here: {', '.join(allowed)}"
+    if problem["type"] == "missing" and isinstance(location[-1], int):
+        given, number = _shown(problem["input"]), location[-1] + 1
+        return f"'{key.rpartition('.')[0]}' is {given} but should have at least {number} item{'s'[: number - 1]}"
     if problem["type"] == "missing":
         return f"the setting '{key}' is missing"
-    reason = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if not key:
-        return reason
-    return f"'{key}' is {_shown(problem['input'])} but {reason}"
+        return problem["msg"].removeprefix("Value error, ")
+    return f"'{key}' is {_shown(problem['input'])} but {_reason(problem, allowed_keys(cls, location))}"
 
 
-def _is_union_branch(part: int | str) -> bool:
-    """Tell whether a location part names a branch of a union (``int``, ``function-before[...]``), not a key."""
-    return isinstance(part, str) and (part in {"int", "float", "str", "bool", "path"} or "[" in part)
+def _reason(problem: Any, allowed: list[str]) -> str:
+    """Say what is allowed in words that do not speak of Python."""
+    kind = str(problem["type"])
+    if kind.startswith("model_"):
+        return f"should be a section of settings; allowed in it: {', '.join(allowed)}"
+    if kind in {"too_short", "too_long"}:
+        bound = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        number = problem["ctx"][bound[1]]
+        return f"should have {bound[0]} {number} item{'' if number == 1 else 's'}"
+    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
+    wanted |= {"path": "a path", "tuple": "a list", "list": "a list", "dict": "a section of keys and values"}
+    family, _, which = kind.partition("_")
+    if family in wanted and (which in {"type", "parsing", "from_float"}):
+        return f"should be {wanted[family]}"
+    return str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+
+
+def _meant(cls: type[Schema], location: tuple[int | str, ...], allowed: list[str]) -> str:
+    """Guess the wanted name of an unknown one: nested but written flat, set in the wrong section, or misspelt."""
+    name = str(location[-1])
+    dotted = list(_dotted_keys(cls))
+    if name in dotted:
+        section, _, inside = name.rpartition(".")
+        return f" (write '{inside}' inside '{section}')"
+    elsewhere = [key for key in dotted if key.rpartition(".")[2] == name]
+    return f" (did you mean '{elsewhere[0]}'?)" if len(elsewhere) == 1 else nearest(name, allowed)
+
+
+def _keys(cls: type[Schema], location: tuple[int | str, ...]) -> Iterator[int | str]:
+    """Yield the parts of a location that a user wrote, without the names that pydantic gives to branches of unions."""
+    current: Any = cls
+    for part in location:
+        inside = _inside(current, part)
+        if inside is not None:
+            yield part
+            current = inside
+
+
+def _inside(annotation: Any, part: int | str) -> Any:
+    """Return the type of what ``part`` names in a section, mapping or list; None where it names nothing there."""
+    inner = [_plain(argument) for argument in typing.get_args(annotation) if argument is not ...]
+    if isinstance(annotation, type) and issubclass(annotation, Schema):
+        field = annotation.model_fields.get(str(part))
+        return Any if field is None else _plain(field.annotation)
+    if typing.get_origin(annotation) is dict:
+        return inner[1]
+    if typing.get_origin(annotation) in (tuple, list) and isinstance(part, int):
+        return inner[min(part, len(inner) - 1)]
+    return None
+
+
+def _plain(annotation: Any) -> Any:
+    """Return X for ``X | None`` and ``Annotated[X, ...]``."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _plain(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        inner = [part for part in typing.get_args(annotation) if part is not type(None)]
+        return _plain(inner[0]) if len(inner) == 1 else annotation
+    return annotation
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    """Return a value as the user wrote it, cut where it is long."""
+    words = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    try:
+        text = repr(value) if isinstance(value, (str, int, float, list, tuple, dict)) else str(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _dotted_keys(cls: type[Schema], prefix: str = "") -> Iterator[str]:
+    """Yield the settings inside the sections of ``cls``: ``optim.lr``."""
+    for name, field in cls.model_fields.items():
+        if prefix:
+            yield prefix + name
+        section = _plain(field.annotation)
+        if isinstance(section, type) and issubclass(section, Schema):
+            yield from _dotted_keys(section, f"{prefix}{name}.")
 
 
 def allowed_keys(cls: type[Schema], location: tuple[int | str, ...] = ()) -> list[str]:
     """Return the setting names that ``cls`` allows at a place, such as ``("optim",)``."""
     current: Any = cls
     for part in location:
-        if not (isinstance(current, type) and issubclass(current, Schema)) or part not in current.model_fields:
-            return []
-        current = _section(current.model_fields[str(part)].annotation)
+        current = _inside(current, part)
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, Schema) else []
-
-
-def _section(annotation: Any) -> Any:
-    """Return the Schema inside ``X``, ``X | None``."""
-    for candidate in (annotation, *typing.get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Schema):
-            return candidate
-    return None

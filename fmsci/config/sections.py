@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fmsci.config.schema import Schema
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
