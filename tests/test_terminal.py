@@ -1,0 +1,162 @@
+"""What people see while they wait: lines in a log, a bar on a terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from fmsci import terminal
+from fmsci.terminal import Progress, amount, duration, say, table, warn
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (8.4, "8 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.7, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+        (360_000, "100 h 00 min"),
+        (-3, "0 s"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (4.2 * 2**20, "4.2 MiB"),
+        (2**20 - 1, "1.0 MiB"),  # not 1024.0 KiB
+        (3 * 2**30, "3.0 GiB"),
+        (5 * 2**40, "5.0 TiB"),
+        (2**52, "4096.0 TiB"),
+    ],
+)
+def test_amounts(num_bytes, text):
+    assert amount(num_bytes) == text
+
+
+def test_say_and_warn_write_where_they_should(capsys):
+    say("result")
+    warn("careful")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("result\n", "fmsci: careful\n")
+
+
+def test_a_log_gets_few_plain_lines_and_a_last_one(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "LINE_EVERY_S", 0.0)
+    with Progress("train a", 2000, "steps") as progress:
+        progress.update(500, "error 0.5")
+        monkeypatch.setattr(terminal, "LINE_EVERY_S", 60.0)
+        for step in range(501, 2001):
+            progress.update(step)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(r"train a: 500 of 2,000 steps, [\d,]+(\.\d)?/s, \d+ s left, error 0\.5", lines[0])
+    assert re.fullmatch(r"train a: 2,000 of 2,000 steps, [\d,]+(\.\d)?/s, took \d+ s", lines[1])
+
+
+def test_what_an_earlier_start_did_counts_as_done_but_not_in_the_rate(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "LINE_EVERY_S", 0.0)
+    with Progress("t", 10**9, "steps", done=10**9 - 1) as progress:
+        progress.update(10**9 - 1)
+        progress.update(10**9)
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == "t: 999,999,999 of 1,000,000,000 steps, 0.0/s"  # no rate, so no time left
+    assert second.endswith("0 s left")
+    assert float(re.search(r"([\d,.]+)/s", last)[1].replace(",", "")) < 10**7
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_done_says_nothing(capsys, enabled):
+    with Progress("t", 10, "steps", enabled=enabled) as progress:
+        progress.update(0)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_rank_that_does_not_speak_is_silent(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "LINE_EVERY_S", 0.0)
+    with Progress("t", 10, "steps", enabled=False) as progress:
+        progress.update(5)
+        progress.update(10)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failure_is_not_reported_as_done(capsys):
+    def fail():
+        with Progress("t", 10, "steps") as progress:
+            progress.update(5)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_keeps_what_names_hold(capsys):
+    table("runs of [/x]", ("run [a]", "n"), [("[/x]", "1"), ("[bold]b", "20"), (":smile:", "3")])
+    said = capsys.readouterr().out
+    assert said.startswith("runs of [/x]\n")
+    for text in ("run [a]", "[/x]", "[bold]b", ":smile:"):
+        assert text in said.split("\n", 1)[1]
+    assert max(map(len, said.splitlines())) <= 110
+
+
+BAR = """
+import time
+from fmsci.terminal import Progress, say
+with Progress("train [/x]", 3, "steps") as progress:
+    for step in range(1, 4):
+        progress.update(step, "error [0.5]")
+        time.sleep(0.15)
+say("after")
+"""
+
+
+def on_a_terminal(code):
+    """Run Python code whose stdout is a real pseudo-terminal; return exit code and what was drawn there."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    drawn = b""
+    try:
+        while block := os.read(ours, 65536):
+            drawn += block
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(ours)
+    return process.wait(timeout=30), drawn.decode()
+
+
+def test_a_terminal_gets_a_bar():
+    code, drawn = on_a_terminal(BAR)
+    assert code == 0, drawn
+    assert "\x1b[" in drawn  # drawn over itself
+    assert "━" in drawn
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    assert "train [/x]" in plain
+    assert "3 of 3 steps" in plain
+    assert "error [0.5]" in plain
+    assert plain.rstrip().endswith("after")
+    assert "train [/x]: " not in plain  # no lines for a log beside the bar
+
+
+def test_a_pipe_gets_no_bar():
+    done = subprocess.run([sys.executable, "-c", BAR], capture_output=True, text=True, check=True)
+    first, last = done.stdout.splitlines()
+    assert first.startswith("train [/x]: 3 of 3 steps, ")
+    assert last == "after"
+    assert "\x1b" not in done.stdout
