@@ -29,7 +29,8 @@ def process_group(world: World, device: torch.device, timeout_s: float) -> Itera
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            init_method=f"tcp://{world.address}:{world.port}",
+            # torchrun itself listens at that address; only its own variables tell the ranks to join instead of listen.
+            init_method="env://" if world.launcher == "torchrun" else f"tcp://{world.address}:{world.port}",
             rank=world.rank,
             world_size=world.size,
             timeout=timedelta(seconds=timeout_s),

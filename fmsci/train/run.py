@@ -60,14 +60,14 @@ def run_training(settings: TrainSettings, world: World, device: torch.device) ->
 
 def _train(job: Job, state: State) -> dict[str, Any]:
     with Preempt(job.settings.checkpoint.every_minutes, job.device) as preempt, Monitor(job, state) as monitor:
-        last = train(job, state, monitor, preempt)
+        train(job, state, monitor, preempt)
         return {
             "version": fmsci.__version__,
             "steps": state.step,
             "samples_seen": state.samples_seen,
             "train_samples": len(job.loader.samples),
             "best": {"valid_rel_l2": state.best_rel_l2, "step": state.best_step},
-            "last": {"valid_rel_l2": last.rel_l2, "step": state.step},
+            "last": {"valid_rel_l2": state.last_rel_l2, "step": state.step},
             "elapsed_s": round(monitor.elapsed_s(), 3),
             "world_size": job.world.size,
             "device": job.device.type,

@@ -14,6 +14,7 @@ class State:
     seen: int = 0
     step: int = 0
     samples_seen: int = 0
+    last_rel_l2: float | None = None
     best_rel_l2: float | None = None
     best_step: int = 0
     elapsed_s: float = 0.0
@@ -29,8 +30,9 @@ class State:
         self.epoch += 1
         self.seen = 0
 
-    def improves(self, rel_l2: float) -> bool:
+    def validated(self, rel_l2: float) -> bool:
         """Record a validation error; tell whether it is the best so far."""
+        self.last_rel_l2 = rel_l2
         if self.best_rel_l2 is not None and not rel_l2 < self.best_rel_l2:
             return False
         self.best_rel_l2, self.best_step = rel_l2, self.step

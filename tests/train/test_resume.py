@@ -110,7 +110,7 @@ def test_a_signal_saves_and_exits_with_75(undisturbed, train_config, tmp_path, n
 
 def _ranks(folder):
     """Return the process ids of the training processes, without their launcher."""
-    found = subprocess.run(["pgrep", "-f", f"-m fmsci train .*{folder}"], capture_output=True, text=True, check=True)
+    found = subprocess.run(["pgrep", "-f", f"fmsci train .*{folder}"], capture_output=True, text=True, check=True)
     launchers = subprocess.run(["pgrep", "-f", "mpiexec|hydra"], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split() if pid not in launchers.stdout.split()]
 

@@ -76,9 +76,9 @@ def test_torchrun_starts_the_same_training(trained, train_config, tmp_path):
     from tests.commands import clean_environment
 
     folder = tmp_path / "run"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = ["-m", "fmsci", "train", str(train_config), f"run={folder}", *TRAINING]
-    subprocess.run([*launcher, *arguments], env=clean_environment(), check=True, capture_output=True, timeout=240)
+    subprocess.run([*launcher, *arguments], env=clean_environment(), check=True, capture_output=True, timeout=60)
     assert curve(folder) == pytest.approx(curve(trained), rel=1e-5)
     assert json.loads((folder / "result.json").read_text())["world_size"] == 2
 
@@ -103,5 +103,5 @@ def test_training_never_imports_mpi4py(train_config, tmp_path):
         env=clean_environment(),
         check=True,
         capture_output=True,
-        timeout=240,
+        timeout=60,
     )
