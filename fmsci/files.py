@@ -97,10 +97,10 @@ def exchange(first: Path, second: Path) -> bool:
 
 def discard(path: Path) -> None:
     """Remove a file or a folder, if it is there and can be removed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -11,6 +12,9 @@ from fmsci.errors import EXIT_MISTAKE, EXIT_REQUEUE, Interrupted, UserError
 
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+NOT_OURS_TO_USE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP}
+"""What the system says of a path that the user should not have named, wherever it is first touched."""
 
 app = typer.Typer(
     help="From equations to a pretrained, fine-tuned and measured neural operator.",
@@ -43,6 +47,10 @@ def main() -> None:
         _end("interrupted", 130)
     except UserError as error:
         _end(str(error), EXIT_MISTAKE)
+    except OSError as error:
+        if error.filename is None or error.errno not in NOT_OURS_TO_USE:
+            raise
+        _end(f"cannot use {error.filename}: {error.strerror}; give another path", EXIT_MISTAKE)
     except Interrupted as error:
         _end(f"interrupted: {error}; start the same command again to continue", EXIT_REQUEUE)
     except KeyboardInterrupt:
