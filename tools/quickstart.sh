@@ -5,7 +5,8 @@
 #
 # Every step is an fmsci command that a cluster runs too. Interrupt it at any moment (Ctrl-C) and start it again: what is
 # finished stays, what was under way continues. Fails unless fine-tuning beats training from scratch at each size.
-# FMSCI_QUICKSTART=tiny makes the same journey in a minute, with less data and shorter training.
+# FMSCI_QUICKSTART=tiny makes the same journey in a minute, with less data and shorter training; FMSCI_OUTPUT=FOLDER puts
+# data/ and runs/ there instead of into this checkout.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/setup.sh || exit
@@ -18,14 +19,23 @@ pretrain_data=(configs/data/quickstart_pretrain.yaml)
 downstream_data=(configs/data/quickstart_downstream.yaml)
 pretrain=(configs/pretrain/quickstart.yaml)
 study=(configs/study/quickstart.yaml)
-work=runs/quickstart data=data/quickstart
+output=${FMSCI_OUTPUT:-}
+work=${output:+$output/}runs/quickstart data=${output:+$output/}data/quickstart
+small=()
 if [ "${FMSCI_QUICKSTART:-full}" = tiny ]; then
-    work=runs/quickstart-tiny data=data/quickstart-tiny
-    pretrain_data+=(grid=32 train=512 valid=64 test=64 shard_samples=64 "output=$data-pretrain")
-    downstream_data+=(grid=32 valid=64 test=64 shard_samples=64 "output=$data-downstream")
-    pretrain+=("run=$work/pretrain" "data.path=$data-pretrain" data.valid_samples=64 model.modes=8 optim.epochs=10)
-    study+=("run=$work/study" "pretrained=$work/pretrain/model" steps=60
-        "overrides=[data.path=$data-downstream, data.valid_samples=64, model.modes=8]")
+    work+=-tiny data+=-tiny
+    pretrain_data+=(grid=32 train=512 valid=64 test=64 shard_samples=64)
+    downstream_data+=(grid=32 valid=64 test=64 shard_samples=64)
+    pretrain+=(data.valid_samples=64 model.modes=8 optim.epochs=6)
+    study+=(steps=60)
+    small=(data.valid_samples=64 model.modes=8)
+fi
+if [ "$work" != runs/quickstart ]; then # elsewhere than the settings say
+    pretrain_data+=("output=$data-pretrain")
+    downstream_data+=("output=$data-downstream")
+    pretrain+=("run=$work/pretrain" "data.path=$data-pretrain")
+    small+=("data.path=$data-downstream")
+    study+=("run=$work/study" "pretrained=$work/pretrain/model" "overrides=[$(IFS=,; echo "${small[*]}")]")
 fi
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
@@ -52,10 +62,10 @@ run fmsci study "${study[0]}" run "${study[@]:1}"
 
 step "Done. Look at it:"
 cat <<END
-  $work/study/errors.png                                   error against samples, both ways
-  $work/study/finetune-64/evaluations/quickstart-downstream-test.png   source, solution, prediction, error
-  tensorboard --logdir $work                               curves and pictures of every run
-Next:
+  $work/study/errors.png   error against samples, both ways
+  $work/study/finetune-64/evaluations/${data##*/}-downstream-test.png   source, solution, prediction, error
+  . tools/setup.sh && tensorboard --logdir $work   curves and pictures of every run
+Next (after '. tools/setup.sh', which puts fmsci on the PATH of your shell):
   fmsci train configs/finetune/quickstart.yaml data.train_samples=128    another fine-tune
   fmsci train configs/pretrain/quickstart.yaml --dry-run model.size=16M  what a larger model would take
   fmsci generate --system poisson --range 1 2.5 --grid 64 --train 1024 --valid 128 --test 128 --output data/mine

@@ -1,0 +1,98 @@
+"""Fine-tuning: starts exactly at the pretrained model, keeps its scales, and refuses what does not fit."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from fmsci.config import TrainSettings, load_settings
+from fmsci.config.sections import OptimSettings
+from fmsci.train.dry_run import dry_run
+from fmsci.train.optim import learning_rate
+from tests.commands import run
+from tests.conftest import TRAINING
+
+
+@pytest.fixture(scope="module")
+def downstream(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("downstream") / "poisson"
+    sizes = ["--grid", "16", "--train", "6", "--valid", "7", "--test", "5"]
+    run(["generate", "--system", "poisson", "--range", "5", "10", *sizes, "--output", folder])
+    return folder
+
+
+def test_it_starts_at_the_pretrained_model_and_keeps_its_scales(trained, train_config, downstream, tmp_path):
+    shifted = [f"run={tmp_path / 'run'}", f"data.path={downstream}", f"init={trained / 'model'}"]
+    run(["train", train_config, *TRAINING[3:], *shifted])
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    zero_shot = tmp_path / "zero.json"
+    run(["evaluate", trained / "model", "--data", downstream, "--split", "valid", "--output", zero_shot])
+    assert first["step"] == 0
+    assert first["valid/poisson/rel_l2"] == pytest.approx(json.loads(zero_shot.read_text())["rel_l2"], rel=1e-6)
+    scales = [
+        json.loads((folder / "model" / "normalization.json").read_text()) for folder in (trained, tmp_path / "run")
+    ]
+    assert scales[0] == scales[1]
+    own = json.loads((downstream / "manifest.json").read_text())["scales"]
+    assert own["coefficients"]["k11"] != scales[0]["coefficients"]["k11"]
+
+
+def test_the_architecture_comes_from_the_pretrained_model(trained, train_config, tmp_path):
+    settings = load_settings(TrainSettings, train_config, [f"run={tmp_path}", f"init={trained / 'model'}"])
+    facts = dry_run(settings, 1)
+    assert (facts["width"], facts["modes"], facts["layers"]) == (4, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("model.width=5", "model.width is 5 by the settings but 4 in"),
+        ("model.size=1M", "model.modes is 16 by the settings but 4 in"),
+    ],
+)
+def test_a_contradicting_architecture_is_refused(trained, train_config, tmp_path, setting, sentence):
+    printed = run(["train", train_config, f"run={tmp_path / 'run'}", f"init={trained / 'model'}", setting], code=2)
+    assert sentence in printed
+    assert "leave model.* out when init names a model" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_model_is_refused(train_config, tmp_path):
+    assert "is no model folder" in run(["train", train_config, f"run={tmp_path / 'r'}", f"init={tmp_path}"], code=2)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "accumulate", "largest", "smallest", "piece"),
+    [(1, 1, 5, 5, 5), (2, 1, 3, 2, 3), (3, 2, 2, 1, 1), (8, 1, 1, 0, 1)],
+)
+def test_a_dry_run_says_how_a_batch_is_cut(train_config, tmp_path, world_size, accumulate, largest, smallest, piece):
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, f"engine.accumulate={accumulate}"]
+    facts = json.loads(run([*arguments, "--dry-run", "--world-size", world_size, "--json"]).splitlines()[-1])
+    assert (facts["local_batch_largest"], facts["local_batch_smallest"], facts["piece_largest"]) == (
+        largest,
+        smallest,
+        piece,
+    )
+    parameters = facts["parameters"]
+    assert facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"] == 16 * parameters
+    assert (facts["steps"], facts["global_batch"], facts["train_samples"]) == (12, 5, 13)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_foretells_the_checkpoint(trained, train_config):
+    settings = load_settings(TrainSettings, train_config, [f"run={trained}", *TRAINING])
+    foretold = dry_run(settings, 1)["checkpoint_bytes"]
+    (newest,) = sorted((trained / "checkpoints").glob("step-*"))[-1:]
+    written = sum(path.stat().st_size for path in newest.glob("*.safetensors"))
+    assert foretold == pytest.approx(written, rel=0.35)  # the names in the files weigh something in so small a model
+    assert foretold < written
+
+
+def test_warm_up_rises_to_the_peak_then_cosine_falls_to_zero():
+    settings = OptimSettings(lr=1.0, epochs=1, warmup=4)
+    rates = [learning_rate(settings, step, 20) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(a > b for a, b in pairwise(rates[4:]))
+    assert rates[12] == pytest.approx(0.5)
+    assert learning_rate(settings, 20, 20) == pytest.approx(0.0)
+    assert learning_rate(OptimSettings(lr=0.5, epochs=1, schedule="constant"), 17, 20) == 0.5
