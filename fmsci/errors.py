@@ -16,6 +16,10 @@ class UserError(Exception):
     """A mistake that the user can mend: the message is one sentence saying what, where and what to do."""
 
 
+class SettingsError(UserError):
+    """A mistake in settings that could be read: every rank finds the same one, so rank 0 tells it."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: what was finished is kept
     """The work was asked to stop, has saved what it had, and continues when it is started again."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
+from typing import NoReturn
 
 import typer
 
 from fmsci.cli import data, doctor, generate, study, train
-from fmsci.errors import EXIT_MISTAKE, EXIT_REQUEUE, Interrupted, UserError
+from fmsci.errors import EXIT_MISTAKE, EXIT_REQUEUE, Interrupted, SettingsError, UserError
+from fmsci.world import World, detect_world
 
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -42,23 +44,32 @@ def main() -> None:
             print(error.message)
             sys.exit(0)
         where = context.command_path if context else "fmsci"
-        _end(f"{error.format_message().rstrip('.')}; see '{where} --help'", EXIT_MISTAKE)
+        _end(f"{error.format_message().rstrip('.')}; see '{where} --help'", EXIT_MISTAKE, told_by_all=True)
     except typer.Abort:
-        _end("interrupted", 130)
+        _end("interrupted", 130, told_by_all=True)
     except UserError as error:
-        _end(str(error), EXIT_MISTAKE)
+        _end(str(error), EXIT_MISTAKE, told_by_all=isinstance(error, SettingsError))
     except OSError as error:
         if error.filename is None or error.errno not in NOT_OURS_TO_USE:
             raise
         _end(f"cannot use {error.filename}: {error.strerror}; give another path", EXIT_MISTAKE)
     except Interrupted as error:
-        _end(f"interrupted: {error}; start the same command again to continue", EXIT_REQUEUE)
+        _end(f"interrupted: {error}; start the same command again to continue", EXIT_REQUEUE, told_by_all=True)
     except KeyboardInterrupt:
-        _end("interrupted", 130)
+        _end("interrupted", 130, told_by_all=True)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end(sentence: str, code: int) -> None:
-    print(f"fmsci: {' '.join(sentence.splitlines())}", file=sys.stderr, flush=True)
+def _end(sentence: str, code: int, told_by_all: bool = False) -> NoReturn:
+    """Print one line and exit. What every rank finds alike (``told_by_all``) is left to rank 0."""
+    line = " ".join(sentence.splitlines())
+    try:
+        world = detect_world()
+    except UserError:
+        world = World()
+    if not world.is_main:
+        line = f"rank {world.rank} on {world.host}: {line}"
+    if world.is_main or not told_by_all:
+        print(f"fmsci: {line}", file=sys.stderr, flush=True)
     sys.exit(code)

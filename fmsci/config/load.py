@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from fmsci.config.schema import Schema, parse
-from fmsci.errors import UserError
+from fmsci.errors import SettingsError, UserError
 
 S = TypeVar("S", bound=Schema)
 
@@ -29,7 +29,7 @@ class _UniqueKeys(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if key in keys:
-                raise UserError(f"the key '{key}' is given twice{_at(key_node)}; keep one")
+                raise SettingsError(f"the key '{key}' is given twice{_at(key_node)}; keep one")
             keys.append(key)
         return super().construct_mapping(node, deep)  # type: ignore[arg-type] # it refuses other nodes itself
 
@@ -51,10 +51,10 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"the settings file {path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"the settings file {path} is no text: {error}") from None
+        raise SettingsError(f"the settings file {path} is no text: {error}") from None
     except NOT_YAML as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"the settings file {path} is not YAML: {reason}") from None
+        raise SettingsError(f"the settings file {path} is not YAML: {reason}") from None
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
@@ -62,11 +62,11 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     parts = key.split(".")
     if not separator or not all(parts):
-        raise UserError(f"'{override}' is not a setting; write key=value or key.sub=value")
+        raise SettingsError(f"'{override}' is not a setting; write key=value or key.sub=value")
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
-    except UserError as error:
-        raise UserError(f"'{override}': {error}") from None
+    except SettingsError as error:
+        raise SettingsError(f"'{override}': {error}") from None
     except NOT_YAML:
         value = text
     target = document
@@ -75,7 +75,7 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = target[part] = {}
         if not isinstance(inner, dict):
-            raise UserError(f"'{override}': '{part}' is no section, so it has no '{inside}' inside")
+            raise SettingsError(f"'{override}': '{part}' is no section, so it has no '{inside}' inside")
         target = inner
     target[parts[-1]] = value
 
@@ -90,12 +90,15 @@ def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()
         document = {}
     where = "the command line" if path is None else str(path)
     if not isinstance(document, dict):
-        raise UserError(f"{where}: settings are 'key: value' lines, not {type(document).__name__}")
+        raise SettingsError(f"{where}: settings are 'key: value' lines, not {type(document).__name__}")
     for override in overrides:
         apply_override(document, override)
     if path is not None and overrides:
         where += " with " + " ".join(overrides)
-    return parse(cls, document, where)
+    try:
+        return parse(cls, document, where)
+    except UserError as error:
+        raise SettingsError(str(error)) from None
 
 
 def dump_settings(settings: Schema) -> str:
