@@ -138,7 +138,7 @@ def build_layout(request: Request, task: Task) -> ShardLayout:
 
 def figures(system: System) -> dict[str, str]:
     """Return name and dtype of the figures stored with every sample of a system."""
-    return FIGURES | dict.fromkeys(system.measures, "<f8")
+    return FIGURES | dict.fromkeys(system.figures, "<f8")
 
 
 def agree_with_plan(folder: Path, request: Request) -> None:

@@ -76,6 +76,7 @@ def _acceptance(tally: NDArray[np.int64]) -> dict[str, Acceptance]:
 
 def _statistic(values: NDArray[Any]) -> Statistic:
     exact = values.astype(np.float64)
+    exact = exact[~np.isnan(exact)]  # pairs that were not judged
     return Statistic(min=float(exact.min()), mean=float(exact.mean()), max=float(exact.max()), std=float(exact.std()))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fmsci.pde.advection_diffusion import ADVECTION_DIFFUSION
-from fmsci.pde.grid import Real
+from fmsci.pde.grid import Real, sum_of_squares
 from fmsci.pde.helmholtz import HELMHOLTZ
 from fmsci.pde.operator import NAMES, Coefficients, solve_field
 from fmsci.pde.poisson import POISSON
@@ -20,7 +20,7 @@ from fmsci.pde.system import System
 
 SYSTEMS: dict[str, System] = {system.name: system for system in (POISSON, ADVECTION_DIFFUSION, HELMHOLTZ)}
 
-__all__ = ["NAMES", "SYSTEMS", "Coefficients", "System", "pair_error", "solve"]
+__all__ = ["NAMES", "SYSTEMS", "Coefficients", "System", "pair_error", "relative_error", "solve"]
 
 
 def solve(system: str | System, source: ArrayLike, coefficients: ArrayLike | Mapping[str, ArrayLike]) -> Real:
@@ -57,14 +57,17 @@ def solve(system: str | System, source: ArrayLike, coefficients: ArrayLike | Map
     return solve_field(chosen.expand(columns), batch).reshape(field.shape)
 
 
-def pair_error(system: System, source: ArrayLike, solution: ArrayLike, columns: ArrayLike) -> Real:
+def pair_error(system: str | System, source: ArrayLike, solution: ArrayLike, coefficients: ArrayLike) -> Real:
     """Return ||u - solve(f)|| / ||u|| (B,) of pairs (B, ny, nx) with columns (B, K): how well u belongs to f.
 
     This judges stored float32 pairs. Their residual would not: second derivatives amplify the rounding.
     """
-    exact = solve(system, source, columns)
+    exact = solve(system, source, coefficients)
     given = np.asarray(solution, dtype=np.float64)
-    size = np.sqrt(np.einsum("byx,byx->b", given, given))
-    defect = given - exact
-    error: Real = np.sqrt(np.einsum("byx,byx->b", defect, defect)) / np.where(size > 0, size, 1)
+    return np.array([relative_error(u, v) for u, v in zip(given, exact, strict=True)])
+
+
+def relative_error(given: Real, exact: Real) -> float:
+    """Return ||given - exact|| / ||given|| of two fields; where the first is zero, ||exact||."""
+    error: float = (sum_of_squares(given - exact) / (sum_of_squares(given) or 1.0)) ** 0.5
     return error

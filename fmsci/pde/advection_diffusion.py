@@ -27,10 +27,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fmsci.pde.grid import Real, Spectrum, half_spectrum_weights, odd_wavenumbers, squared_norm, wavenumbers
-from fmsci.pde.operator import Operator
+from fmsci.pde.grid import Real, half_spectrum_weights, odd_wavenumbers, wavenumbers
 from fmsci.pde.poisson import build_tensor
-from fmsci.pde.system import Draw, System, check_increasing
+from fmsci.pde.sources import build_bands
+from fmsci.pde.system import Draw, Drawn, System, check_increasing
 
 DIFFUSION_RATIOS = (1.0, 5.0)
 SOURCE_BAND = 24
@@ -38,15 +38,18 @@ SOURCE_BAND = 24
 MAX_STEPS = 200
 
 
-def draw(d: Draw) -> Real:
-    """Return (k11, k22, k12, v1, v2) (B, 5) from four uniform numbers: m, s, t and psi."""
+def draw(d: Draw) -> Drawn:
+    """Return (k11, k22, k12, v1, v2) (B, 5) from four uniform numbers, m, s, t and psi; and psi as it came out."""
     low, high = DIFFUSION_RATIOS
     tensor = build_tensor(low + (high - low) * d.uniforms[:, 0], 2 * np.pi * d.uniforms[:, 1])
     angle = 2 * np.pi * d.uniforms[:, 2]
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    ratio = drawn_ratio(d.uniforms, d.low, d.high)
-    r = solve_for_ratio(d.source_hat, d.nx, tensor, direction, ratio)[:, None]
-    return np.concatenate([tensor / (1 + r), direction * (r / (1 + r))], axis=1)
+    energy = band_energy(d.amplitudes, d.grid)
+    squared = solve_for_ratio(energy, slopes(tensor, direction, d.grid), drawn_ratio(d.uniforms, d.low, d.high))
+    r = np.sqrt(squared)[:, None]
+    columns = np.concatenate([tensor / (1 + r), direction * (r / (1 + r))], axis=1).astype(np.float32)
+    stored = columns.astype(np.float64)
+    return Drawn(columns, {"psi": measure_ratio(energy, slopes(stored[:, :3], stored[:, 3:], d.grid))})
 
 
 def drawn_ratio(uniforms: Real, low: float, high: float) -> Real:
@@ -54,53 +57,56 @@ def drawn_ratio(uniforms: Real, low: float, high: float) -> Real:
     return low + (high - low) * uniforms[:, 3]
 
 
-def solve_for_ratio(source_hat: Spectrum, nx: int, tensor: Real, direction: Real, ratio: Real) -> Real:
-    """Return r = l / (1 - l) (B,) at which the solution has the given ratio psi (B,).
+def solve_for_ratio(energy: Real, slope: Real, ratio: Real) -> Real:
+    """Return r^2 (B,), r = l / (1 - l), at which the solution has the given ratio psi (B,).
 
-    ``tensor`` (B, 3) is K0 and ``direction`` (B, 2) a unit vector. Each sample takes its own number of steps, so that
-    its bits do not depend on its neighbours. Raises ArithmeticError where no r gives the ratio: v would have to be
-    along a grid axis exactly.
+    ``energy`` is |f_hat|^2 and ``slope`` q, both (B, M). Each sample takes its own number of steps, so that its bits do
+    not depend on its neighbours. Raises ArithmeticError where no r gives the ratio: v is then exactly along an axis.
     """
-    energy, q = _band(source_hat, nx, tensor, direction)
-    target = 1 + ratio**2
-    total = energy.sum(axis=1)
+    target = (1 + ratio**2) / energy.sum(axis=1)
     squared = np.zeros_like(ratio)
     active = np.arange(len(ratio))
     for _ in range(MAX_STEPS):
-        e, slope = energy[active], q[active]
-        fraction = 1 / (1 + squared[active, None] * slope)
-        part = e * fraction
+        q = slope[active]
+        fraction = 1 / (1 + squared[active, None] * q)
+        part = energy[active] * fraction
         diffusive = part.sum(axis=1)
-        falls = (part * fraction * slope).sum(axis=1)
-        gap = target[active] - total[active] / diffusive
-        step = gap * diffusive**2 / (total[active] * falls)
+        falls = np.multiply(part, np.multiply(fraction, q, out=fraction), out=part).sum(axis=1)
+        step = (target[active] * diffusive - 1) * diffusive / falls
         squared[active] += step
         active = active[~(np.abs(step) <= 1e-12 * squared[active])]
         if active.size == 0:
-            return np.sqrt(squared)
-    raise ArithmeticError(f"no advection strength gives the ratio {ratio[active[0]]:g} along {direction[active[0]]}")
+            return squared
+    raise ArithmeticError(f"no advection strength gives the ratio {ratio[active[0]]:g} for this direction of v")
 
 
-def _band(source_hat: Spectrum, nx: int, tensor: Real, direction: Real) -> tuple[Real, Real]:
-    """Return |f_hat|^2 and q = (b / a)^2 (B, M) at the M wavenumbers that matter, without the mean."""
-    ny = source_hat.shape[1]
-    rows = np.flatnonzero(np.abs(wavenumbers(ny, nx)[0]) <= SOURCE_BAND)
-    last = min(SOURCE_BAND + 1, source_hat.shape[2])
-    ky, ky_odd = (k[0][rows, None] for k in (wavenumbers(ny, nx), odd_wavenumbers(ny, nx)))
-    kx, kx_odd = (k[1][:last] for k in (wavenumbers(ny, nx), odd_wavenumbers(ny, nx)))
+def measure_ratio(energy: Real, slope: Real) -> Real:
+    """Return psi (B,) of the solutions: sqrt(T / D - 1) with v and K as they are, r = 1."""
+    ratio: Real = np.sqrt(energy.sum(axis=1) / (energy / (1 + slope)).sum(axis=1) - 1)
+    return ratio
+
+
+def band_energy(amplitudes: Real, n: int) -> Real:
+    """Return |f_hat|^2 (B, M) up to a factor at the M wavenumbers that matter: up to SOURCE_BAND, without the mean."""
+    largest = min(SOURCE_BAND, n // 2)
+    band = build_bands(amplitudes, n, largest)
+    energy = (band.real**2 + band.imag**2) * half_spectrum_weights(n)[: largest + 1]
+    return energy.reshape(len(energy), -1)[:, 1:]
+
+
+def slopes(tensor: Real, velocity: Real, n: int) -> Real:
+    """Return q = (b / a)^2 (B, M): the symbol's imaginary part, of v (B, 2), over its real one, of K (B, 3),
+    squared."""
+    largest = min(SOURCE_BAND, n // 2)
+    rows = np.flatnonzero(np.abs(wavenumbers(n, n)[0]) <= largest)
+    ky, ky_odd = (k[0][rows, None] for k in (wavenumbers(n, n), odd_wavenumbers(n, n)))
+    kx, kx_odd = (k[1][: largest + 1] for k in (wavenumbers(n, n), odd_wavenumbers(n, n)))
     k11, k22, k12 = tensor.T[:, :, None, None]
-    a = 4 * np.pi**2 * (k11 * kx**2 + k22 * ky**2 + 2 * k12 * (kx_odd * ky_odd))
-    b = 2 * np.pi * (direction[:, :1, None] * kx_odd + direction[:, 1:, None] * ky_odd)
-    band = source_hat[:, rows, :last]
-    energy = (band.real**2 + band.imag**2) * half_spectrum_weights(nx)[:last]
-    energy, a, b = (values.reshape(len(tensor), -1)[:, 1:] for values in (energy, a, b))  # the mean is first
-    return energy, (b / a) ** 2
-
-
-def measured_ratio(operator: Operator, solution_hat: Spectrum) -> Real:
-    """Return psi (B,) of finished solutions, over all wavenumbers: the symbol's two parts are the two operators."""
-    advective = squared_norm(operator.symbol.imag * solution_hat, operator.nx)
-    return np.sqrt(advective / squared_norm(operator.symbol.real * solution_hat, operator.nx))
+    a = k22 * ky**2 + (k11 * kx**2) + (2 * k12) * (kx_odd * ky_odd)
+    b = velocity[:, :1, None] * kx_odd + velocity[:, 1:, None] * ky_odd
+    a, b = (values.reshape(len(tensor), -1)[:, 1:] for values in (a, b))  # the mean comes first
+    np.divide(b, a, out=b)
+    return np.square(b, out=b) / (4 * np.pi**2)
 
 
 def check_range(low: float, high: float, options: Mapping[str, str]) -> str | None:
@@ -116,5 +122,5 @@ ADVECTION_DIFFUSION = System(
     num_uniforms=4,
     draw=draw,
     check_range=check_range,
-    measures={"psi": measured_ratio},
+    figures=("psi",),
 )

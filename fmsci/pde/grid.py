@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 
-MOST_IN_A_DOT = 8192
+IN_A_DOT = 8192
 
 
 def points(n: int) -> Real:
@@ -51,7 +51,7 @@ def odd_wavenumbers(ny: int, nx: int) -> tuple[Real, Real]:
 
 
 def forward(field: Real, out: Spectrum | None = None) -> Spectrum:
-    """Return the half spectrum (B, ny, nx // 2 + 1) of a real field (B, ny, nx).
+    """Return the half spectrum (..., ny, nx // 2 + 1) of a real field (..., ny, nx).
 
     One axis after the other, in place: the second pass finds the first one's result still in the cache.
     """
@@ -60,7 +60,8 @@ def forward(field: Real, out: Spectrum | None = None) -> Spectrum:
 
 
 def backward(field_hat: Spectrum, nx: int, out: Real | None = None, work: Spectrum | None = None) -> Real:
-    """Return the real field (B, ny, nx) of a half spectrum: the inverse of :func:`forward`."""
+    """Return the real field (..., ny, nx) of a half spectrum: the inverse of :func:`forward`; ``work`` is
+    overwritten."""
     half = np.fft.ifft(field_hat, axis=-2, out=work)
     return np.fft.irfft(half, n=nx, axis=-1, out=out)
 
@@ -79,29 +80,22 @@ def half_spectrum_weights(nx: int) -> Real:
     return weights
 
 
-def squared_norm(field_hat: Spectrum, nx: int) -> Real:
-    """Return sum |field_hat|^2 over the FULL spectrum (B,), from the half that is stored.
-
-    By Parseval this is ny nx times the sum of squares of the real field.
-    """
+def mean_square(field_hat: Spectrum, nx: int) -> float:
+    """Return the mean of u^2 over the grid from its half spectrum (ny, nx // 2 + 1), by Parseval."""
     total = 2 * sum_of_squares(field_hat.view(np.float64)) - _column(field_hat, 0)
     if nx % 2 == 0:
         total -= _column(field_hat, -1)
-    return np.maximum(total, 0)
+    return max(total, 0.0) / float(len(field_hat) * nx) ** 2
 
 
-def _column(field_hat: Spectrum, index: int) -> Real:
-    return sum_of_squares(np.ascontiguousarray(field_hat[:, :, index : index + 1 or None]).view(np.float64))
+def _column(field_hat: Spectrum, index: int) -> float:
+    return float(np.vdot(field_hat[:, index], field_hat[:, index]).real)
 
 
-def sum_of_squares(values: Real) -> Real:
-    """Return the sum of squares (B,) of contiguous values (B, ny, m), the same bits in any batch and for any number
-    of threads.
+def sum_of_squares(values: Real) -> float:
+    """Return the sum of squares of a contiguous array, the same bits for any number of threads.
 
-    Rows are taken together up to a few thousand numbers, a dot product each: longer ones would be cut up among threads.
+    A few thousand numbers at a time, a dot product each: longer ones would be cut up among threads.
     """
-    count, rows, length = values.shape
-    together = next((g for g in (64, 32, 16, 8, 4, 2) if rows % g == 0 and g * length <= MOST_IN_A_DOT), 1)
-    pieces = values.reshape(count, rows // together, 1, together * length)
-    sums: Real = np.matmul(pieces, pieces.swapaxes(2, 3))[:, :, 0, 0].sum(axis=1)
-    return sums
+    flat = values.reshape(-1)
+    return sum(float(np.dot(part, part)) for part in (flat[at : at + IN_A_DOT] for at in range(0, flat.size, IN_A_DOT)))

@@ -20,21 +20,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fmsci.pde.grid import Real
 from fmsci.pde.poisson import DIFFUSIVITY
-from fmsci.pde.system import Draw, System, check_increasing
+from fmsci.pde.system import Draw, Drawn, System, check_increasing
 
 WIDEST_RANGE = 1000
 """Accepted and rejected draws are counted for every whole number of the range."""
 
 
-def draw(d: Draw) -> Real:
+def draw(d: Draw) -> Drawn:
     """Return (k11, w) (B, 2) from one uniform number."""
     if d.options["w"] == "continuous":
         w = d.low + (d.high - d.low) * d.uniforms[:, 0]
     else:
         w = np.minimum(np.floor(d.low + (d.high - d.low + 1) * d.uniforms[:, 0]), d.high)
-    return np.stack([np.full_like(w, DIFFUSIVITY), w], axis=1)
+    return Drawn(np.stack([np.full_like(w, DIFFUSIVITY), w], axis=1).astype(np.float32))
 
 
 def check_range(low: float, high: float, options: Mapping[str, str]) -> str | None:

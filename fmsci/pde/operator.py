@@ -20,11 +20,11 @@ INDEFINITE.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fmsci.pde.grid import Real, Spectrum, backward, forward, odd_wavenumbers, squared_norm, wavenumbers
+from fmsci.pde.grid import Real, Spectrum, backward, forward, mean_square, odd_wavenumbers, wavenumbers
 
 NAMES = ("k11", "k22", "k12", "v1", "v2", "w")
 """The order of all coefficients, wherever all are named."""
@@ -53,92 +53,111 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
-class Operator:
-    """B operators on one grid."""
+class Symbols:
+    """The symbols of B operators on one grid, as polynomials in ky whose coefficients are functions of kx."""
 
-    symbol: Spectrum
-    """(B, ny, nx // 2 + 1)."""
-    inverse: Spectrum
-    """1 / symbol, and 0 where the symbol is 0."""
-    dead: tuple[NDArray[np.int64], ...]
-    """Sample, ky and kx index of each wavenumber whose symbol is 0."""
-    nx: int
+    rows: Real
+    """(B, 3, 2 m), m = nx // 2 + 1: the factors of ky^2, ky and 1 at each kx, a real and an imaginary part side by
+    side."""
+    is_real: bool
+    """Without advection the symbol is real; both places of a pair then hold it."""
+    w: Real | None
 
-    def take(self, rows: NDArray[np.int64]) -> Operator:
-        """Return the operators of some samples, ``rows`` ascending."""
-        kept = np.isin(self.dead[0], rows)
-        samples, ky, kx = (indices[kept] for indices in self.dead)
-        return Operator(self.symbol[rows], self.inverse[rows], (np.searchsorted(rows, samples), ky, kx), self.nx)
+    def __len__(self) -> int:
+        """Return the number of operators."""
+        return len(self.rows)
 
 
-def build_operator(c: Coefficients, ny: int, nx: int) -> Operator:
-    """Return the operators of the coefficients ``c`` (B,) on a ny x nx grid.
+def build_symbols(c: Coefficients, ny: int, nx: int) -> Symbols:
+    """Return the symbols of the coefficients ``c`` (B,) on a ny x nx grid.
 
     Raises ValueError where K is not positive definite: the equation is then not elliptic.
     """
     if not (np.all(c.k11 > 0) and np.all(c.k11 * c.k22 > c.or_zero("k12") ** 2)):
         raise ValueError("the diffusion tensor K must be positive definite: k11 > 0 and k11 k22 > k12^2")
-    symbol = build_symbol(c, ny, nx)
-    dead: tuple[NDArray[np.int64], ...]
-    if c.w is None:  # K is positive definite: only the mean has symbol 0
-        samples = np.arange(len(c.k11))
-        dead = (samples, np.zeros_like(samples), np.zeros_like(samples))
-    else:  # a resonance cancels terms of size w: what is left of them below their rounding error is 0
-        dead = np.nonzero(np.abs(symbol) <= (16 * np.finfo(np.float64).eps * np.abs(c.w))[:, None, None])
-    symbol[dead] = 1
-    if c.is_real:
-        inverse = np.zeros_like(symbol)
-        np.divide(1.0, symbol.real, out=inverse.real)
-    else:
-        inverse = 1.0 / symbol
-    symbol[dead] = inverse[dead] = 0
-    return Operator(symbol, inverse, dead, nx)
-
-
-def build_symbol(c: Coefficients, ny: int, nx: int) -> Spectrum:
-    """Return symbol(k) (B, ny, nx // 2 + 1).
-
-    As a polynomial in ky of degree 2 whose coefficients are functions of kx, it is one small matrix product per sample,
-    [ky^2, ky, 1] (ny, 3) times (3, nx // 2 + 1), with real and imaginary parts side by side.
-    """
-    ky, kx = wavenumbers(ny, nx)
-    ky_odd, kx_odd = odd_wavenumbers(ny, nx)
-    powers = np.stack([ky**2, ky_odd, np.ones_like(ky)], axis=1)
-    rows = np.zeros((len(c.k11), 3, len(kx)), dtype=np.complex128)
-    rows.real[:, 0] = (4 * np.pi**2 * c.k22)[:, None]
-    rows.real[:, 2] = (4 * np.pi**2 * c.k11)[:, None] * kx**2
+    kx, kx_odd = wavenumbers(ny, nx)[1], odd_wavenumbers(ny, nx)[1]
+    rows = np.zeros((len(c.k11), 3, len(kx), 2))
+    real = rows if c.is_real else rows[..., :1]
+    real[:, 0] = (4 * np.pi**2 * c.k22)[:, None, None]
+    real[:, 2] = ((4 * np.pi**2 * c.k11)[:, None] * kx**2)[..., None]
     if c.k12 is not None:
-        rows.real[:, 1] = (8 * np.pi**2 * c.k12)[:, None] * kx_odd
+        real[:, 1] = ((8 * np.pi**2 * c.k12)[:, None] * kx_odd)[..., None]
     if c.w is not None:
-        rows.real[:, 2] -= c.w[:, None]
+        real[:, 2] -= c.w[:, None, None]
     if not c.is_real:
-        rows.imag[:, 1] = (2 * np.pi * c.or_zero("v2"))[:, None]
-        rows.imag[:, 2] = (2 * np.pi * c.or_zero("v1"))[:, None] * kx_odd
-    symbol: Spectrum = np.matmul(powers, rows.view(np.float64)).view(np.complex128)
-    return symbol
+        rows[:, 1, :, 1] = (2 * np.pi * c.or_zero("v2"))[:, None]
+        rows[:, 2, :, 1] = (2 * np.pi * c.or_zero("v1"))[:, None] * kx_odd
+    return Symbols(rows.reshape(len(rows), 3, -1), c.is_real, c.w)
 
 
-def solve_hat(operator: Operator, source_hat: Spectrum) -> Spectrum:
-    """Return u_hat = f_hat / symbol, 0 where the symbol is 0."""
-    return source_hat * operator.inverse
+class Solver:
+    """Solves on one grid, one sample at a time, in buffers that are small enough to stay in a core's cache.
 
-
-def residual(operator: Operator, solution: Real, source_hat: Spectrum) -> Real:
-    """Return ||L u - f|| / ||f|| per sample (B,), over the wavenumbers whose symbol is not 0.
-
-    ``solution`` is the field (B, ny, nx), transformed anew: the inverse transform that made it is part of what is
-    checked. A source without any solvable part has residual 0 for u = 0.
+    ``take`` an operator, ``solve_hat`` with it, go ``backward`` to the grid, and measure the ``defect`` of the
+    result. One sample at a time also means that its bits cannot depend on its neighbours.
     """
-    defect = forward(solution)
-    defect *= operator.symbol
-    defect -= source_hat
-    defect[operator.dead] = 0
-    solvable = source_hat
-    if np.any(source_hat[operator.dead]):
-        solvable = source_hat.copy()
-        solvable[operator.dead] = 0
-    scale = squared_norm(solvable, operator.nx)
-    return np.sqrt(squared_norm(defect, operator.nx) / np.where(scale > 0, scale, 1))
+
+    def __init__(self, ny: int, nx: int) -> None:
+        """Allocate the buffers for fields (ny, nx)."""
+        self.ny, self.nx = ny, nx
+        half = nx // 2 + 1
+        ky, ky_odd = wavenumbers(ny, nx)[0], odd_wavenumbers(ny, nx)[0]
+        self._powers = np.stack([ky**2, ky_odd, np.ones_like(ky)], axis=1)
+        self._symbol = np.empty((ny, 2 * half))
+        self._work = np.empty((ny, half), dtype=np.complex128)
+        self.solution_hat = np.empty((ny, half), dtype=np.complex128)
+        self.solution = np.empty((ny, nx))
+        self._is_real = True
+        self._dead: tuple[Any, ...] = (0, 0)
+
+    def take(self, symbols: Symbols, index: int) -> None:
+        """Make the operator ``index`` of a batch the present one."""
+        np.matmul(self._powers, symbols.rows[index], out=self._symbol)
+        self._is_real = symbols.is_real
+        if symbols.w is None:  # K is positive definite: only the mean has symbol 0
+            self._dead = (0, 0)
+        else:  # a resonance cancels terms of size w: what is left of them below their rounding error is 0
+            size = np.abs(self._symbol[:, ::2]) if self._is_real else np.abs(self._symbol.view(np.complex128))
+            self._dead = np.nonzero(size <= 16 * np.finfo(np.float64).eps * abs(float(symbols.w[index])))
+        if self._is_real:
+            self._symbol.reshape(self.ny, -1, 2)[self._dead] = 1
+        else:
+            self._symbol.view(np.complex128)[self._dead] = 1
+
+    def remove_unsolvable(self, source_hat: Spectrum) -> bool:
+        """Set the wavenumbers of f_hat (ny, m) to 0 whose symbol is 0, and tell whether any was there."""
+        found = bool((source_hat[self._dead] != 0).any())
+        if found:
+            source_hat[self._dead] = 0
+        return found
+
+    def solve_hat(self, source_hat: Spectrum) -> Spectrum:
+        """Return u_hat = f_hat / symbol (ny, m), 0 where the symbol is 0, in the buffer ``solution_hat``."""
+        if self._is_real:
+            np.divide(source_hat.view(np.float64), self._symbol, out=self.solution_hat.view(np.float64))
+        else:
+            np.divide(source_hat, self._symbol.view(np.complex128), out=self.solution_hat)
+        self.solution_hat[self._dead] = 0
+        return self.solution_hat
+
+    def backward(self) -> Real:
+        """Return u (ny, nx) of ``solution_hat``, in the buffer ``solution``."""
+        return backward(self.solution_hat, self.nx, out=self.solution, work=self._work)
+
+    def defect(self, source_hat: Spectrum) -> float:
+        """Return the root mean square of L u - f over the grid, over the wavenumbers whose symbol is not 0.
+
+        The field ``solution`` is transformed anew: the inverse transform that made it is part of what is checked.
+        """
+        defect = forward(self.solution, out=self._work)
+        pairs = defect.view(np.float64)
+        if self._is_real:
+            np.multiply(pairs, self._symbol, out=pairs)
+        else:
+            np.multiply(defect, self._symbol.view(np.complex128), out=defect)
+        np.subtract(pairs, source_hat.view(np.float64), out=pairs)
+        defect[self._dead] = 0
+        return float(mean_square(defect, self.nx) ** 0.5)
 
 
 def solve_field(c: Coefficients, source: Real) -> Real:
@@ -147,5 +166,10 @@ def solve_field(c: Coefficients, source: Real) -> Real:
     Raises ValueError where K is not positive definite.
     """
     ny, nx = source.shape[-2:]
-    operator = build_operator(c, ny, nx)
-    return backward(solve_hat(operator, forward(source)), nx)
+    solver, symbols = Solver(ny, nx), build_symbols(c, ny, nx)
+    result = np.empty((len(source), ny, nx))
+    for index, field in enumerate(source):
+        solver.take(symbols, index)
+        solver.solve_hat(forward(field))
+        result[index] = solver.backward()
+    return result

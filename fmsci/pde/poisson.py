@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fmsci.pde.grid import Real
-from fmsci.pde.system import Draw, System, check_increasing
+from fmsci.pde.system import Draw, Drawn, System, check_increasing
 
 DIFFUSIVITY = 0.01
 """The smaller eigenvalue of K, in all systems."""
@@ -29,10 +29,10 @@ def build_tensor(ratio: Real, angle: Real) -> Real:
     return DIFFUSIVITY * np.stack([k11, k22, k12], axis=1)
 
 
-def draw(d: Draw) -> Real:
+def draw(d: Draw) -> Drawn:
     """Return (k11, k22, k12) (B, 3) from two uniform numbers: the ratio of eigenvalues and the angle."""
     ratio = d.low + (d.high - d.low) * d.uniforms[:, 0]
-    return build_tensor(ratio, 2 * np.pi * d.uniforms[:, 1])
+    return Drawn(build_tensor(ratio, 2 * np.pi * d.uniforms[:, 1]).astype(np.float32))
 
 
 def check_range(low: float, high: float, options: Mapping[str, str]) -> str | None:

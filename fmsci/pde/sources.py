@@ -55,41 +55,61 @@ def build_amplitudes(uniforms: Real) -> Real:
     return amplitudes.reshape(-1, NUM_CENTRES, NUM_CENTRES)
 
 
-def build_sources(amplitudes: Real, n: int, keep_mean: bool) -> tuple[Real, Spectrum]:
-    """Return f (B, n, n) with maximum 1 over the grid, and its half spectrum (B, n, n // 2 + 1).
+class SourceBuilder:
+    """Builds sources on a n x n grid, one at a time, in buffers that stay in a core's cache."""
 
-    Without ``keep_mean`` the mean is removed after the division, as for the systems that have no solution otherwise.
-    """
-    G = profiles(n)
-    field = np.matmul(np.matmul(G, amplitudes), G.T)
-    scale = 1 / field.reshape(len(field), -1).max(axis=1)
-    field *= scale[:, None, None]
-    field_hat = _spectra(amplitudes * scale[:, None, None], n)
-    if not keep_mean:
-        field -= field_hat[:, :1, :1].real / n**2
-        field_hat[:, 0, 0] = 0
-    return field, field_hat
+    def __init__(self, n: int, keep_mean: bool) -> None:
+        """Allocate the buffers; ``keep_mean`` False removes the mean, as for the systems that have no solution
+        otherwise."""
+        self.n, self.keep_mean = n, keep_mean
+        self._means = profiles(n).mean(axis=0)
+        self._columns = np.empty((n, NUM_CENTRES))
+        self.field = np.empty((n, n))
+        self.field_hat = np.empty((n, n // 2 + 1), dtype=np.complex128)
+
+    def build(self, amplitudes: Real) -> None:
+        """Put f with maximum 1 over the grid, for A (12, 12), into ``field``, and its half spectrum into ``field_hat``.
+
+        The mean is removed after the division by the maximum.
+        """
+        G = profiles(self.n)
+        np.matmul(G, amplitudes, out=self._columns)
+        np.matmul(self._columns, G.T, out=self.field)
+        scale = 1 / float(self.field.max())
+        np.multiply(self.field, scale, out=self.field)
+        _spectra(amplitudes * scale, self.n, self.n // 2, out=self.field_hat)
+        if not self.keep_mean:
+            np.subtract(self.field, scale * float(self._means @ amplitudes @ self._means), out=self.field)
+            self.field_hat[0, 0] = 0
 
 
-def _spectra(amplitudes: Real, n: int) -> Spectrum:
-    """Return G_hat A G_hat^T (B, n, n // 2 + 1), the spectrum of G A G^T, in real arithmetic.
+def build_bands(amplitudes: Real, n: int, largest: int) -> Spectrum:
+    """Return the spectra (B, 2 L + 1, L + 1) of G A G^T at |ky|, kx <= L = ``largest``, ky in FFT order, not
+    divided."""
+    rows = len(_spectral_profiles(n, largest)[0])
+    bands = np.empty((len(amplitudes), rows, largest + 1), dtype=np.complex128)
+    for index, A in enumerate(amplitudes):
+        _spectra(A, n, largest, out=bands[index])
+    return bands
+
+
+def _spectra(amplitudes: Real, n: int, largest: int, out: Spectrum) -> None:
+    """Put G_hat A G_hat^T at wavenumbers up to ``largest`` into ``out``, in real arithmetic and without a transform.
 
     With G_hat = P + i Q the product is [P, Q] [A G_hat^T; A i G_hat^T], where the second factor keeps real and
-    imaginary parts side by side: one real matrix product of inner size 24 instead of a transform.
+    imaginary parts side by side: one real matrix product of inner size 24.
     """
-    left, right = _spectral_profiles(n)
-    mixed = np.matmul(amplitudes, right).reshape(len(amplitudes), 2 * NUM_CENTRES, -1)
-    spectra: Spectrum = np.matmul(left, mixed).view(np.complex128)
-    return spectra
+    left, right = _spectral_profiles(n, largest)
+    np.matmul(left, (amplitudes @ right).reshape(2 * NUM_CENTRES, -1), out=out.view(np.float64))
 
 
 @lru_cache(maxsize=32)
-def _spectral_profiles(n: int) -> tuple[Real, Real]:
+def _spectral_profiles(n: int, largest: int) -> tuple[Real, Real]:
+    """Return P and Q, Gaussian by Gaussian (2 L + 1, 24), and G_hat^T and i G_hat^T (12, 4 L + 4)."""
     G = profiles(n)
-    left = np.ascontiguousarray(np.fft.fft(G, axis=0)).view(
-        np.float64
-    )  # (n, 24): P and Q of each Gaussian side by side
-    half = np.ascontiguousarray(np.fft.rfft(G, axis=0).T)  # (12, n // 2 + 1)
-    right = np.stack([half, 1j * half], axis=1).view(np.float64).reshape(NUM_CENTRES, -1)
+    rows = np.flatnonzero(np.abs(np.fft.fftfreq(n, 1 / n)) <= largest)
+    left = np.ascontiguousarray(np.fft.fft(G, axis=0)[rows]).view(float)
+    half = np.ascontiguousarray(np.fft.rfft(G, axis=0)[: largest + 1].T)
+    right = np.stack([half, 1j * half], axis=1).view(float).reshape(NUM_CENTRES, -1)
     left.flags.writeable = right.flags.writeable = False
     return left, right

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fmsci.pde.grid import Real, Spectrum
-from fmsci.pde.operator import NAMES, Coefficients, Operator
+from fmsci.pde.grid import Real
+from fmsci.pde.operator import NAMES, Coefficients
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,21 @@ class Draw:
     low: float
     high: float
     """The range that the data set is named by."""
-    source_hat: Spectrum
-    """Half spectra of the sources (B, n, n // 2 + 1): a coefficient may depend on its source."""
-    nx: int
+    amplitudes: Real
+    """Amplitudes of the sources (B, 12, 12): a coefficient may depend on its source."""
+    grid: int
     options: Mapping[str, str]
     """The choice for each of the system's options."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a system draws for B samples."""
+
+    columns: NDArray[np.float32]
+    """(B, K): the coefficients as they are stored."""
+    figures: Mapping[str, Real] = field(default_factory=dict)
+    """(B,) figures that are stored beside them, by name."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,8 @@ class System:
     """For each column, which of the operator's coefficients k11, k22, k12, v1, v2, w it is."""
     num_uniforms: int
     """Uniform numbers that one sample's coefficients take, after those of its source."""
-    draw: Callable[[Draw], Real]
-    """From a Draw to the columns (B, K), float64."""
+    draw: Callable[[Draw], Drawn]
+    """From uniform numbers and sources to coefficients."""
     check_range: Callable[[float, float, Mapping[str, str]], str | None]
     """From a range and the options to a sentence saying what is wrong with it, or None."""
     keep_mean: bool = False
@@ -51,8 +62,8 @@ class System:
     """The column by whose values accepted and rejected draws are counted; None where nothing is rejected."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Ways to draw, by name: the first choice is the default."""
-    measures: Mapping[str, Callable[[Operator, Spectrum], Real]] = field(default_factory=dict)
-    """Figures (B,) of the finished sample that are stored beside it, by name: from operator and solution spectra."""
+    figures: tuple[str, ...] = ()
+    """Names of the figures that ``draw`` gives besides the coefficients."""
 
     @property
     def tallied_column(self) -> int:

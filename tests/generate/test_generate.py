@@ -53,7 +53,9 @@ def test_every_stored_sample_solves_its_equation(alone):
         u = fields[:, 1].astype(np.float64)
         error = np.linalg.norm(u - solve("poisson", fields[:, 0], tensor), axis=(1, 2)) / np.linalg.norm(u, axis=(1, 2))
         assert error.max() < 2e-7
-        assert np.allclose(reader.figure("pair_error"), error, rtol=1e-4)
+        judged = reader.figure("pair_error")
+        assert np.array_equal(np.isnan(judged), np.arange(len(reader)) % 16 != 0)
+        assert np.allclose(judged[::16], error[::16], rtol=1e-4)
         assert 0 < reader.figure("residual").max() < 1e-12
 
 

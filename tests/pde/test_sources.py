@@ -18,11 +18,23 @@ def plain_sum(amplitudes, n):
     return f / f.max()
 
 
+def built(builder, amplitudes):
+    """Return the fields and spectra of several sources."""
+    made = []
+    for a in amplitudes:
+        builder.build(a)
+        made.append((builder.field.copy(), builder.field_hat.copy()))
+    return [np.stack(part) for part in zip(*made, strict=True)]
+
+
+def drawn(count):
+    return sources.build_amplitudes(np.random.default_rng(0).random((count, sources.NUM_UNIFORMS)))
+
+
 @pytest.mark.parametrize("n", [16, 33, 128])
 def test_separable_source_is_the_plain_sum(n):
-    rng = np.random.default_rng(0)
-    amplitudes = sources.build_amplitudes(rng.random((3, sources.NUM_UNIFORMS)))
-    field, field_hat = sources.build_sources(amplitudes, n, keep_mean=True)
+    amplitudes = drawn(3)
+    field, field_hat = built(sources.SourceBuilder(n, keep_mean=True), amplitudes)
     for a, f in zip(amplitudes, field, strict=True):
         assert np.abs(f - plain_sum(a, n)).max() < 5e-15
     assert np.abs(field_hat - np.fft.rfft2(field)).max() < 1e-14 * n * n
@@ -30,14 +42,22 @@ def test_separable_source_is_the_plain_sum(n):
 
 
 def test_the_mean_is_removed_after_the_division():
-    rng = np.random.default_rng(0)
-    amplitudes = sources.build_amplitudes(rng.random((4, sources.NUM_UNIFORMS)))
-    kept, _ = sources.build_sources(amplitudes, 32, keep_mean=True)
-    field, field_hat = sources.build_sources(amplitudes, 32, keep_mean=False)
+    amplitudes = drawn(4)
+    kept, _ = built(sources.SourceBuilder(32, keep_mean=True), amplitudes)
+    field, field_hat = built(sources.SourceBuilder(32, keep_mean=False), amplitudes)
     assert np.abs(field.mean(axis=(1, 2))).max() < 1e-16
     assert np.all(field_hat[:, 0, 0] == 0)
     assert np.allclose(field, kept - kept.mean(axis=(1, 2), keepdims=True), atol=1e-15)
     assert np.abs(field_hat - forward(field)).max() < 1e-11
+
+
+@pytest.mark.parametrize(("n", "largest"), [(64, 24), (16, 8), (21, 10)])
+def test_bands_are_pieces_of_the_spectrum(n, largest):
+    amplitudes = drawn(2)
+    bands = sources.build_bands(amplitudes, n, largest)
+    whole = np.fft.rfft2(sources.profiles(n) @ amplitudes @ sources.profiles(n).T)
+    rows = np.abs(np.fft.fftfreq(n, 1 / n)) <= largest
+    assert np.abs(bands - whole[:, rows, : largest + 1]).max() < 1e-10
 
 
 def test_at_least_one_amplitude_is_not_zero():
