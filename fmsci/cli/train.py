@@ -27,15 +27,16 @@ def train(
     if dry_run:
         _dry_run(settings, world_size, as_json)
         return
+    from fmsci.world import detect_world
+
+    world = detect_world()  # before torch is imported: a launcher's mistake shows at once
     from fmsci.engine.collective import process_group
     from fmsci.engine.device import pick_device
     from fmsci.evaluate import evaluate as measure
     from fmsci.evaluate import evaluation_path
     from fmsci.terminal import duration, say
     from fmsci.train.run import run_training
-    from fmsci.world import detect_world
 
-    world = detect_world()
     device = pick_device(settings.engine.device, world)
     model, data = settings.run / "model", settings.data.path
     with process_group(world, device, settings.engine.timeout_s):
@@ -72,14 +73,15 @@ def evaluate(
     splits = ("train", "valid", "test")
     if split not in splits:
         raise UserError(f"there is no split '{split}'{nearest(split, splits)}; allowed: {', '.join(splits)}")
+    from fmsci.world import detect_world
+
+    world = detect_world()
     from fmsci.engine.collective import process_group
     from fmsci.engine.device import pick_device
     from fmsci.evaluate import evaluate as measure
     from fmsci.evaluate import evaluation_path
     from fmsci.terminal import say
-    from fmsci.world import detect_world
 
-    world = detect_world()
     device = pick_device("auto", world)
     target = output or evaluation_path(model, data, split)
     with process_group(world, device, timeout_s=600.0):

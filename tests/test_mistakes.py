@@ -1,0 +1,146 @@
+"""A user's mistake, through the real command: exit code 2, one line on stderr, nothing made on disk."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import MPIEXEC, clean_environment
+
+FMSCI = Path(sys.executable).with_name("fmsci")
+TRAIN = "run: runs/x\ndata: {path: data}\noptim: {epochs: 3}\n"
+GENERATE = "system: poisson\nrange: [1, 5]\ntrain: 4\nvalid: 4\ntest: 4\noutput: out\n"
+FILES = {
+    "train.yaml": TRAIN.encode(),
+    "generate.yaml": GENERATE.encode(),
+    "twice.yaml": b"run: a\nrun: b\n",
+    "list.yaml": b"- run\n",
+    "binary.yaml": b"\x89PNG\r\n\x00\xff",
+    "empty.yaml": b"",
+    "study.yaml": b"study: q1\nrun: r\npretrained: p\ntrain: train.yaml\nsamples: []\n",
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def fmsci(place, *arguments, launcher=(), **environment):
+    command = [*launcher, FMSCI, *arguments]
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=place,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def everything(place):
+    return {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()} | {
+        path.relative_to(place): None for path in place.rglob("*") if path.is_dir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        # settings
+        ("train no.yaml", "there is no settings file no.yaml; give the path of a YAML file, such as those in configs/"),
+        ("train folder", "the settings file folder cannot be read: Is a directory"),
+        ("train twice.yaml", "the key 'run' is given twice (line 2 of twice.yaml); keep one"),
+        ("train list.yaml", "list.yaml: settings are 'key: value' lines, not list"),
+        ("train binary.yaml", "the settings file binary.yaml is no text: 'utf-8' codec can't decode byte 0x89 in "
+         "position 0: invalid start byte"),
+        ("train empty.yaml", "empty.yaml: the setting 'run' is missing"),
+        ("train train.yaml optim.lr=true", "train.yaml with optim.lr=true: 'optim.lr' is true but should not be true "
+         "or false"),
+        ("train train.yaml model.sise=1M --dry-run", "train.yaml with model.sise=1M: unknown setting 'model.sise' (did "
+         "you mean 'size'?); allowed here: size, width, modes, layers"),
+        ("train train.yaml optim", "'optim' is not a setting; write key=value or key.sub=value"),
+        ("train optim.lr=3", "there is no settings file optim.lr=3; give the path of a YAML file, such as those in "
+         "configs/"),
+        ("generate generate.yaml range=[5,1]", "generate.yaml with range=[5,1]: range is [5.0, 1.0] but the first "
+         "number should not exceed the second"),
+        ("generate --system poisson", "the command line: the setting 'range' is missing"),
+        ("study study.yaml run", "study.yaml: 'samples' is [] but should have at least 1 item"),
+        # things that the settings name
+        ("train train.yaml", "data is no data folder: manifest.json is missing (data does not exist)"),
+        ("train train.yaml run=" + "n" * 300, f"cannot use {'n' * 300}/config.yaml: File name too long; give another "
+         "path"),
+        ("evaluate folder --data data", "folder is no model folder: it has no config.json; give a folder such as "
+         "RUN/model"),
+        ("data info folder", "folder is no data folder: manifest.json is missing (folder is not finished: repeat the "
+         "fmsci generate command)"),
+        # the command itself
+        ("trian", "No such command 'trian'. Did you mean 'train'?; see 'fmsci --help'"),
+        ("train", "Missing argument 'config'; see 'fmsci train --help'"),
+        ("train train.yaml --dry-runn", "No such option: --dry-runn (Possible options: --dry-run); see 'fmsci train "
+         "--help'"),
+        ("train train.yaml --dry-run --world-size x", "Invalid value for '--world-size': "),  # typer's words follow
+        ("train train.yaml --dry-run --world-size 0", "Invalid value for '--world-size': "),
+        ("evaluate folder --data data --split tset", "there is no split 'tset' (did you mean 'test'?); allowed: train, "
+         "valid, test"),
+        ("study study.yaml pln", "study can do plan, run, report, not 'pln' (did you mean 'plan'?)"),
+    ],
+    ids=lambda value: value[:45],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_makes_nothing(place, arguments, sentence):
+    before = everything(place)
+    done = fmsci(place, *arguments.split())
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fmsci: ")
+    assert "Traceback" not in line
+    assert line.startswith(f"fmsci: {sentence}") if sentence.endswith(": ") else line == f"fmsci: {sentence}"
+    assert done.stdout == ""
+    assert everything(place) == before
+
+
+def test_a_value_of_several_lines_is_still_told_in_one(place):
+    done = fmsci(place, "train", "train.yaml", "optim.lr=a\nb")
+    assert done.returncode == 2
+    assert done.stderr == "fmsci: train.yaml with optim.lr=a b: 'optim.lr' is 'a b' but should be a number\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"SLURM_NTASKS": "4"}, "this Slurm job has 4 tasks but the command was not started as a step of it; write "),
+        ({"RANK": "0"}, "the launcher's variable WORLD_SIZE is missing; start with "),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE is 'two' but should be a whole number; "),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["generate generate.yaml", "train train.yaml", "evaluate folder --data data"])
+def test_a_launchers_mistake_is_never_a_silent_world_of_one(place, arguments, environment, sentence):
+    before = everything(place)
+    done = fmsci(place, *arguments.split(), **environment)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"fmsci: {sentence}")
+    assert everything(place) == before
+
+
+@pytest.mark.mpi
+def test_every_rank_tells_a_mistake_and_ends(place):
+    before = everything(place)
+    done = fmsci(place, "train", "train.yaml", "optim.lr=0", launcher=[MPIEXEC, "-n", "2"])
+    assert done.returncode == 2
+    told = {line for line in done.stderr.splitlines() if line.startswith("fmsci: ")}
+    assert told == {"fmsci: train.yaml with optim.lr=0: 'optim.lr' is 0 but should be greater than 0"}
+    assert "Traceback" not in done.stderr
+    assert everything(place) == before
+
+
+@pytest.mark.parametrize("arguments", ["", "--help", "-h", "data", "data --help", "train --help", "study -h"])
+def test_a_question_gets_help(place, arguments):
+    done = fmsci(place, *arguments.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: fmsci")
