@@ -27,7 +27,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fmsci.pde.grid import Real, half_spectrum_weights, odd_wavenumbers, wavenumbers
+from fmsci.pde.grid import Real, forward, half_spectrum_weights, odd_wavenumbers, wavenumbers
 from fmsci.pde.poisson import build_tensor
 from fmsci.pde.sources import build_bands
 from fmsci.pde.system import Draw, Drawn, System, check_increasing
@@ -44,12 +44,14 @@ def draw(d: Draw) -> Drawn:
     tensor = build_tensor(low + (high - low) * d.uniforms[:, 0], 2 * np.pi * d.uniforms[:, 1])
     angle = 2 * np.pi * d.uniforms[:, 2]
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    energy = band_energy(d.amplitudes, d.grid)
-    squared = solve_for_ratio(energy, slopes(tensor, direction, d.grid), drawn_ratio(d.uniforms, d.low, d.high))
+    largest = min(SOURCE_BAND, d.grid // 2)
+    energy = band_energy(d.amplitudes, d.grid, largest)
+    slope = slopes(tensor, direction, d.grid, largest)
+    squared = solve_for_ratio(energy, slope, drawn_ratio(d.uniforms, d.low, d.high))
     r = np.sqrt(squared)[:, None]
     columns = np.concatenate([tensor / (1 + r), direction * (r / (1 + r))], axis=1).astype(np.float32)
     stored = columns.astype(np.float64)
-    return Drawn(columns, {"psi": measure_ratio(energy, slopes(stored[:, :3], stored[:, 3:], d.grid))})
+    return Drawn(columns, {"psi": measure_ratio(energy, slopes(stored[:, :3], stored[:, 3:], d.grid, largest))})
 
 
 def drawn_ratio(uniforms: Real, low: float, high: float) -> Real:
@@ -63,7 +65,12 @@ def solve_for_ratio(energy: Real, slope: Real, ratio: Real) -> Real:
     ``energy`` is |f_hat|^2 and ``slope`` q, both (B, M). Each sample takes its own number of steps, so that its bits do
     not depend on its neighbours. Raises ArithmeticError where no r gives the ratio: v is then exactly along an axis.
     """
-    target = (1 + ratio**2) / energy.sum(axis=1)
+    total = energy.sum(axis=1)
+    target = (1 + ratio**2) / total
+    largest = np.sqrt(total / np.maximum((energy * (slope == 0)).sum(axis=1), 1e-300) - 1)
+    if np.any(ratio >= largest):
+        at = int(np.argmax(ratio >= largest))
+        raise ArithmeticError(f"no advection in this direction gives the ratio {ratio[at]:g}, at most {largest[at]:g}")
     squared = np.zeros_like(ratio)
     active = np.arange(len(ratio))
     for _ in range(MAX_STEPS):
@@ -77,7 +84,7 @@ def solve_for_ratio(energy: Real, slope: Real, ratio: Real) -> Real:
         active = active[~(np.abs(step) <= 1e-12 * squared[active])]
         if active.size == 0:
             return squared
-    raise ArithmeticError(f"no advection strength gives the ratio {ratio[active[0]]:g} for this direction of v")
+    raise ArithmeticError(f"the ratio {ratio[active[0]]:g} was not found in {MAX_STEPS} steps")
 
 
 def measure_ratio(energy: Real, slope: Real) -> Real:
@@ -86,18 +93,16 @@ def measure_ratio(energy: Real, slope: Real) -> Real:
     return ratio
 
 
-def band_energy(amplitudes: Real, n: int) -> Real:
-    """Return |f_hat|^2 (B, M) up to a factor at the M wavenumbers that matter: up to SOURCE_BAND, without the mean."""
-    largest = min(SOURCE_BAND, n // 2)
+def band_energy(amplitudes: Real, n: int, largest: int) -> Real:
+    """Return |f_hat|^2 (B, M) up to a factor at the wavenumbers |ky|, kx <= ``largest`` without the mean."""
     band = build_bands(amplitudes, n, largest)
     energy = (band.real**2 + band.imag**2) * half_spectrum_weights(n)[: largest + 1]
     return energy.reshape(len(energy), -1)[:, 1:]
 
 
-def slopes(tensor: Real, velocity: Real, n: int) -> Real:
-    """Return q = (b / a)^2 (B, M): the symbol's imaginary part, of v (B, 2), over its real one, of K (B, 3),
-    squared."""
-    largest = min(SOURCE_BAND, n // 2)
+def slopes(tensor: Real, velocity: Real, n: int, largest: int) -> Real:
+    """Return q = (b / a)^2 (B, M) of K (B, 3) and v (B, 2), at the wavenumbers |ky|, kx <= ``largest`` without the
+    mean."""
     rows = np.flatnonzero(np.abs(wavenumbers(n, n)[0]) <= largest)
     ky, ky_odd = (k[0][rows, None] for k in (wavenumbers(n, n), odd_wavenumbers(n, n)))
     kx, kx_odd = (k[1][: largest + 1] for k in (wavenumbers(n, n), odd_wavenumbers(n, n)))
@@ -107,6 +112,14 @@ def slopes(tensor: Real, velocity: Real, n: int) -> Real:
     a, b = (values.reshape(len(tensor), -1)[:, 1:] for values in (a, b))  # the mean comes first
     np.divide(b, a, out=b)
     return np.square(b, out=b) / (4 * np.pi**2)
+
+
+def observe(columns: Real, source: Real) -> Real:
+    """Return psi (B,) over all wavenumbers, for sources (B, n, n) of any kind."""
+    n = source.shape[-1]
+    energy = np.abs(forward(source)) ** 2 * half_spectrum_weights(n)
+    energy = energy.reshape(len(energy), -1)[:, 1:]
+    return measure_ratio(energy, slopes(columns[:, :3], columns[:, 3:], n, n // 2))
 
 
 def check_range(low: float, high: float, options: Mapping[str, str]) -> str | None:
@@ -121,6 +134,7 @@ ADVECTION_DIFFUSION = System(
     stands_for=(("k11",), ("k22",), ("k12",), ("v1",), ("v2",)),
     num_uniforms=4,
     draw=draw,
+    observe=observe,
     check_range=check_range,
     figures=("psi",),
 )

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fmsci.pde.grid import Real
 from fmsci.pde.poisson import DIFFUSIVITY
 from fmsci.pde.system import Draw, Drawn, System, check_increasing
 
@@ -34,6 +35,11 @@ def draw(d: Draw) -> Drawn:
     else:
         w = np.minimum(np.floor(d.low + (d.high - d.low + 1) * d.uniforms[:, 0]), d.high)
     return Drawn(np.stack([np.full_like(w, DIFFUSIVITY), w], axis=1).astype(np.float32))
+
+
+def observe(columns: Real, source: Real) -> Real:
+    """Return w (B,)."""
+    return columns[:, 1]
 
 
 def check_range(low: float, high: float, options: Mapping[str, str]) -> str | None:
@@ -54,6 +60,7 @@ HELMHOLTZ = System(
     stands_for=(("k11", "k22"), ("w",)),
     num_uniforms=1,
     draw=draw,
+    observe=observe,
     check_range=check_range,
     keep_mean=True,
     max_solution=2.0,

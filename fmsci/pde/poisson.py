@@ -35,6 +35,16 @@ def draw(d: Draw) -> Drawn:
     return Drawn(build_tensor(ratio, 2 * np.pi * d.uniforms[:, 1]).astype(np.float32))
 
 
+def observe(columns: Real, source: Real) -> Real:
+    """Return the ratio of K's eigenvalues (B,): of the larger to 0.01."""
+    k11, k22, k12 = columns.T
+    larger = (k11 + k22) / 2 + np.hypot((k11 - k22) / 2, k12)
+    smaller = k11 + k22 - larger
+    # a ratio below 1 makes 0.01 the larger eigenvalue
+    ratio: Real = np.where(np.abs(larger - DIFFUSIVITY) < np.abs(smaller - DIFFUSIVITY), smaller, larger) / DIFFUSIVITY
+    return ratio
+
+
 def check_range(low: float, high: float, options: Mapping[str, str]) -> str | None:
     """A ratio of eigenvalues is positive."""
     return check_increasing(low, high, 0.0, strictly=True)
@@ -47,5 +57,6 @@ POISSON = System(
     stands_for=(("k11",), ("k22",), ("k12",)),
     num_uniforms=2,
     draw=draw,
+    observe=observe,
     check_range=check_range,
 )

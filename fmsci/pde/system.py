@@ -54,6 +54,8 @@ class System:
     """From uniform numbers and sources to coefficients."""
     check_range: Callable[[float, float, Mapping[str, str]], str | None]
     """From a range and the options to a sentence saying what is wrong with it, or None."""
+    observe: Callable[[Real, Real], Real]
+    """From columns (B, K) and sources (B, ny, nx) to the quantity (B,) that a range is of."""
     keep_mean: bool = False
     """Whether the mean of f stays; where it does not, mean(f) = mean(u) = 0."""
     max_solution: float | None = None

@@ -42,6 +42,13 @@ def test_columns_stand_for_the_operators_coefficients():
         assert np.array_equal(six[:, index], expanded.or_zero(name))
 
 
+@pytest.mark.parametrize(("low", "high"), [(1, 5), (0.2, 0.9), (0.5, 2)])
+def test_the_observed_ratio_is_the_drawn_one(low, high):
+    uniforms = np.random.default_rng(5).random((500, 2))
+    wanted = low + (high - low) * uniforms[:, 0]
+    assert np.allclose(POISSON.observe(drawn(500, low, high), np.zeros((500, 8, 8))), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("low", "high", "says"), [(0, 5, "above 0"), (5, 1, "not be above"), (1, np.inf, "finite")])
 def test_ranges_without_meaning_are_refused(low, high, says):
     assert says in POISSON.check_range(low, high, {})
