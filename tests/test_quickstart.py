@@ -48,7 +48,7 @@ def test_quickstart_can_be_interrupted_and_keeps_what_is_finished(tmp_path):
     assert process.returncode == 0, printed
     assert "continuing" in printed
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.h5")} == shards
-    assert "samples │ fine-tuned error │ scratch error │ ratio" in printed
+    assert "samples ┃ fine-tuned error ┃ scratch error ┃ ratio" in printed
     work = tmp_path / "runs" / "quickstart-tiny"
     rows = json.loads((work / "study" / "table.json").read_text())["rows"]
     assert [row["samples"] for row in rows] == [16, 64, 256]

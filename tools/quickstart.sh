@@ -26,8 +26,8 @@ if [ "${FMSCI_QUICKSTART:-full}" = tiny ]; then
     work+=-tiny data+=-tiny
     pretrain_data+=(grid=32 train=512 valid=64 test=64 shard_samples=64)
     downstream_data+=(grid=32 valid=64 test=64 shard_samples=64)
-    pretrain+=(data.valid_samples=64 model.modes=8 optim.epochs=6)
-    study+=(steps=60)
+    pretrain+=(data.valid_samples=64 model.modes=8 optim.epochs=4)
+    study+=(steps=40)
     small=(data.valid_samples=64 model.modes=8)
 fi
 if [ "$work" != runs/quickstart ]; then # elsewhere than the settings say
