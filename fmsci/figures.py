@@ -54,6 +54,29 @@ def comparison_figure(source: Fields, solution: Fields, predicted: Fields) -> Fi
     return figure
 
 
+def contact_sheet(fields: Fields, captions: Sequence[str], title: str) -> Figure:
+    """Draw samples, fields (B, 2, H, W), in two columns of source and solution pairs, each with its caption."""
+    rows = (len(fields) + 1) // 2
+    figure = Figure(figsize=(11.0, 2.75 * rows + 0.5), dpi=100, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(rows, 4, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for index, ((source, solution), caption) in enumerate(zip(fields, captions, strict=True)):
+        row, column = divmod(index, 2)
+        bound = float(np.abs(solution).max()) or 1.0
+        left, right = axes[row, 2 * column], axes[row, 2 * column + 1]
+        for axis, field, colours, limits in (
+            (left, source, "viridis", {}),
+            (right, solution, "RdBu_r", {"vmin": -bound, "vmax": bound}),
+        ):
+            image = axis.imshow(field, origin="lower", extent=(0, 1, 0, 1), cmap=colours, **limits)
+            figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
+        left.set_title(f"f, {caption}", fontsize=8, loc="left")
+        right.set_title("u", fontsize=8, loc="left")
+    return figure
+
+
 def error_curves(
     curves: Mapping[str, Sequence[tuple[int, float]]], title: str, levels: Mapping[str, float] | None = None
 ) -> Figure:

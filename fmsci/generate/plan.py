@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmsci import __version__
 from fmsci.config import GenerateSettings, Schema, parse
 from fmsci.errors import UserError, nearest
 from fmsci.files import read_json, write_json
 from fmsci.generate.tally import tally_size
 from fmsci.pde import SYSTEMS, System
-from fmsci.shards.layout import ACCEPTANCE, FIGURES, FORMAT_VERSION, SPLITS, ShardLayout, shard_name
+from fmsci.shards.layout import FORMAT_VERSION, MANIFEST, PLAN, SPLITS, DataFacts, ShardLayout
 
-PLAN = "plan.json"
+
+@dataclass(frozen=True)
+class Task:
+    """One shard: the samples first .. first + count - 1 of a split."""
+
+    split: str
+    index: int
+    first: int
+    count: int
 
 
 class Request(Schema):
@@ -35,20 +43,31 @@ class Request(Schema):
         """The system that is solved."""
         return SYSTEMS[self.system]
 
-
-@dataclass(frozen=True)
-class Task:
-    """One shard: the samples first .. first + count - 1 of a split."""
-
-    split: str
-    index: int
-    first: int
-    count: int
-
     @property
-    def file(self) -> str:
-        """Path of the shard inside the data folder."""
-        return shard_name(self.split, self.index)
+    def facts(self) -> DataFacts:
+        """What all shards have in common."""
+        system = self.equation
+        return DataFacts(
+            system=self.system,
+            range=self.range,
+            grid=self.grid,
+            columns=system.columns,
+            figures=system.figures,
+            tallied=0 if system.tally is None else tally_size(*self.range),
+            seed=self.seed,
+            options=self.options,
+        )
+
+    def layout(self, task: Task) -> ShardLayout:
+        """Return what the shard of a task will hold."""
+        return self.facts.shard(task.split, task.index, task.first, task.count)
+
+    def command(self, folder: Path) -> str:
+        """Return the command that makes the folder, as it would be typed."""
+        settings = {"system": self.system, "range": f"[{self.range[0]!r},{self.range[1]!r}]", "grid": self.grid}
+        settings |= {"seed": self.seed} | self.counts | {"shard_samples": self.shard_samples}
+        settings |= {f"options.{name}": choice for name, choice in self.options.items()} | {"output": folder}
+        return shlex.join(["fmsci", "generate", *(f"{key}={value}" for key, value in settings.items())])
 
 
 def build_request(settings: GenerateSettings) -> Request:
@@ -110,37 +129,6 @@ def share(tasks: Sequence[Task], rank: int, size: int) -> list[Task]:
     return [task for _, task in sorted(mine, key=lambda item: item[0])]
 
 
-def build_layout(request: Request, task: Task) -> ShardLayout:
-    """Return what the shard of a task will hold."""
-    system = request.equation
-    return ShardLayout(
-        file=task.file,
-        first=task.first,
-        count=task.count,
-        grid=request.grid,
-        num_columns=len(system.columns),
-        figures=figures(system),
-        tables={} if system.tally is None else {ACCEPTANCE: ((tally_size(*request.range), 3), "<i8")},
-        attributes={
-            "format_version": request.format_version,
-            "system": request.system,
-            "range": request.range,
-            "split": task.split,
-            "grid": request.grid,
-            "columns": list(system.columns),
-            "seed": request.seed,
-            "first": task.first,
-            **{f"option_{name}": choice for name, choice in request.options.items()},
-            "code_version": __version__,
-        },
-    )
-
-
-def figures(system: System) -> dict[str, str]:
-    """Return name and dtype of the figures stored with every sample of a system."""
-    return FIGURES | dict.fromkeys(system.figures, "<f8")
-
-
 def agree_with_plan(folder: Path, request: Request) -> None:
     """Publish ``plan.json``, or compare with the one that is there.
 
@@ -148,7 +136,7 @@ def agree_with_plan(folder: Path, request: Request) -> None:
     """
     path = folder / PLAN
     if not path.exists():
-        if (folder / "manifest.json").exists():
+        if (folder / MANIFEST).exists():
             raise UserError(f"{folder} already holds data that fmsci generate did not make; give another output folder")
         write_json(path, request.model_dump(mode="json"))
         return

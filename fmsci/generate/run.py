@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,16 @@ from fmsci.config import GenerateSettings
 from fmsci.errors import EXIT_MISTAKE, Interrupted, UserError
 from fmsci.files import ASIDE_PREFIX
 from fmsci.generate.draws import Stream
-from fmsci.generate.plan import Request, Task, agree_with_plan, build_layout, build_request, build_tasks, share
+from fmsci.generate.plan import Request, Task, agree_with_plan, build_request, build_tasks, share
 from fmsci.generate.ranks import Ranks, build_ranks
 from fmsci.generate.samples import SampleMaker
 from fmsci.generate.stop import StopSignals
 from fmsci.generate.summary import build_manifest
 from fmsci.generate.tally import Tally
 from fmsci.shards.check import inspect_shard
-from fmsci.shards.layout import ACCEPTANCE, MANIFEST, SPLITS, TENSOR
+from fmsci.shards.layout import ACCEPTANCE, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
-from fmsci.shards.virtual import virtual_files_exist, write_virtual
+from fmsci.shards.virtual import virtual_is_right, write_virtual
 from fmsci.shards.writer import open_shard
 from fmsci.terminal import Progress
 from fmsci.world import World
@@ -62,7 +63,7 @@ def _run(folder: Path, request: Request, ranks: Ranks) -> Manifest:
         everything = [record for of_rank in collected for record in of_rank]
         finished = len(everything)
         if finished == len(tasks):
-            _publish(folder, build_manifest(folder, request, everything))
+            _publish(folder, build_manifest(folder, request.facts, request.shard_samples, everything))
     finished = ranks.share(finished)
     if finished < len(tasks):
         raise Interrupted(f"{finished:,} of {len(tasks):,} shards are finished in {folder}")
@@ -78,7 +79,7 @@ def _make_shards(folder: Path, request: Request, mine: list[Task], ranks: Ranks)
     missing: list[Task] = []
     with StopSignals() as signals:
         for task in mine:
-            found = inspect_shard(folder, build_layout(request, task))
+            found = inspect_shard(folder, request.layout(task))
             if isinstance(found, ShardRecord):
                 records.append(found)
             else:
@@ -108,7 +109,7 @@ def _make_shard(folder: Path, request: Request, task: Task, tell: Callable[[int]
         request.equation, Stream(request.seed, request.system, request.range, task.split), request.grid, request.options
     )
     tally = Tally(*request.range) if request.equation.tally is not None else None
-    with open_shard(folder, build_layout(request, task)) as shard:
+    with open_shard(folder, request.layout(task)) as shard:
         for samples in maker.make(task.first, task.count):
             shard.append(samples.fields, samples.rows)
             if tally is not None:
@@ -120,9 +121,10 @@ def _make_shard(folder: Path, request: Request, task: Task, tell: Callable[[int]
 
 def _publish(folder: Path, manifest: Manifest) -> None:
     """Write the split files and then the manifest, unless they say all this already."""
-    if (folder / MANIFEST).exists():
+    with suppress(UserError):  # there is none, or it is damaged: it is written anew
         earlier = read_manifest(folder)
-        if earlier.model_copy(update={"provenance": manifest.provenance}) == manifest and virtual_files_exist(folder):
+        same = earlier.model_copy(update={"provenance": manifest.provenance}) == manifest
+        if same and all(virtual_is_right(folder, split, record) for split, record in manifest.splits.items()):
             return
     write_virtual(folder, manifest)
     write_manifest(folder, manifest)

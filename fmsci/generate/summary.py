@@ -12,42 +12,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmsci import __version__
-from fmsci.generate.plan import Request, figures
-from fmsci.shards.layout import ACCEPTANCE, TENSOR
+from fmsci.shards.layout import ACCEPTANCE, FIGURES, SPLITS, TENSOR, DataFacts
 from fmsci.shards.manifest import Acceptance, Manifest, Provenance, Scales, ShardRecord, SplitRecord, Statistic
 from fmsci.shards.reader import read_dataset
 
 
-def build_manifest(folder: Path, request: Request, records: Iterable[ShardRecord]) -> Manifest:
-    """Return the manifest of a folder whose shards are all there, from the small datasets in them."""
-    columns = request.equation.columns
+def build_manifest(folder: Path, facts: DataFacts, shard_samples: int, records: Iterable[ShardRecord]) -> Manifest:
+    """Return the manifest of a folder whose shards are all there, from the small datasets in them.
+
+    The scales are those of the training split; of the first split there is, where imported data have none.
+    """
+    found = sorted(records, key=lambda record: (SPLITS.index(record.split), record.first))
     splits, statistics, scales = {}, {}, None
     tally = np.zeros((0, 3), np.int64)
-    by_file = sorted(records, key=lambda record: (record.file.partition("/")[0], record.first))
-    for split, count in request.counts.items():
-        mine = tuple(record for record in by_file if record.file.partition("/")[0] == split)
-        splits[split] = SplitRecord(count=count, shards=mine)
+    for split in SPLITS:
+        mine = tuple(record for record in found if record.split == split)
+        if not mine:
+            continue
+        splits[split] = SplitRecord(count=sum(record.count for record in mine), shards=mine)
         tensor = _whole(folder, mine, TENSOR)
-        rows = {name: tensor[:, column] for column, name in enumerate(columns)}
-        rows |= {name: _whole(folder, mine, name) for name in figures(request.equation)}
-        statistics[split] = {name: _statistic(values) for name, values in rows.items()}
-        if request.equation.tally is not None:
-            tables = [read_dataset(folder, record, ACCEPTANCE) for record in mine]
-            tally = np.concatenate([tally, *tables])
-        if split == "train":
-            scales = build_scales(rows["source_norm"], {name: rows[name] for name in columns})
-    assert scales is not None, "every request has a training split"
+        rows = {name: tensor[:, column] for column, name in enumerate(facts.columns)}
+        rows |= {name: _whole(folder, mine, name) for name in (*FIGURES, *facts.figures)}
+        statistics[split] = {name: _statistic(values) for name, values in rows.items() if not np.isnan(values).all()}
+        if facts.tallied:
+            tally = np.concatenate([tally, *(read_dataset(folder, record, ACCEPTANCE) for record in mine)])
+        if scales is None:
+            scales = build_scales(rows["source_norm"], {name: rows[name] for name in facts.columns})
+    assert scales is not None, "a data folder has at least one split"
     return Manifest(
-        system=request.system,
-        range=request.range,
-        grid=request.grid,
-        seed=request.seed,
-        columns=columns,
-        shard_samples=request.shard_samples,
+        system=facts.system,
+        range=facts.range,
+        grid=facts.grid,
+        seed=facts.seed,
+        columns=facts.columns,
+        figures=facts.figures,
+        shard_samples=shard_samples,
         splits=splits,
         scales=scales,
         statistics=statistics,
-        options=request.options,
+        options=dict(facts.options),
         acceptance=_acceptance(tally),
         provenance=Provenance(
             program=f"fmsci {__version__}",

@@ -1,16 +1,20 @@
-"""Tell whether a shard is whole and is the one that was asked for."""
+"""Tell whether a shard, or a whole data folder, is complete and undamaged."""
 
 from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from fmsci.shards.layout import HEADER_BYTES, ShardLayout
-from fmsci.shards.manifest import ShardRecord
+from fmsci.files import ASIDE_PREFIX
+from fmsci.shards.layout import HEADER_BYTES, MANIFEST, PLAN, SHEET, ShardLayout, split_name
+from fmsci.shards.manifest import ShardRecord, SplitRecord, read_manifest
+from fmsci.shards.virtual import virtual_is_right
 from fmsci.shards.writer import PIECE_BYTES, header
 
 _HEADER = re.compile(rb"fmsci shard, HDF5 from byte \d+, (crc32:[0-9a-f]{8})\n")
@@ -67,3 +71,62 @@ def _differs(path: Path, layout: ShardLayout) -> str | None:
             if key != "code_version" and not np.array_equal(given, wanted):
                 return f"the attribute {key} is {given} instead of {wanted}"
     return None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a file of a data folder."""
+
+    file: str
+    problem: str
+
+
+def check_folder(folder: Path, tell: Callable[[int], None] = lambda num_bytes: None) -> list[Finding]:
+    """Return everything that is wrong with a data folder; reads every byte of every shard.
+
+    ``tell`` hears the bytes of each shard that was read. Raises UserError where there is no manifest, or it is not one.
+    """
+    manifest = read_manifest(folder)
+    findings: list[Finding] = []
+    for split, record in manifest.splits.items():
+        findings += _check_counts(split, record)
+        for index, shard in enumerate(record.shards):
+            problem = _check_shard(folder, manifest.facts.shard(split, index, shard.first, shard.count), shard)
+            if problem is not None:
+                findings.append(Finding(shard.file, problem))
+            tell(shard.bytes)
+        if not virtual_is_right(folder, split, record):
+            findings.append(Finding(split_name(split), "it does not show the shards of its split"))
+    known = {MANIFEST, PLAN, SHEET, *map(split_name, manifest.splits)}
+    known |= {shard.file for record in manifest.splits.values() for shard in record.shards}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in known:
+            unfinished = path.name.startswith(ASIDE_PREFIX)
+            findings.append(Finding(name, "unfinished work" if unfinished else "it does not belong here"))
+    return findings
+
+
+def _check_counts(split: str, record: SplitRecord) -> list[Finding]:
+    """Hold the count of a split against its shards."""
+    expected = 0
+    for shard in record.shards:
+        if shard.first != expected:
+            return [Finding(MANIFEST, f"{split}: {shard.file} begins at sample {shard.first} instead of {expected}")]
+        expected += shard.count
+    if expected != record.count:
+        return [Finding(MANIFEST, f"{split}: it says {record.count} samples but the shards hold {expected}")]
+    return []
+
+
+def _check_shard(folder: Path, layout: ShardLayout, record: ShardRecord) -> str | None:
+    """Return what is wrong with a shard, or None."""
+    if layout.file != record.file:
+        return f"the manifest names it where {layout.file} should be"
+    path = folder / record.file
+    if path.exists() and path.stat().st_size != record.bytes:
+        return f"it has {path.stat().st_size:,} bytes instead of {record.bytes:,}"
+    found = inspect_shard(folder, layout)
+    if isinstance(found, str):
+        return found
+    return None if found == record else f"its checksum is {found.checksum} but the manifest says {record.checksum}"

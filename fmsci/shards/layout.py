@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from fmsci import __version__
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
+"""What ``fmsci generate`` was asked for, from its first moment on; imported data have none."""
+SHEET = "contact_sheet.png"
+"""Pictures of some samples, made by ``fmsci data info``."""
 
 FIELDS = "fields"
 """(N, 2, n, n) float32: source, solution."""
@@ -40,11 +45,6 @@ def split_name(split: str) -> str:
     return f"{split}.h5"
 
 
-def shard_path(folder: Path, split: str, index: int) -> Path:
-    """Return the path of a shard of the data folder."""
-    return folder / shard_name(split, index)
-
-
 @dataclass(frozen=True)
 class ShardLayout:
     """What a shard will hold, known before its samples are."""
@@ -71,3 +71,44 @@ class ShardLayout:
             **{name: ((n,), dtype) for name, dtype in self.figures.items()},
             **self.tables,
         }
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What all shards of a data folder have in common; any shard's layout follows."""
+
+    system: str
+    range: tuple[float, float]
+    grid: int
+    columns: tuple[str, ...]
+    figures: tuple[str, ...]
+    """Figures of the system, beside those of FIGURES."""
+    tallied: int
+    """Rows of the table of accepted draws; 0 where the system rejects none."""
+    seed: int | None
+    """None for data that were imported."""
+    options: Mapping[str, str]
+
+    def shard(self, split: str, index: int, first: int, count: int) -> ShardLayout:
+        """Return what the shard ``index`` of a split holds: its samples first .. first + count - 1."""
+        return ShardLayout(
+            file=shard_name(split, index),
+            first=first,
+            count=count,
+            grid=self.grid,
+            num_columns=len(self.columns),
+            figures=FIGURES | dict.fromkeys(self.figures, "<f8"),
+            tables={ACCEPTANCE: ((self.tallied, 3), "<i8")} if self.tallied else {},
+            attributes={
+                "format_version": FORMAT_VERSION,
+                "system": self.system,
+                "range": self.range,
+                "split": split,
+                "grid": self.grid,
+                "columns": list(self.columns),
+                **({} if self.seed is None else {"seed": self.seed}),
+                "first": first,
+                **{f"option_{name}": choice for name, choice in self.options.items()},
+                "code_version": __version__,
+            },
+        )

@@ -8,7 +8,7 @@ from typing import Literal
 from fmsci.config import Schema, parse
 from fmsci.errors import UserError
 from fmsci.files import read_json, write_json
-from fmsci.shards.layout import MANIFEST
+from fmsci.shards.layout import MANIFEST, DataFacts
 
 
 class ShardRecord(Schema):
@@ -22,6 +22,11 @@ class ShardRecord(Schema):
     bytes: int
     checksum: str
     """``crc32:`` and eight hexadecimal digits, of everything after the file's first 4,096 bytes."""
+
+    @property
+    def split(self) -> str:
+        """The split it belongs to."""
+        return self.file.partition("/")[0]
 
 
 class SplitRecord(Schema):
@@ -72,8 +77,11 @@ class Manifest(Schema):
     system: str
     range: tuple[float, float]
     grid: int
-    seed: int
+    seed: int | None
+    """None for imported data."""
     columns: tuple[str, ...]
+    figures: tuple[str, ...]
+    """Figures stored with every sample because of its system, such as psi."""
     shard_samples: int
     splits: dict[str, SplitRecord]
     scales: Scales
@@ -84,6 +92,20 @@ class Manifest(Schema):
     acceptance: dict[str, Acceptance]
     """By whole number, over all splits, where draws can be rejected."""
     provenance: Provenance
+
+    @property
+    def facts(self) -> DataFacts:
+        """What all shards have in common."""
+        return DataFacts(
+            system=self.system,
+            range=self.range,
+            grid=self.grid,
+            columns=self.columns,
+            figures=self.figures,
+            tallied=len(self.acceptance),
+            seed=self.seed,
+            options=self.options,
+        )
 
     @property
     def title(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 
 from fmsci.files import publish_file
-from fmsci.shards.layout import ACCEPTANCE, SPLITS, split_name
+from fmsci.shards.layout import ACCEPTANCE, FIELDS, split_name
 from fmsci.shards.manifest import Manifest, SplitRecord
 
 
@@ -42,6 +42,12 @@ def _show(file: h5py.File, name: str, like: h5py.Dataset, record: SplitRecord) -
     h5py.h5d.create(file.id, name.encode(), like.id.get_type(), whole, properties)
 
 
-def virtual_files_exist(folder: Path) -> bool:
-    """Tell whether every split has its file."""
-    return all((folder / split_name(split)).exists() for split in SPLITS)
+def virtual_is_right(folder: Path, split: str, record: SplitRecord) -> bool:
+    """Tell whether the file of a split is there and shows these shards."""
+    try:
+        with h5py.File(folder / split_name(split), "r", locking=False) as file:
+            fields = file[FIELDS]
+            shown = [(source.file_name, source.vspace.get_select_bounds()[0][0]) for source in fields.virtual_sources()]
+            return len(fields) == record.count and shown == [(shard.file, shard.first) for shard in record.shards]
+    except (OSError, KeyError, RuntimeError):
+        return False

@@ -1,0 +1,154 @@
+"""Take in data that another program made: every sample is solved again and must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmsci.errors import UserError
+from fmsci.generate.samples import BATCH_BYTES, LARGEST_PAIR_ERROR
+from fmsci.generate.summary import build_manifest
+from fmsci.pde import System, pair_error
+from fmsci.pde.grid import sum_of_squares
+from fmsci.shards.foreign import ForeignFile, open_foreign, read_pieces
+from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts
+from fmsci.shards.manifest import Manifest, ShardRecord, write_manifest
+from fmsci.shards.virtual import write_virtual
+from fmsci.shards.writer import ShardWriter, open_shard
+
+SPLIT_WORDS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+"""What a file's name says about its split, the first that fits."""
+
+
+def split_of(path: Path) -> str:
+    """Return the split that a file's name tells; UserError where it tells none."""
+    for word, split in SPLIT_WORDS.items():
+        if word in path.name.lower():
+            return split
+    raise UserError(f"the name of {path} has none of {', '.join(SPLIT_WORDS)} in it; say which it is with --split")
+
+
+def import_files(
+    files: Mapping[str, list[Path]],
+    system: System,
+    output: Path,
+    data_range: tuple[float, float] | None = None,
+    shard_samples: int = 256,
+    tell: Callable[[int], None] = lambda done: None,
+) -> Manifest:
+    """Write the samples of ``files`` (by split, in their order) as a data folder, and return its manifest.
+
+    A sample must satisfy ||u - solve(f)|| / ||u|| <= 1e-5. Without ``data_range`` the range is the smallest that
+    holds all samples. ``tell`` hears how many samples are done.
+
+    Raises:
+        UserError: where a file is not in the paper's layout, files do not belong together, the folder is taken, or a
+            sample does not solve the system's equation; it is named, and no manifest appears.
+    """
+    opened = {split: [open_foreign(path) for path in files[split]] for split in SPLITS if files.get(split)}
+    everything = [file for of_split in opened.values() for file in of_split]
+    if not everything:
+        raise UserError("no file to import was given")
+    for file in everything:
+        if file.num_columns != len(system.columns):
+            raise UserError(
+                f"{file.path}: tensor has {file.num_columns} columns but {system.name} has {len(system.columns)}: "
+                f"{', '.join(system.columns)}"
+            )
+        if file.grid != everything[0].grid:
+            raise UserError(
+                f"{file.path} is on a grid of {file.grid}, {everything[0].path} on one of {everything[0].grid}"
+            )
+    if (output / MANIFEST).exists() or (output / PLAN).exists():
+        raise UserError(f"{output} already holds data; give another output folder")
+    observed = _observe(opened, system) if data_range is None else data_range
+    facts = DataFacts(
+        system=system.name,
+        range=observed,
+        grid=everything[0].grid,
+        columns=system.columns,
+        figures=system.figures,
+        tallied=0,
+        seed=None,
+        options={},
+    )
+    records: list[ShardRecord] = []
+    done = 0
+
+    def tell_more(samples: int) -> None:
+        nonlocal done
+        done += samples
+        tell(done)
+
+    for split, of_split in opened.items():
+        total = sum(file.count for file in of_split)
+        for index, first in enumerate(range(0, total, shard_samples)):
+            layout = facts.shard(split, index, first, min(shard_samples, total - first))
+            with open_shard(output, layout) as shard:
+                _fill(shard, of_split, system, tell_more)
+                records.append(shard.finish())
+    manifest = build_manifest(output, facts, shard_samples, records)
+    write_virtual(output, manifest)
+    write_manifest(output, manifest)
+    return manifest
+
+
+def _at_once(file: ForeignFile) -> int:
+    return max(1, BATCH_BYTES // (8 * file.grid**2))
+
+
+def _fill(shard: ShardWriter, files: list[ForeignFile], system: System, tell: Callable[[int], None]) -> None:
+    """Judge the samples of one shard and append them."""
+    layout = shard.layout
+    for file, first, fields, tensor in read_pieces(files, layout.first, layout.count, _at_once(files[0])):
+        error = judge(system, fields, tensor)
+        bad = ~(error <= LARGEST_PAIR_ERROR)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise UserError(
+                f"{file.path}: sample {first + at} does not solve {system.name}: "
+                f"||u - solve(f)|| / ||u|| is {error[at]:.2g}, above {LARGEST_PAIR_ERROR:g}; is this the right system?"
+            )
+        exact = fields.astype(np.float64)
+        norms = np.array([[sum_of_squares(field) ** 0.5 for field in pair] for pair in exact]) / file.grid
+        rows: dict[str, NDArray[Any]] = {
+            "tensor": tensor,
+            "residual": np.full(len(fields), np.nan),  # that of a float32 pair says nothing
+            "pair_error": error,
+            "source_norm": norms[:, 0],
+            "solution_norm": norms[:, 1],
+            "solution_max": np.abs(exact[:, 1]).max(axis=(1, 2)),
+        }
+        for name in system.figures:
+            rows[name] = system.observe(tensor.astype(np.float64), exact[:, 0])
+        shard.append(fields, rows)
+        tell(len(fields))
+
+
+def judge(system: System, fields: NDArray[np.float32], tensor: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return ||u - solve(f)|| / ||u|| (B,) of stored pairs, NaN where the coefficients make no equation."""
+    errors = np.full(len(fields), np.nan)
+    for at, (pair, row) in enumerate(zip(fields, tensor, strict=True)):
+        if np.isfinite(pair).all() and np.isfinite(row).all():
+            try:
+                errors[at] = pair_error(system, pair[None, 0], pair[None, 1], row[None])[0]
+            except ValueError:  # K is not positive definite
+                continue
+    return errors
+
+
+def _observe(files: Mapping[str, list[ForeignFile]], system: System) -> tuple[float, float]:
+    """Return the smallest and the largest value of the quantity that the system's range is of."""
+    low, high = np.inf, -np.inf
+    for of_split in files.values():
+        total = sum(file.count for file in of_split)
+        for _, _, fields, tensor in read_pieces(of_split, 0, total, _at_once(of_split[0])):
+            values = system.observe(tensor.astype(np.float64), fields[:, 0].astype(np.float64))
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError(f"the coefficients are not those of {system.name}: their range is {low:g} to {high:g}")
+    return low, high
