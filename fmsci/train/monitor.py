@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from fmsci.config import dump_settings
 from fmsci.engine.collective import total
 from fmsci.engine.measure import Measured
+from fmsci.errors import UserError
 from fmsci.figures import field_comparison
 from fmsci.files import write_text
 from fmsci.terminal import Progress
@@ -63,6 +65,11 @@ class Monitor:
     def write(self, state: State, result: Tensor, lr: float) -> None:
         """Write the entry of a training step. Collective."""
         loss, rel_l2 = total(result.tolist(), self.job.device)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss of {self.job.run} is {loss} at step {state.step}: training diverged; "
+                f"lower optim.lr (now {self.job.settings.optim.lr:g}) or set optim.warmup and optim.grad_clip"
+            )
         now = time.monotonic()
         rate = (state.samples_seen - self._since_samples) / max(now - self._since, 1e-9)
         self._since, self._since_samples = now, state.samples_seen

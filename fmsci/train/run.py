@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 import fmsci
-from fmsci.checkpoint import newest_checkpoint
+from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
 from fmsci.config import TrainSettings, dump_settings, load_settings
-from fmsci.engine.collective import barrier
+from fmsci.engine.collective import barrier, total
 from fmsci.errors import Interrupted, UserError
 from fmsci.files import read_json, write_json, write_text
 from fmsci.terminal import say
@@ -77,10 +77,14 @@ def _train(job: Job, state: State) -> dict[str, Any]:
 
 def _resume(job: Job) -> State:
     """Return the position of the newest complete checkpoint, loaded, or the beginning. It wins over ``init``."""
-    found = newest_checkpoint(job.run)
-    if found is None:
+    # Rank 0 chooses for all: each would read the whole checkpoint, and one might see another folder than the rest.
+    found = newest_checkpoint(job.run) if job.world.is_main else None
+    mine = 0.0 if not job.world.is_main else -1.0 if found is None else float(found[1]["step"])
+    (step,) = total([mine], job.device)
+    if step < 0:
         return State()
-    path, saved = found
+    path = checkpoint_path(job.run, int(step))
+    saved = read_json(path / STATE)
     job.engine.load(path)
     if job.world.is_main:
         say(f"continuing {job.run} after step {saved['step']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class State:
     def validated(self, rel_l2: float) -> bool:
         """Record a validation error; tell whether it is the best so far."""
         self.last_rel_l2 = rel_l2
-        if self.best_rel_l2 is not None and not rel_l2 < self.best_rel_l2:
+        if math.isnan(rel_l2) or (self.best_rel_l2 is not None and not rel_l2 < self.best_rel_l2):
             return False
         self.best_rel_l2, self.best_step = rel_l2, self.step
         return True

@@ -83,3 +83,10 @@ def test_solution_and_prediction_share_one_colour_scale_and_the_error_is_written
         relative = np.linalg.norm(predicted[row] - solution[row]) / np.linalg.norm(solution[row])
         assert f"{relative:.3f}" in shown[3].get_title()
     assert field_comparison(source, solution, predicted).shape[2] == 3
+
+
+def test_a_diverged_run_stops_with_a_sentence(train_config, tmp_path):
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "optim.lr=1e18"]
+    printed = run(arguments, code=2)
+    assert "training diverged; lower optim.lr (now 1e+18)" in printed
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text())["status"] == "failed"
