@@ -13,7 +13,7 @@ import pytest
 from fmsci.pde import solve
 from fmsci.shards import open_split, read_manifest
 from tests.commands import clean_environment, command, run
-from tests.generate.conftest import SMALL, contents
+from tests.generate.folders import SMALL, contents
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,146 @@
+"""``fmsci data import``: files of other programs, every sample solved again."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from fmsci.pde import SYSTEMS, solve
+from fmsci.shards import open_split, read_manifest
+from fmsci.shards.check import check_folder
+from tests.commands import run
+
+N = 24
+COEFFICIENTS = {
+    "poisson": [[0.02, 0.03, 0.005], [0.01, 0.04, 0.0]],
+    "advection_diffusion": [[0.02, 0.03, 0.005, 0.1, 0.3], [0.01, 0.02, 0.0, 0.2, -0.1]],
+    "helmholtz": [[0.01, 3.0], [0.01, 7.0]],
+}
+
+
+def paper_file(path, system, count=10, dtype="f4", damage=None):
+    """Write a file as the paper's code does: its layout, solved here without the generator."""
+    rng = np.random.default_rng(count)
+    tensor = np.resize(np.array(COEFFICIENTS[system]), (count, len(COEFFICIENTS[system][0]))).astype(np.float32)
+    sources = rng.standard_normal((count, N, N))
+    if not SYSTEMS[system].keep_mean:
+        sources -= sources.mean(axis=(1, 2), keepdims=True)
+    fields = np.stack([sources, solve(system, sources, tensor)], axis=1).astype(dtype)
+    if damage is not None:
+        damage(fields, tensor)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("fields", data=fields, chunks=(1, 2, N, N), compression="gzip")
+        file.create_dataset("tensor", data=tensor)
+    return path, fields, tensor
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_files_become_a_data_folder(tmp_path, system, dtype):
+    train, fields, tensor = paper_file(tmp_path / "_train_k1_5_32k.h5", system, 13, dtype)
+    val, _, _ = paper_file(tmp_path / "_val_k1_5_4k.h5", system, 3)
+    test, _, _ = paper_file(tmp_path / "_test_k1_5_4k.h5", system, 4)
+    out = tmp_path / "data"
+    said = run(
+        ["data", "import", train, val, test, "--system", system, "--output", out, "--shard-samples", 5, "--json"]
+    )
+    assert json.loads(said.splitlines()[-1])["seed"] is None
+    assert check_folder(out) == []
+    run(["data", "check", out, "--solve"])
+    reader = open_split(out, "train")
+    got = reader.gather(np.arange(13))
+    assert np.array_equal(got[0], fields.astype(np.float32))
+    assert np.array_equal(got[1], tensor)
+    assert reader.figure("pair_error").max() < 1e-6
+    manifest = read_manifest(out)
+    assert {split: record.count for split, record in manifest.splits.items()} == {"train": 13, "valid": 3, "test": 4}
+    norms = np.linalg.norm(fields[:, 0].astype(np.float32).astype(float), axis=(1, 2)) / N
+    assert manifest.scales.source == pytest.approx(np.median(norms), rel=1e-12)
+    assert manifest.range[0] <= manifest.range[1]
+    run(["data", "info", out])
+
+
+def test_the_range_is_what_the_coefficients_say(tmp_path):
+    path, _, _ = paper_file(tmp_path / "train.h5", "helmholtz")
+    run(["data", "import", path, "--system", "helmholtz", "--output", tmp_path / "data"])
+    assert read_manifest(tmp_path / "data").range == (3.0, 7.0)
+    run(["data", "import", path, "--system", "helmholtz", "--output", tmp_path / "other", "--range", 1, 10])
+    assert read_manifest(tmp_path / "other").range == (1.0, 10.0)
+
+
+def test_a_generated_folder_can_be_imported_split_by_split(tmp_path):
+    run(
+        [
+            "generate",
+            "system=poisson",
+            "range=[1,5]",
+            "grid=16",
+            "train=12",
+            "valid=2",
+            "test=2",
+            f"output={tmp_path / 'a'}",
+        ]
+    )
+    files = [tmp_path / "a" / f"{split}.h5" for split in ("train", "valid", "test")]
+    run(["data", "import", *files, "--system", "poisson", "--output", tmp_path / "b"])
+    ours, theirs = (open_split(tmp_path / name, "train").gather(np.arange(12)) for name in ("a", "b"))
+    assert all(np.array_equal(x, y) for x, y in zip(ours, theirs, strict=True))
+    low, high = read_manifest(tmp_path / "b").range
+    assert 1 <= low < high <= 5
+
+
+def wrong_sample(fields, tensor):
+    fields[7, 1] *= 1.0001
+
+
+def not_a_number(fields, tensor):
+    fields[7, 0, 3, 3] = np.nan
+
+
+def not_elliptic(fields, tensor):
+    tensor[7, 0] = -1.0
+
+
+@pytest.mark.parametrize("damage", [wrong_sample, not_a_number, not_elliptic])
+def test_a_sample_that_does_not_solve_is_refused_with_its_number(tmp_path, damage):
+    good, _, _ = paper_file(tmp_path / "train_a.h5", "poisson", 4)
+    bad, _, _ = paper_file(tmp_path / "train_b.h5", "poisson", 10, damage=damage)
+    words = ["data", "import", good, bad, "--system", "poisson", "--range", 1, 5, "--output", tmp_path / "data"]
+    said = run([*words, "--shard-samples", 6], code=2)
+    assert f"{bad}: sample 7 does not solve poisson" in said
+    assert not (tmp_path / "data/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "system", "options", "says"),
+    [
+        ("train.h5", "helmholtz", [], "tensor has 3 columns but helmholtz has 2: k11, w"),
+        ("train.h5", "poison", [], "did you mean 'poisson'"),
+        ("data.h5", "poisson", [], "none of train, valid, val, test in it; say which it is with --split"),
+        ("data.h5", "poisson", ["--split", "trian"], "did you mean 'train'"),
+        ("missing_train.h5", "poisson", [], "there is no file"),
+        ("text_train.h5", "poisson", [], "is not an HDF5 file"),
+        ("empty_train.h5", "poisson", [], "has no dataset 'fields'"),
+        ("shape_train.h5", "poisson", [], "should be (N, 2, n, n)"),
+    ],
+)
+def test_what_cannot_be_imported_is_a_sentence(tmp_path, name, system, options, says):
+    for good in ("train.h5", "data.h5"):
+        paper_file(tmp_path / good, "poisson", 2)
+    (tmp_path / "text_train.h5").write_text("not HDF5")
+    h5py.File(tmp_path / "empty_train.h5", "w").close()
+    with h5py.File(tmp_path / "shape_train.h5", "w") as file:
+        file["fields"], file["tensor"] = np.zeros((2, 3, 8, 8)), np.zeros((2, 3))
+    said = run(["data", "import", tmp_path / name, "--system", system, "--output", tmp_path / "out", *options], code=2)
+    assert says in said
+    assert "Traceback" not in said
+
+
+def test_a_taken_folder_is_refused(tmp_path):
+    path, _, _ = paper_file(tmp_path / "train.h5", "poisson")
+    words = ["data", "import", path, "--system", "poisson", "--output", tmp_path / "data"]
+    run(words)
+    assert "already holds data" in run(words, code=2)
+    made = ["system=poisson", "range=[1,5]", "grid=24", "train=1", "valid=1", "test=1", f"output={tmp_path / 'data'}"]
+    assert "that fmsci generate did not make" in run(["generate", *made], code=2)

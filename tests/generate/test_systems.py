@@ -1,0 +1,164 @@
+"""The three systems through the whole generator: bits, checks, acceptance, options."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fmsci.config import GenerateSettings, parse
+from fmsci.errors import UserError
+from fmsci.generate import generate, samples
+from fmsci.generate.draws import Stream
+from fmsci.generate.plan import build_request
+from fmsci.generate.samples import SampleMaker, WrongSampleError
+from fmsci.pde import SYSTEMS, pair_error
+from fmsci.shards import open_split, read_manifest
+from fmsci.world import World
+from tests.commands import run
+from tests.generate.folders import contents
+
+RANGES = {"poisson": "[1,2.5]", "advection_diffusion": "[0.2,1]", "helmholtz": "[1,10]"}
+
+
+def request(system, **changes):
+    given = {"system": system, "range": RANGES[system], "grid": 24, "train": 50, "valid": 9, "test": 8} | changes
+    return [f"{key}={value}" for key, value in given.items()]
+
+
+def make(folder, **settings):
+    given = {"grid": 16, "train": 20, "valid": 2, "test": 2, "shard_samples": 8, "output": str(folder)} | settings
+    return generate(parse(GenerateSettings, given, "here"), World())
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("system", ["advection_diffusion", "helmholtz"])
+def test_the_same_bits_for_any_ranks_shards_and_batches(tmp_path, system):
+    run(["generate", *request(system, shard_samples=8), f"output={tmp_path / 'one'}"])
+    run(["generate", *request(system, shard_samples=8), f"output={tmp_path / 'three'}"], ranks=3)
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+    run(["generate", *request(system, shard_samples=64), f"output={tmp_path / 'large'}"])
+    for name in ("fields", "tensor", "residual", "pair_error", "solution_max"):
+        small = open_split(tmp_path / "one", "train").figure(name)
+        assert np.array_equal(small, open_split(tmp_path / "large", "train").figure(name), equal_nan=True)
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+def test_bits_do_not_depend_on_what_is_made_together(system, monkeypatch):
+    stream = Stream(3, system, tuple(map(float, json.loads(RANGES[system]))), "train")
+
+    def fields(batch_bytes):
+        monkeypatch.setattr(samples, "BATCH_BYTES", batch_bytes)
+        made = SampleMaker(SYSTEMS[system], stream, 32).make(5, 20)
+        return np.concatenate([batch.fields.copy() for batch in made])
+
+    assert np.array_equal(fields(1 << 21), fields(1))
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+def test_every_pair_solves_its_equation(tmp_path, system):
+    make(tmp_path, system=system, range=json.loads(RANGES[system]), grid=32)
+    reader = open_split(tmp_path, "train")
+    fields, tensor, _ = reader.gather(np.arange(20))
+    assert pair_error(system, fields[:, 0], fields[:, 1], tensor).max() < 1e-7
+    assert reader.figure("residual").max() < 1e-12
+    low, high = json.loads(RANGES[system])
+    seen = SYSTEMS[system].observe(tensor.astype(float), fields[:, 0].astype(float))
+    assert low - 1e-5 <= seen.min()
+    assert seen.max() <= high + 1e-5
+    if SYSTEMS[system].keep_mean:
+        assert np.all(fields[:, 0].max(axis=(1, 2)) == 1)
+        assert abs(fields[:, 0].mean()) > 0.01
+    else:
+        assert np.abs(fields.mean(axis=(2, 3))).max() < 1e-7
+
+
+def test_psi_is_stored_with_every_sample(tmp_path):
+    make(tmp_path, system="advection_diffusion", range=[0.2, 0.4], grid=32)
+    reader = open_split(tmp_path, "train")
+    fields, tensor, _ = reader.gather(np.arange(20))
+    exact = SYSTEMS["advection_diffusion"].observe(tensor.astype(float), fields[:, 0].astype(float))
+    assert np.allclose(reader.figure("psi"), exact, rtol=1e-6)
+    assert read_manifest(tmp_path).statistics["train"]["psi"].min >= 0.2 * (1 - 1e-6)
+
+
+def test_rejected_draws_are_counted_and_drawn_again_as_a_whole(tmp_path):
+    manifest = make(tmp_path, system="helmholtz", range=[3, 4], train=120)
+    reader = open_split(tmp_path, "train")
+    w = np.concatenate([open_split(tmp_path, split).figure("tensor")[:, 1] for split in ("train", "valid", "test")])
+    assert reader.figure("solution_max").max() <= 2
+    assert {value: counts.accepted for value, counts in manifest.acceptance.items()} == {
+        "3": (w == 3).sum(),
+        "4": (w == 4).sum(),
+    }
+    share = {value: counts.accepted / counts.drawn for value, counts in manifest.acceptance.items()}
+    assert share["3"] > 0.9
+    assert 0.2 < share["4"] < 0.55  # PHYSICS: 36% at w = 4
+    drawn = [counts.drawn for counts in manifest.acceptance.values()]
+    assert abs(drawn[0] - drawn[1]) < 5 * np.sqrt(sum(drawn))  # w is uniform before the rejection
+
+
+def test_keeping_w_keeps_its_distribution(tmp_path):
+    manifest = make(tmp_path, system="helmholtz", range=[3, 4], train=120, options={"redraw": "source"})
+    w = open_split(tmp_path, "train").figure("tensor")[:, 1]
+    assert abs((w == 4).sum() - 60) < 4 * np.sqrt(30)
+    assert manifest.acceptance["4"].drawn > 2 * manifest.acceptance["3"].drawn
+    assert manifest.options == {"w": "integer", "redraw": "source"}
+
+
+def test_w_is_drawn_anew_where_no_source_passes(monkeypatch):
+    """At w = 1.974 the wavenumbers (1, 2) resonate: all sources fail, and after a bounded number w changes."""
+    monkeypatch.setattr(samples, "SOURCES_FOR_ONE_W", 4)
+    options = {"w": "continuous", "redraw": "source"}
+    stream = Stream(0, "helmholtz", (1.95, 2.2), "train")
+    made = next(SampleMaker(SYSTEMS["helmholtz"], stream, 16, options).make(0, 30))
+    tried = np.concatenate(made.tallied)
+    assert 30 < len(tried) < 5000
+    near = np.abs(tried - 1.974) < 0.004
+    assert near.any()
+    assert np.abs(made.rows["tensor"][:, 1] - 1.974).min() > np.abs(tried - 1.974).min()
+
+
+def test_continuous_w_is_counted_by_whole_numbers(tmp_path):
+    manifest = make(tmp_path, system="helmholtz", range=[2.5, 4.25], train=60, options={"w": "continuous"})
+    assert set(manifest.acceptance) == {"2", "3", "4"}
+    w = open_split(tmp_path, "train").figure("tensor")[:, 1]
+    assert len(np.unique(w)) == 60
+    assert w.min() >= 2.5
+    assert w.max() <= 4.25
+
+
+def test_a_range_where_nothing_passes_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(samples, "MOST_ATTEMPTS", 20)
+    resonance = 0.01 * 4 * np.pi**2 * 5 + 1e-4
+    stream = Stream(0, "helmholtz", (resonance, resonance), "train")
+    with pytest.raises(UserError, match=r"sample 0 of train still has max\|u\| > 2 after 20 draws"):
+        list(SampleMaker(SYSTEMS["helmholtz"], stream, 16, {"w": "continuous"}).make(0, 2))
+
+
+def test_without_w_the_mean_is_removed_from_f_too():
+    """w = 0 makes the symbol of the mean exactly 0."""
+    made = next(SampleMaker(SYSTEMS["helmholtz"], Stream(0, "helmholtz", (0.0, 0.0), "train"), 16).make(0, 4))
+    assert np.abs(made.fields.mean(axis=(2, 3))).max() < 1e-7
+    assert made.rows["residual"].max() < 1e-12
+
+
+def test_a_sample_that_does_not_solve_its_equation_stops_the_run(monkeypatch):
+    monkeypatch.setattr(samples, "LARGEST_RESIDUAL", 0.0)
+    with pytest.raises(WrongSampleError, match="sample 7 of valid does not solve poisson: the relative residual"):
+        list(SampleMaker(SYSTEMS["poisson"], Stream(0, "poisson", (1.0, 5.0), "valid"), 16).make(7, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"system": "poison"}, "'system' is 'poison' .did you mean 'poisson'.. but should be one of poisson"),
+        ({"range": [1, 2.5]}, "both ends must be, got 1 and 2.5; or set options.w=continuous"),
+        ({"options": {"w": "real"}}, "'options.w' is 'real' but should be one of integer, continuous"),
+        ({"options": {"redaw": "all"}}, "unknown 'options.redaw' .did you mean 'redraw'..; helmholtz has: w, redraw"),
+        ({"system": "poisson", "options": {"w": "integer"}}, "unknown 'options.w'; poisson has: none"),
+    ],
+)
+def test_wrong_requests_are_sentences(changes, says):
+    given = {"system": "helmholtz", "range": [1, 5], "train": 1, "valid": 1, "test": 1, "output": "x"} | changes
+    with pytest.raises(UserError, match=says):
+        build_request(parse(GenerateSettings, given, "here"))
