@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fmsci.files import publish_file
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Fields = NDArray[np.float32]
+
+
+def _blank(**options: Any) -> Figure:
+    """Return an empty figure. Imported here: else a fifth of the start of a run that draws nothing."""
+    from matplotlib.figure import Figure
+
+    return Figure(**options)
 
 
 def field_comparison(source: Fields, solution: Fields, predicted: Fields) -> NDArray[np.uint8]:
     """Return the comparison of :func:`comparison_figure` as an image (height, width, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(comparison_figure(source, solution, predicted))
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels: NDArray[np.uint8] = np.array(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
@@ -29,7 +40,7 @@ def comparison_figure(source: Fields, solution: Fields, predicted: Fields) -> Fi
     Solution and prediction share one colour scale, centred on 0; the error has its own, written at its bar.
     """
     rows = len(source)
-    figure = Figure(figsize=(12.0, 2.9 * rows + 0.2), dpi=100, layout="constrained")
+    figure = _blank(figsize=(12.0, 2.9 * rows + 0.2), dpi=100, layout="constrained")
     axes = figure.subplots(rows, 4, squeeze=False)
     for row in range(rows):
         error = predicted[row] - solution[row]
@@ -57,7 +68,7 @@ def comparison_figure(source: Fields, solution: Fields, predicted: Fields) -> Fi
 def contact_sheet(fields: Fields, captions: Sequence[str], title: str) -> Figure:
     """Draw samples, fields (B, 2, H, W), in two columns of source and solution pairs, each with its caption."""
     rows = (len(fields) + 1) // 2
-    figure = Figure(figsize=(11.0, 2.75 * rows + 0.5), dpi=100, layout="constrained")
+    figure = _blank(figsize=(11.0, 2.75 * rows + 0.5), dpi=100, layout="constrained")
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(rows, 4, squeeze=False)
     for axis in axes.flat:
@@ -81,7 +92,7 @@ def error_curves(
     curves: Mapping[str, Sequence[tuple[int, float]]], title: str, levels: Mapping[str, float] | None = None
 ) -> Figure:
     """Draw error against downstream samples, both logarithmic; ``levels`` are horizontal lines, such as zero-shot."""
-    figure = Figure(figsize=(6.4, 4.4), dpi=130, layout="constrained")
+    figure = _blank(figsize=(6.4, 4.4), dpi=130, layout="constrained")
     axis = figure.subplots()
     markers = ["o", "s", "^", "D"]
     samples = sorted({count for points in curves.values() for count, _ in points})
