@@ -41,6 +41,12 @@ class DataSettings(Schema):
     path: Path = Field(description="a data folder made by fmsci generate")
     train_samples: Count | None = Field(None, description="use the first so many training samples (subsets are nested)")
     valid_samples: Count | None = Field(None, description="use the first so many validation samples")
+    cache: Literal["none", "host", "device"] = Field(
+        "none", description="host: read each sample at most once; device: all samples live on the device"
+    )
+    prefetch: Annotated[int, Field(ge=0, le=64)] = Field(
+        2, description="batches that a background thread reads ahead; 0 reads each when it is needed"
+    )
 
 
 class ModelSettings(Schema):

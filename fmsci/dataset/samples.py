@@ -4,42 +4,91 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmsci.dataset.order import epoch_order
 from fmsci.errors import UserError
+from fmsci.pde import NAMES, SYSTEMS
 from fmsci.shards import Manifest, open_split
 
 
 @dataclass(frozen=True)
 class Samples:
-    """B samples: source f (B, H, W), coefficients (B, K) in the system's column order, solution u (B, H, W)."""
+    """B samples: fields (B, 2, H, W), source f then solution u as they are stored, and coefficients (B, K).
 
-    source: Tensor
+    The two fields stay one block: it moves to a device in one copy, and it has the same memory layout wherever it
+    comes from, so that results do not depend on where that was.
+    """
+
+    fields: Tensor
     coefficients: Tensor
-    solution: Tensor
+
+    @property
+    def source(self) -> Tensor:
+        """The source f (B, H, W)."""
+        return self.fields[:, 0]
+
+    @property
+    def solution(self) -> Tensor:
+        """The solution u (B, H, W)."""
+        return self.fields[:, 1]
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.fields)
 
     def to(self, device: torch.device) -> Samples:
         """Return the samples on a device; coefficients travel as K numbers and become channels there."""
-        move = [part.to(device, non_blocking=True) for part in (self.source, self.coefficients, self.solution)]
-        return Samples(*move)
+        return Samples(self.fields.to(device, non_blocking=True), self.coefficients.to(device, non_blocking=True))
+
+
+class SampleSource(Protocol):
+    """Samples 0 .. len - 1, on storage, in memory or on a device: what a loader and a measurement draw from."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the coefficients, in order."""
+        ...
+
+    @property
+    def grid(self) -> int:
+        """Points along each side of the fields."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of samples, which is also the number that an epoch visits."""
+        ...
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the samples that an epoch visits, in that order (len,); a pure function."""
+        ...
+
+    def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
+        """Return the samples with these numbers, in this order; in pinned memory where ``pin`` (for copies to CUDA)."""
+        ...
 
 
 class SampleSet:
     """The first ``limit`` samples of a split (subsets are nested), read from the shards when asked for.
 
-    Raises UserError where the split holds fewer samples than asked for.
+    ``columns`` are the coefficients that a model takes: those of the data, or all six of the general operator, with
+    zeros where the data's system has none. Files are opened by the thread that first gathers.
+
+    Raises UserError where the split holds fewer samples than asked for, or the columns are others.
     """
 
-    def __init__(self, folder: Path, split: str, limit: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, split: str, limit: int | None = None, columns: tuple[str, ...] | None = None
+    ) -> None:
         self._reader = open_split(folder, split)
         self.folder, self.split = folder, split
+        self.manifest = self._reader.manifest
+        self.columns = self.manifest.columns if columns is None else columns
+        self._expansion = _expansion(self.manifest, self.columns)
         available = len(self._reader)
         if limit is not None and limit > available:
             raise UserError(
@@ -47,20 +96,57 @@ class SampleSet:
             )
         self._count = available if limit is None else limit
 
+    @property
+    def grid(self) -> int:
+        """See :class:`SampleSource`."""
+        return self._reader.grid
+
     def __len__(self) -> int:
         return self._count
 
-    def gather(self, indices: NDArray[np.int64]) -> Samples:
-        """Return the samples with these numbers, in this order."""
-        fields, tensor, _ = self._reader.gather(indices)
-        both = torch.from_numpy(fields)
-        return Samples(both[:, 0], torch.from_numpy(tensor), both[:, 1])
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the permutation of an epoch."""
+        return epoch_order(seed, epoch, self._count)
+
+    def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
+        """See :class:`SampleSource`."""
+        fields = torch.empty((len(indices), 2, self.grid, self.grid), pin_memory=pin)
+        _, tensor, _ = self._reader.gather(indices, fields.numpy())
+        coefficients = torch.from_numpy(self.expand(tensor))
+        return Samples(fields, coefficients.pin_memory() if pin else coefficients)
+
+    def expand(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return stored coefficients (B, K) as the columns of this set."""
+        if self._expansion is None:
+            return tensor
+        stored, wanted = self._expansion
+        expanded = np.zeros((len(tensor), len(self.columns)), np.float32)
+        expanded[:, wanted] = tensor[:, stored]
+        return expanded
+
+    def figure(self, name: str) -> NDArray[Any]:
+        """Return a figure that is stored with every sample (source_norm, tensor, ...) of the samples of this set."""
+        return self._reader.figure(name)[: self._count]
 
 
 def check_columns(manifest: Manifest, columns: tuple[str, ...]) -> None:
-    """Raise UserError where a model's coefficient channels are not those of a data folder."""
-    if tuple(manifest.columns) != columns:
-        raise UserError(
-            f"the model takes the coefficients {', '.join(columns)} but the data ({manifest.system}) have "
-            f"{', '.join(manifest.columns)}; choose data of the same system"
-        )
+    """Raise UserError where a model's coefficient channels are neither those of a data folder nor all six."""
+    _expansion(manifest, columns)
+
+
+def _expansion(
+    manifest: Manifest, columns: tuple[str, ...]
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]] | None:
+    """Return which stored columns go to which wanted ones, None where they are the same.
+
+    Raises UserError where a model's coefficient channels are neither those of the data nor all six.
+    """
+    if tuple(manifest.columns) == columns:
+        return None
+    if columns == tuple(NAMES) and manifest.system in SYSTEMS:
+        stored, wanted = np.nonzero(SYSTEMS[manifest.system].expansion)
+        return stored, wanted
+    raise UserError(
+        f"the model takes the coefficients {', '.join(columns)} but the data ({manifest.system}) have "
+        f"{', '.join(manifest.columns)}; choose data of the same system, or a model of all six coefficients"
+    )

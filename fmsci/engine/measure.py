@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fmsci.dataset.order import share
-from fmsci.dataset.samples import SampleSet
+from fmsci.dataset.samples import SampleSource
 from fmsci.engine.collective import total
 from fmsci.metrics import relative_l2, squared_error
 from fmsci.world import World
@@ -27,7 +27,9 @@ class Measured:
     count: int
 
 
-def measure(predict: Predict, samples: SampleSet, world: World, device: torch.device, batch_size: int = 32) -> Measured:
+def measure(
+    predict: Predict, samples: SampleSource, world: World, device: torch.device, batch_size: int = 32
+) -> Measured:
     """Return mean relative L2 error and loss over the split; sums are reduced in float64. Collective."""
     numbers = np.arange(len(samples))[share(len(samples), world.size, world.rank)]
     error = loss = 0.0

@@ -10,8 +10,9 @@ import torch
 
 from fmsci.config import TrainSettings
 from fmsci.config.sections import ModelSettings
+from fmsci.dataset.cache import cached
 from fmsci.dataset.loader import Loader
-from fmsci.dataset.samples import SampleSet, check_columns
+from fmsci.dataset.samples import SampleSet, SampleSource, check_columns
 from fmsci.engine.api import Engine
 from fmsci.engine.ddp import DDPEngine
 from fmsci.errors import UserError
@@ -32,7 +33,7 @@ class Job:
     device: torch.device
     engine: Engine
     loader: Loader
-    valid: SampleSet
+    valid: SampleSource
     architecture: Architecture
     scales: Scales
     system: str
@@ -107,8 +108,11 @@ def build_job(settings: TrainSettings, world: World, device: torch.device) -> Jo
         load_weights(operator, folder.path)
     optimizer = build_optimizer(operator, settings.optim)
     engine = DDPEngine(operator, optimizer, world, settings.optim.grad_clip)
-    samples = SampleSet(settings.data.path, "train", settings.data.train_samples)
-    valid = SampleSet(settings.data.path, "valid", settings.data.valid_samples)
+    data = settings.data
+    samples, valid = (
+        cached(SampleSet(data.path, split, limit), data.cache, device, world.local_size)
+        for split, limit in (("train", data.train_samples), ("valid", data.valid_samples))
+    )
     loader = Loader(
         samples,
         settings.optim.batch_size,
@@ -117,5 +121,7 @@ def build_job(settings: TrainSettings, world: World, device: torch.device) -> Jo
         world.size,
         settings.engine.accumulate,
         device,
+        data.prefetch,
+        settings.optim.epochs,
     )
     return Job(settings, world, device, engine, loader, valid, chosen, scales, manifest.system)

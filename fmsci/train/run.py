@@ -21,8 +21,8 @@ from fmsci.train.preempt import Preempt
 from fmsci.train.state import State
 from fmsci.world import World
 
-MAY_CHANGE = {"engine", "checkpoint", "monitor"}
-"""Sections of the settings that a restart may change: they do not change what is learned."""
+MAY_CHANGE = ("run", "engine.", "checkpoint.", "monitor.", "data.cache", "data.prefetch")
+"""Settings that a restart may change: they do not change what is learned."""
 
 
 def run_training(settings: TrainSettings, world: World, device: torch.device) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _same_run(settings: TrainSettings) -> None:
     recorded = load_settings(TrainSettings, path).model_dump(mode="json")
     wanted = settings.model_dump(mode="json")
     for key, old, new in _differences(recorded, wanted):
-        if key.split(".")[0] not in MAY_CHANGE | {"run"}:
+        if not key.startswith(MAY_CHANGE):
             raise UserError(f"{settings.run} holds a run with {key}={old}, not {new}; choose another run= or remove it")
 
 

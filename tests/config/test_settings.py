@@ -84,7 +84,7 @@ def mistake(cls, path, *overrides):
         ("model=1M", "'model' is '1M' but should be a section of settings; allowed in it: size, width, modes, layers"),
         ("optim=", f"'optim' is null but should be a section of settings; allowed in it: {OPTIM}"),
         ("data=[d]", "'data' is ['d'] but should be a section of settings; allowed in it: path, train_samples, "
-         "valid_samples"),
+         "valid_samples, cache, prefetch"),
         ("seed={a: 1}", "'seed' is {'a': 1} but should be a whole number"),
     ],
 )  # fmt: skip
