@@ -59,17 +59,17 @@ def verify_checksum(path: Path) -> str | None:
 def _differs(path: Path, layout: ShardLayout) -> str | None:
     """Return how a shard's datasets or attributes differ from the layout, or None."""
     with h5py.File(path, "r", locking=False) as file:
-        for name, (shape, dtype) in layout.datasets().items():
-            if name not in file:
-                return f"the dataset {name} is missing"
-            if file[name].shape != shape or file[name].dtype != np.dtype(dtype):
-                return f"the dataset {name} is {file[name].shape} {file[name].dtype} instead of {shape} {dtype}"
         for key, wanted in layout.attributes.items():
             if key not in file.attrs:
                 return f"the attribute {key} is missing"
             given = file.attrs[key]
             if key != "code_version" and not np.array_equal(given, wanted):
-                return f"the attribute {key} is {given} instead of {wanted}"
+                return f"the attribute {key} is {np.asarray(given).tolist()} instead of {np.asarray(wanted).tolist()}"
+        for name, (shape, dtype) in layout.datasets().items():
+            if name not in file:
+                return f"the dataset {name} is missing"
+            if file[name].shape != shape or file[name].dtype != np.dtype(dtype):
+                return f"the dataset {name} is {file[name].shape} {file[name].dtype} instead of {shape} {dtype}"
     return None
 
 

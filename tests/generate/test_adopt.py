@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from fmsci.generate.adopt import import_files, split_of
 from fmsci.pde import SYSTEMS, solve
 from fmsci.shards import open_split, read_manifest
 from fmsci.shards.check import check_folder
@@ -35,38 +36,45 @@ def paper_file(path, system, count=10, dtype="f4", damage=None):
     return path, fields, tensor
 
 
-@pytest.mark.parametrize("system", sorted(SYSTEMS))
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def three_files(folder, system, dtype="f4"):
+    """Return the files of three splits, named as the paper's code names them, and what is in the first."""
+    train, fields, tensor = paper_file(folder / "_train_k1_5_32k.h5", system, 13, dtype)
+    val, _, _ = paper_file(folder / "_val_k1_5_4k.h5", system, 3)
+    test, _, _ = paper_file(folder / "_test_k1_5_4k.h5", system, 4)
+    return [train, val, test], fields, tensor
+
+
+@pytest.mark.parametrize(("system", "dtype"), [("poisson", "f8"), ("advection_diffusion", "f4"), ("helmholtz", "f4")])
 def test_files_become_a_data_folder(tmp_path, system, dtype):
-    train, fields, tensor = paper_file(tmp_path / "_train_k1_5_32k.h5", system, 13, dtype)
-    val, _, _ = paper_file(tmp_path / "_val_k1_5_4k.h5", system, 3)
-    test, _, _ = paper_file(tmp_path / "_test_k1_5_4k.h5", system, 4)
+    files, fields, tensor = three_files(tmp_path, system, dtype)
     out = tmp_path / "data"
-    said = run(
-        ["data", "import", train, val, test, "--system", system, "--output", out, "--shard-samples", 5, "--json"]
-    )
-    assert json.loads(said.splitlines()[-1])["seed"] is None
+    manifest = import_files({split_of(path): [path] for path in files}, SYSTEMS[system], out, shard_samples=5)
+    assert manifest == read_manifest(out)
     assert check_folder(out) == []
-    run(["data", "check", out, "--solve"])
     reader = open_split(out, "train")
     got = reader.gather(np.arange(13))
     assert np.array_equal(got[0], fields.astype(np.float32))
     assert np.array_equal(got[1], tensor)
     assert reader.figure("pair_error").max() < 1e-6
-    manifest = read_manifest(out)
     assert {split: record.count for split, record in manifest.splits.items()} == {"train": 13, "valid": 3, "test": 4}
     norms = np.linalg.norm(fields[:, 0].astype(np.float32).astype(float), axis=(1, 2)) / N
     assert manifest.scales.source == pytest.approx(np.median(norms), rel=1e-12)
     assert manifest.range[0] <= manifest.range[1]
-    run(["data", "info", out])
+
+
+def test_the_commands(tmp_path):
+    files, _, _ = three_files(tmp_path, "helmholtz")
+    out = tmp_path / "data"
+    said = run(["data", "import", *files, "--system", "helmholtz", "--output", out, "--shard-samples", 5, "--json"])
+    assert json.loads(said.splitlines()[-1])["seed"] is None
+    assert "nothing wrong" in run(["data", "check", out, "--solve"])
+    assert "imported" in run(["data", "info", out])
 
 
 def test_the_range_is_what_the_coefficients_say(tmp_path):
     path, _, _ = paper_file(tmp_path / "train.h5", "helmholtz")
-    run(["data", "import", path, "--system", "helmholtz", "--output", tmp_path / "data"])
-    assert read_manifest(tmp_path / "data").range == (3.0, 7.0)
-    run(["data", "import", path, "--system", "helmholtz", "--output", tmp_path / "other", "--range", 1, 10])
-    assert read_manifest(tmp_path / "other").range == (1.0, 10.0)
+    assert import_files({"train": [path]}, SYSTEMS["helmholtz"], tmp_path / "data").range == (3.0, 7.0)
+    assert import_files({"train": [path]}, SYSTEMS["helmholtz"], tmp_path / "other", (1.0, 10.0)).range == (1.0, 10.0)
 
 
 def test_a_generated_folder_can_be_imported_split_by_split(tmp_path):
