@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from fmsci.shards.check import inspect_shard
 from fmsci.shards.layout import ACCEPTANCE, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from fmsci.shards.virtual import virtual_is_right, write_virtual
-from fmsci.shards.writer import open_shard
+from fmsci.shards.writer import ShardWriter
 from fmsci.terminal import Progress
 from fmsci.world import World
 
@@ -77,7 +78,7 @@ def _make_shards(folder: Path, request: Request, mine: list[Task], ranks: Ranks)
     """
     records: list[ShardRecord] = []
     missing: list[Task] = []
-    with StopSignals() as signals:
+    with StopSignals() as signals, ThreadPoolExecutor(1) as disk:
         for task in mine:
             found = inspect_shard(folder, request.layout(task))
             if isinstance(found, ShardRecord):
@@ -89,6 +90,7 @@ def _make_shards(folder: Path, request: Request, mine: list[Task], ranks: Ranks)
         title = f"{request.system} ({request.range[0]:g}, {request.range[1]:g})"
         with Progress(title, kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar:
             done = 0
+            publishing: Future[None] | None = None
             for task in missing:
                 if ranks.report(done, signals.asked)[1]:
                     break
@@ -97,26 +99,38 @@ def _make_shards(folder: Path, request: Request, mine: list[Task], ranks: Ranks)
                 def tell(samples: int, before: int = before) -> None:
                     bar.update(kept + ranks.report(before + samples, signals.asked)[0])
 
-                records.append(_make_shard(folder, request, task, tell))
+                record, shard = _make_shard(folder, request, task, tell)
+                if publishing is not None:
+                    publishing.result()
+                publishing = disk.submit(shard.publish)  # while the disk takes this one, the next is computed
+                records.append(record)
                 done += task.count
+            if publishing is not None:
+                publishing.result()
             ranks.settle(done, signals.asked, lambda everywhere: bar.update(kept + everywhere))
     return records
 
 
-def _make_shard(folder: Path, request: Request, task: Task, tell: Callable[[int], None]) -> ShardRecord:
-    """Make and publish one shard; ``tell`` hears how many of its samples are done."""
+def _make_shard(
+    folder: Path, request: Request, task: Task, tell: Callable[[int], None]
+) -> tuple[ShardRecord, ShardWriter]:
+    """Make one shard, which is then to be published; ``tell`` hears how many of its samples are done."""
     maker = SampleMaker(
         request.equation, Stream(request.seed, request.system, request.range, task.split), request.grid, request.options
     )
     tally = Tally(*request.range) if request.equation.tally is not None else None
-    with open_shard(folder, request.layout(task)) as shard:
+    shard = ShardWriter(folder, request.layout(task))
+    try:
         for samples in maker.make(task.first, task.count):
             shard.append(samples.fields, samples.rows)
             if tally is not None:
                 accepted = samples.rows[TENSOR][:, request.equation.tallied_column]
                 tally.add(np.concatenate(samples.tallied), accepted)
             tell(shard.done)
-        return shard.finish({} if tally is None else {ACCEPTANCE: tally.table})
+        return shard.finish({} if tally is None else {ACCEPTANCE: tally.table}), shard
+    except BaseException as error:
+        shard.discard(error)
+        raise
 
 
 def _publish(folder: Path, manifest: Manifest) -> None:

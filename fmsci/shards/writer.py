@@ -29,11 +29,24 @@ PIECE_BYTES = 1 << 22
 
 
 class ShardWriter:
-    """Takes a shard's samples in order; made by :func:`open_shard`."""
+    """Takes a shard's samples in order: ``append`` until all are there, ``finish``, then ``publish`` or ``discard``.
 
-    def __init__(self, path: Path, layout: ShardLayout) -> None:
-        """Create the file ``path`` with all its datasets."""
+    Publishing waits for the disk and can be left to another thread. :func:`open_shard` does all in its place.
+    """
+
+    def __init__(self, folder: Path, layout: ShardLayout) -> None:
+        """Create the file beside its place, with all its datasets; UserError where the folder cannot be written."""
         self.layout = layout
+        self._publishing = publish_file(folder / layout.file)
+        path = self._publishing.__enter__()
+        try:
+            self._begin(path)
+        except BaseException as error:
+            self._publishing.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def _begin(self, path: Path) -> None:
+        layout = self.layout
         self._datasets = layout.datasets()
         self._offsets = _lay_out(path, layout)
         self._small = {
@@ -77,9 +90,15 @@ class ShardWriter:
             file=self.layout.file, first=self.layout.first, count=self.layout.count, bytes=size, checksum=checksum
         )
 
-    def close(self) -> None:
-        """Release the file."""
+    def publish(self) -> None:
+        """Wait until the file is on the disk and give it its name; UserError where the disk fails."""
         os.close(self._handle)
+        self._publishing.__exit__(None, None, None)
+
+    def discard(self, error: BaseException) -> None:
+        """Remove the file because of ``error``; an OSError comes back as a UserError."""
+        os.close(self._handle)
+        self._publishing.__exit__(type(error), error, error.__traceback__)
 
     def _write(self, content: NDArray[np.uint8]) -> None:
         self._checksum = zlib.crc32(content.data, self._checksum)
@@ -89,16 +108,17 @@ class ShardWriter:
 
 @contextmanager
 def open_shard(folder: Path, layout: ShardLayout) -> Iterator[ShardWriter]:
-    """Yield a writer; the shard appears in the data folder when the block ends and ``finish`` was called.
+    """Yield a writer; the shard appears in the data folder when the block ends without an error.
 
     Raises UserError where the folder cannot be written or is full.
     """
-    with publish_file(folder / layout.file) as temporary:
-        writer = ShardWriter(temporary, layout)
-        try:
-            yield writer
-        finally:
-            writer.close()
+    writer = ShardWriter(folder, layout)
+    try:
+        yield writer
+    except BaseException as error:
+        writer.discard(error)
+        raise
+    writer.publish()
 
 
 def header(checksum: str) -> bytes:
