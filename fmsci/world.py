@@ -210,6 +210,12 @@ def thread_limit() -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def one_numpy_thread() -> None:
+    """Give the linear algebra of numpy one thread, for processes that share a node; call it before numpy is imported."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """Return the environment for a child process that is a world of its own: launcher variables removed."""
     own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"}

@@ -32,10 +32,12 @@ def generate(
     """
     import json
 
+    from fmsci.world import detect_world, one_numpy_thread
+
+    one_numpy_thread()
     from fmsci.config import GenerateSettings, load_settings
     from fmsci.generate import generate as make_data
     from fmsci.terminal import say
-    from fmsci.world import detect_world
 
     config, overrides = split_arguments(arguments or [])
     given = {"system": system, "range": range_, "grid": grid, "train": train, "valid": valid, "test": test}

@@ -11,14 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmsci.pde.advection_diffusion import ADVECTION_DIFFUSION
+from fmsci.pde.catalogue import SYSTEMS
 from fmsci.pde.grid import Real, sum_of_squares
-from fmsci.pde.helmholtz import HELMHOLTZ
 from fmsci.pde.operator import NAMES, Coefficients, solve_field
-from fmsci.pde.poisson import POISSON
 from fmsci.pde.system import System
-
-SYSTEMS: dict[str, System] = {system.name: system for system in (POISSON, ADVECTION_DIFFUSION, HELMHOLTZ)}
 
 __all__ = ["NAMES", "SYSTEMS", "Coefficients", "System", "pair_error", "relative_error", "solve"]
 

@@ -33,9 +33,11 @@ from fmsci.pde.sources import build_bands
 from fmsci.pde.system import Draw, Drawn, System, check_increasing
 
 DIFFUSION_RATIOS = (1.0, 5.0)
-SOURCE_BAND = 24
-"""A source has 2e-10 of its energy above this wavenumber: the ratio is solved for without it."""
+SOURCE_BAND = 22
+"""A source has 1e-8 of its energy above this wavenumber: the ratio is solved for without it."""
 MAX_STEPS = 200
+LAST_STEP = 1e-6
+"""Newton's method squares the error: a relative step of this size is the last one."""
 
 
 def draw(d: Draw) -> Drawn:
@@ -71,7 +73,7 @@ def solve_for_ratio(energy: Real, slope: Real, ratio: Real) -> Real:
     if np.any(ratio >= largest):
         at = int(np.argmax(ratio >= largest))
         raise ArithmeticError(f"no advection in this direction gives the ratio {ratio[at]:g}, at most {largest[at]:g}")
-    squared = np.zeros_like(ratio)
+    squared: Real = ratio**2 * total / (energy * slope).sum(axis=1)  # the first step, from 0
     active = np.arange(len(ratio))
     for _ in range(MAX_STEPS):
         q = slope[active]
@@ -81,7 +83,7 @@ def solve_for_ratio(energy: Real, slope: Real, ratio: Real) -> Real:
         falls = np.multiply(part, np.multiply(fraction, q, out=fraction), out=part).sum(axis=1)
         step = (target[active] * diffusive - 1) * diffusive / falls
         squared[active] += step
-        active = active[~(np.abs(step) <= 1e-12 * squared[active])]
+        active = active[~(np.abs(step) <= LAST_STEP * squared[active])]
         if active.size == 0:
             return squared
     raise ArithmeticError(f"the ratio {ratio[active[0]]:g} was not found in {MAX_STEPS} steps")
@@ -127,7 +129,7 @@ def check_range(low: float, high: float, options: Mapping[str, str]) -> str | No
     return check_increasing(low, high, 0.0, strictly=True)
 
 
-ADVECTION_DIFFUSION = System(
+SYSTEM = System(
     name="advection_diffusion",
     paper_name="SYS-2",
     columns=("k11", "k22", "k12", "v1", "v2"),

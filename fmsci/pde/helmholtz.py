@@ -53,7 +53,7 @@ def check_range(low: float, high: float, options: Mapping[str, str]) -> str | No
     return wrong
 
 
-HELMHOLTZ = System(
+SYSTEM = System(
     name="helmholtz",
     paper_name="SYS-3",
     columns=("k11", "w"),

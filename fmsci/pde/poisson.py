@@ -50,7 +50,7 @@ def check_range(low: float, high: float, options: Mapping[str, str]) -> str | No
     return check_increasing(low, high, 0.0, strictly=True)
 
 
-POISSON = System(
+SYSTEM = System(
     name="poisson",
     paper_name="SYS-1",
     columns=("k11", "k22", "k12"),

@@ -77,7 +77,9 @@ class SourceBuilder:
         np.matmul(self._columns, G.T, out=self.field)
         scale = 1 / float(self.field.max())
         np.multiply(self.field, scale, out=self.field)
-        _spectra(amplitudes * scale, self.n, self.n // 2, out=self.field_hat)
+        left, right = _spectral_profiles(self.n, self.n // 2)
+        mixed = ((amplitudes * scale) @ right).reshape(2 * NUM_CENTRES, -1)
+        np.matmul(left, mixed, out=self.field_hat.view(np.float64))
         if not self.keep_mean:
             np.subtract(self.field, scale * float(self._means @ amplitudes @ self._means), out=self.field)
             self.field_hat[0, 0] = 0
@@ -86,26 +88,20 @@ class SourceBuilder:
 def build_bands(amplitudes: Real, n: int, largest: int) -> Spectrum:
     """Return the spectra (B, 2 L + 1, L + 1) of G A G^T at |ky|, kx <= L = ``largest``, ky in FFT order, not
     divided."""
-    rows = len(_spectral_profiles(n, largest)[0])
-    bands = np.empty((len(amplitudes), rows, largest + 1), dtype=np.complex128)
-    for index, A in enumerate(amplitudes):
-        _spectra(A, n, largest, out=bands[index])
-    return bands
-
-
-def _spectra(amplitudes: Real, n: int, largest: int, out: Spectrum) -> None:
-    """Put G_hat A G_hat^T at wavenumbers up to ``largest`` into ``out``, in real arithmetic and without a transform.
-
-    With G_hat = P + i Q the product is [P, Q] [A G_hat^T; A i G_hat^T], where the second factor keeps real and
-    imaginary parts side by side: one real matrix product of inner size 24.
-    """
     left, right = _spectral_profiles(n, largest)
-    np.matmul(left, (amplitudes @ right).reshape(2 * NUM_CENTRES, -1), out=out.view(np.float64))
+    mixed = np.matmul(amplitudes, right).reshape(len(amplitudes), 2 * NUM_CENTRES, -1)
+    bands: Spectrum = np.matmul(left, mixed).view(np.complex128)
+    return bands
 
 
 @lru_cache(maxsize=32)
 def _spectral_profiles(n: int, largest: int) -> tuple[Real, Real]:
-    """Return P and Q, Gaussian by Gaussian (2 L + 1, 24), and G_hat^T and i G_hat^T (12, 4 L + 4)."""
+    """Return the constant factors of the spectrum G_hat A G_hat^T at wavenumbers up to L, in real arithmetic.
+
+    With G_hat = P + i Q it is [P, Q] [A G_hat^T; A i G_hat^T], where the second factor keeps real and imaginary parts
+    side by side: one real matrix product of inner size 24 instead of a transform. The factors are P and Q, Gaussian by
+    Gaussian (2 L + 1, 24), and G_hat^T beside i G_hat^T (12, 4 L + 4).
+    """
     G = profiles(n)
     rows = np.flatnonzero(np.abs(np.fft.fftfreq(n, 1 / n)) <= largest)
     left = np.ascontiguousarray(np.fft.fft(G, axis=0)[rows]).view(float)

@@ -40,7 +40,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class System:
-    """One kind of equation. A new one is one file with one of these, and one line in ``fmsci/pde/__init__.py``."""
+    """One kind of equation. A new one is one file with one of these, and one line in ``fmsci/pde/catalogue.py``."""
 
     name: str
     paper_name: str
