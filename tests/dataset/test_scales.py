@@ -1,0 +1,52 @@
+"""The scales of a mixture: medians of what the model sees."""
+
+import numpy as np
+import pytest
+
+from fmsci.dataset.mixture import Mixture
+from fmsci.dataset.samples import SampleSet
+from fmsci.dataset.scales import mixture_scales, weighted_median
+from fmsci.pde import NAMES
+
+SIX = tuple(NAMES)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 1001])
+def test_with_equal_weights_it_is_the_median(count):
+    values = np.random.default_rng(count).normal(size=count)
+    for weight in (1.0, 0.1, 1 / 3):
+        assert weighted_median(values, np.full(count, weight)) == np.median(values)
+
+
+def test_a_weight_counts_like_so_many_copies():
+    numbers = np.random.default_rng(1)
+    for _ in range(200):
+        values, copies = numbers.integers(0, 50, 9) / 7, numbers.integers(1, 5, 9)
+        assert weighted_median(values, copies / 3) == np.median(np.repeat(values, copies))
+
+
+def test_a_mixture_of_one_folder_has_the_scales_of_its_manifest(three_systems):
+    for folder in three_systems.values():
+        one = SampleSet(folder, "train", None, SIX)
+        found, expected = mixture_scales(Mixture([one], [1])), one.manifest.scales
+        assert found.source == expected.source
+        twice = {"k22": expected.coefficients["k11"]} if one.manifest.system == "helmholtz" else {}
+        assert found.coefficients == dict.fromkeys(SIX, 1.0) | expected.coefficients | twice
+
+
+def test_samples_count_as_often_as_they_are_seen(three_systems):
+    """Weights 3 : 1 on 8 and 8 samples: two epochs show each of the first three times, each of the second once."""
+    sets = [SampleSet(three_systems[name], "train", 8, SIX) for name in ("poisson", "helmholtz")]
+    found = mixture_scales(Mixture(sets, [3, 1]))
+    norms = [one.figure("source_norm") for one in sets]
+    assert found.source == np.median(np.concatenate([np.repeat(norms[0], 3), norms[1]]))
+    k11 = [np.abs(one.figure("tensor")[:, 0]).astype(np.float64) for one in sets]
+    assert found.coefficients["k11"] == np.median(np.concatenate([np.repeat(k11[0], 3), k11[1]]))
+    assert found.coefficients["w"] == np.median(sets[1].figure("tensor")[:, 1])  # zeros of the other do not count
+    assert found.coefficients["v1"] == 1.0
+
+
+def test_only_the_samples_that_are_trained_on_count(three_systems):
+    few = SampleSet(three_systems["poisson"], "train", 3, SIX)
+    assert mixture_scales(Mixture([few], [1])).source == np.median(few.figure("source_norm")[:3])
+    assert len(few.figure("source_norm")) == 3
