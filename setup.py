@@ -12,7 +12,7 @@ assert version is not None, "fmsci/__init__.py names no version"
 EXTRAS = {
     "mpi": ["mpi4py>=4.0"],
     "deepspeed": ["deepspeed>=0.16"],
-    "bench": ["neuraloperator>=1.0"],
+    "bench": ["neuraloperator>=1.0", "the_well>=1.1"],
     "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "types-PyYAML"],
 }
 
@@ -29,7 +29,7 @@ setup(
     install_requires=[
         "h5py>=3.10",
         "matplotlib>=3.8",
-        "numpy>=1.26",
+        "numpy>=2.0",
         "pydantic>=2.6",
         "PyYAML>=6.0",
         "rich>=13.0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,11 +120,11 @@ def share(tasks: Sequence[Task], rank: int, size: int) -> list[Task]:
     """
     if size == 1:
         return list(tasks)
-    loads = [0] * size
+    loads = [(0, other) for other in range(size)]  # a heap: the least loaded rank comes first
     mine: list[tuple[int, Task]] = []
     for position, task in sorted(enumerate(tasks), key=lambda item: (-item[1].count, item[0])):
-        least = loads.index(min(loads))
-        loads[least] += task.count
+        load, least = loads[0]
+        heapq.heapreplace(loads, (load + task.count, least))
         if least == rank:
             mine.append((position, task))
     return [task for _, task in sorted(mine, key=lambda item: item[0])]

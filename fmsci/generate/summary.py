@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fmsci import __version__
 from fmsci.shards.layout import ACCEPTANCE, FIGURES, SPLITS, TENSOR, DataFacts
 from fmsci.shards.manifest import Acceptance, Manifest, Provenance, Scales, ShardRecord, SplitRecord, Statistic
-from fmsci.shards.reader import read_dataset
+from fmsci.shards.reader import read_datasets
 
 
 def build_manifest(folder: Path, facts: DataFacts, shard_samples: int, records: Iterable[ShardRecord]) -> Manifest:
@@ -24,20 +24,26 @@ def build_manifest(folder: Path, facts: DataFacts, shard_samples: int, records: 
     """
     found = sorted(records, key=lambda record: (SPLITS.index(record.split), record.first))
     splits, statistics, scales = {}, {}, None
-    tally = np.zeros((0, 3), np.int64)
-    for split in SPLITS:
+    tally = np.zeros((facts.tallied, 3), np.int64)
+    for split in dict.fromkeys(record.split for record in found):
         mine = tuple(record for record in found if record.split == split)
-        if not mine:
-            continue
         splits[split] = SplitRecord(count=sum(record.count for record in mine), shards=mine)
-        tensor = _whole(folder, mine, TENSOR)
-        rows = {name: tensor[:, column] for column, name in enumerate(facts.columns)}
-        rows |= {name: _whole(folder, mine, name) for name in (*FIGURES, *facts.figures)}
-        statistics[split] = {name: _statistic(values) for name, values in rows.items() if not np.isnan(values).all()}
-        if facts.tallied:
-            tally = np.concatenate([tally, *(read_dataset(folder, record, ACCEPTANCE) for record in mine)])
+        spreads: dict[str, Spread] = {}
+        kept: dict[str, list[NDArray[Any]]] = {}
+        for record in mine:  # one shard at a time: a rank's memory does not depend on the number of samples
+            rows = _rows(folder, record, facts)
+            if facts.tallied:
+                table = rows.pop(ACCEPTANCE)
+                tally[:, 0] = table[:, 0]
+                tally[:, 1:] += table[:, 1:]
+            for name, values in rows.items():
+                spreads.setdefault(name, Spread()).add(values)
+                if scales is None and name in ("source_norm", *facts.columns):
+                    kept.setdefault(name, []).append(values)
+        statistics[split] = {name: spread.statistic() for name, spread in spreads.items() if spread.count}
         if scales is None:
-            scales = build_scales(rows["source_norm"], {name: rows[name] for name in facts.columns})
+            whole = {name: np.concatenate(parts) for name, parts in kept.items()}
+            scales = build_scales(whole["source_norm"], {name: whole[name] for name in facts.columns})
     assert scales is not None, "a data folder has at least one split"
     return Manifest(
         system=facts.system,
@@ -72,16 +78,40 @@ def build_scales(source_norm: NDArray[Any], columns: Mapping[str, NDArray[Any]])
 
 
 def _acceptance(tally: NDArray[np.int64]) -> dict[str, Acceptance]:
-    """Return the sum of rows (value, drawn, accepted) by value."""
-    of_value = {int(value): tally[tally[:, 0] == value].sum(axis=0) for value in np.unique(tally[:, 0])}
-    return {str(v): Acceptance(drawn=int(row[1]), accepted=int(row[2])) for v, row in of_value.items()}
+    """Return the rows (value, drawn, accepted) by value."""
+    return {str(value): Acceptance(drawn=drawn, accepted=accepted) for value, drawn, accepted in tally.tolist()}
 
 
-def _statistic(values: NDArray[Any]) -> Statistic:
-    exact = values.astype(np.float64)
-    exact = exact[~np.isnan(exact)]  # pairs that were not judged
-    return Statistic(min=float(exact.min()), mean=float(exact.mean()), max=float(exact.max()), std=float(exact.std()))
+class Spread:
+    """Smallest, mean, largest and standard deviation of numbers that come piece by piece; NaN is left out."""
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self.count, self._mean, self._squares = 0, 0.0, 0.0
+        self._min, self._max = np.inf, -np.inf
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Take in some numbers: means and sums of squares of two sets merge exactly (Chan, Golub, LeVeque 1979)."""
+        exact = values.astype(np.float64)
+        exact = exact[~np.isnan(exact)]
+        if exact.size == 0:
+            return
+        total = self.count + exact.size
+        mean = float(exact.mean())
+        gap = mean - self._mean
+        self._squares += float(((exact - mean) ** 2).sum()) + gap**2 * self.count * exact.size / total
+        self._mean += gap * exact.size / total
+        self._min, self._max = min(self._min, float(exact.min())), max(self._max, float(exact.max()))
+        self.count = total
+
+    def statistic(self) -> Statistic:
+        """Return the figures."""
+        return Statistic(min=self._min, mean=self._mean, max=self._max, std=(self._squares / self.count) ** 0.5)
 
 
-def _whole(folder: Path, records: tuple[ShardRecord, ...], name: str) -> NDArray[Any]:
-    return np.concatenate([read_dataset(folder, record, name) for record in records])
+def _rows(folder: Path, record: ShardRecord, facts: DataFacts) -> dict[str, NDArray[Any]]:
+    """Return the figures and coefficients of a shard's samples by name, and its table of accepted draws."""
+    names = [TENSOR, *FIGURES, *facts.figures, *([ACCEPTANCE] if facts.tallied else [])]
+    rows = read_datasets(folder, record, names)
+    tensor = rows.pop(TENSOR)
+    return {name: tensor[:, at].copy() for at, name in enumerate(facts.columns)} | rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class SplitReader:
 
     def figure(self, name: str) -> NDArray[Any]:
         """Return a (N,) or (N, K) dataset of the whole split: residual, source_norm, tensor, ..."""
-        parts = [read_dataset(self.folder, record, name) for record in self._records]
+        parts = [read_datasets(self.folder, record, [name])[name] for record in self._records]
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _open(self, index: int) -> _Shard:
@@ -108,13 +109,12 @@ class _Shard:
         self.fields, self.tensor, self.sample_id = (found[name] for name in (FIELDS, TENSOR, SAMPLE_ID))
 
 
-def read_dataset(folder: Path, record: ShardRecord, name: str) -> NDArray[Any]:
-    """Return one whole dataset of a shard; UserError where it is missing or cannot be read."""
+def read_datasets(folder: Path, record: ShardRecord, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return whole datasets of a shard by name; UserError where one is missing or cannot be read."""
     path = folder / record.file
     try:
         with h5py.File(path, "r", locking=False) as file:
-            values: NDArray[Any] = file[name][()]
-            return values
+            return {name: file[name][()] for name in names}
     except (OSError, KeyError) as error:
         raise UserError(f"{path} cannot be read: {error}; run: fmsci data check {folder}") from None
 

@@ -1,0 +1,67 @@
+"""What goes wrong before and between ranks is a sentence."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import clean_environment, command
+from tests.generate.folders import SMALL
+
+
+def run_python(script, **changes):
+    words = [sys.executable, "-c", script]
+    return subprocess.run(
+        words, env=clean_environment(**changes), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.mpi
+def test_a_launcher_of_another_mpi_is_a_sentence():
+    """The launcher says two ranks, MPI sees one: they would all do the whole work."""
+    script = (
+        "from fmsci.errors import UserError\n"
+        "from fmsci.generate.ranks import build_ranks\n"
+        "from fmsci.world import World\n"
+        "try:\n    build_ranks(World(rank=1, size=2, local_rank=1, local_size=2, launcher='srun'))\n"
+        "except UserError as error:\n    print(error)\n"
+    )
+    said = run_python(script).stdout
+    assert "srun started rank 1 of 2 but mpi4py sees rank 0 of 1" in said
+    assert "come from different MPIs" in said
+
+
+@pytest.mark.mpi
+def test_ranks_without_mpi4py_are_a_sentence(tmp_path):
+    words = command(["generate", *SMALL, f"output={tmp_path / 'data'}"], ranks=2)
+    at = words.index("-m")
+    words[at : at + 2] = ["-c", "import sys; sys.modules['mpi4py'] = None\nfrom fmsci.cli import main; main()"]
+    done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "2 ranks were started but mpi4py cannot be imported" in done.stderr
+    assert "pip install mpi4py" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_one_process_never_imports_mpi4py(tmp_path):
+    script = (
+        "import sys; sys.modules['mpi4py'] = None\n"
+        f"sys.argv = ['fmsci', 'generate', *{SMALL!r}, 'output={tmp_path / 'data'}']\n"
+        "from fmsci.cli import main; main()"
+    )
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_made(tmp_path):
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        f"sys.argv = ['fmsci', 'generate', *{SMALL!r}, 'grid=32', 'output={tmp_path / 'data'}']\n"
+        "from fmsci.cli import main; main()"
+    )
+    done = run_python(script)
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob(".aside-*"))
+    assert not list(tmp_path.rglob("shard-*"))

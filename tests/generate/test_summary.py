@@ -1,0 +1,27 @@
+"""Statistics that come piece by piece, and scales."""
+
+import numpy as np
+import pytest
+
+from fmsci.generate.summary import Spread, build_scales
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_spread_is_that_of_the_whole(pieces):
+    values = np.random.default_rng(0).normal(5, 2, 1000)
+    values[::9] = np.nan
+    spread = Spread()
+    for part in (*np.array_split(values, pieces), np.full(3, np.nan)):
+        spread.add(part)
+    known = values[~np.isnan(values)]
+    found = spread.statistic()
+    assert (found.min, found.max) == (known.min(), known.max())
+    assert found.mean == pytest.approx(known.mean(), rel=1e-14)
+    assert found.std == pytest.approx(known.std(), rel=1e-12)
+
+
+def test_scales_are_medians_of_sizes_that_are_not_zero():
+    columns = {"k12": np.array([-3.0, 0.0, 1.0, 2.0]), "v1": np.zeros(4)}
+    scales = build_scales(np.array([1.0, 2.0, 4.0]), columns)
+    assert scales.source == 2
+    assert scales.coefficients == {"k12": 2.0, "v1": 1.0}
