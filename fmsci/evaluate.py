@@ -16,7 +16,7 @@ from fmsci.files import write_json
 from fmsci.model.sizes import check_grid
 from fmsci.model_folder import load_operator, open_model_folder
 from fmsci.shards import read_manifest
-from fmsci.world import World, cores_per_process
+from fmsci.world import World
 
 
 def evaluation_path(model: Path, data: Path, split: str) -> Path:
@@ -34,7 +34,6 @@ def evaluate(model: Path, data: Path, split: str, output: Path, world: World, de
     manifest = read_manifest(data)
     check_columns(manifest, folder.scales.columns)
     check_grid(folder.architecture.modes, manifest.grid, manifest.grid)
-    torch.set_num_threads(cores_per_process(world))
     operator = load_operator(model).to(device)
     samples = SampleSet(data, split)
     with torch.no_grad():
@@ -52,10 +51,10 @@ def evaluate(model: Path, data: Path, split: str, output: Path, world: World, de
             "loss": measured.loss,
         }
         if world.is_main:
-            write_json(output, result)
             shown = samples.gather(np.arange(min(2, len(samples))))
             moved = shown.to(device)
             predicted = operator(moved.source, moved.coefficients).cpu().numpy()
             figure = comparison_figure(shown.source.numpy(), shown.solution.numpy(), predicted)
             save_figure(figure, output.with_suffix(".png"))
+            write_json(output, result)  # last: who finds it finds the picture too
     return result

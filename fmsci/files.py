@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -102,6 +104,24 @@ def discard(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
+
+
+@contextmanager
+def lock(path: Path, refusal: str) -> Iterator[None]:
+    """Hold ``path`` as a lock for the time of the block; it ends with the process, however that ends.
+
+    Raises UserError(refusal) where another process holds it. On a file system without locks nothing is held.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(refusal) from None
+        except OSError as error:
+            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
+                raise
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,9 +6,12 @@ Missing or contradictory variables are an error, never a silent world of one: N 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import signal
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,9 +214,15 @@ def thread_limit() -> int | None:
 
 
 def one_numpy_thread() -> None:
-    """Give the linear algebra of numpy one thread, for processes that share a node; call it before numpy is imported."""
+    """Give numpy's linear algebra one thread, for processes that share a node; call it before numpy is imported."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to send this process SIGTERM when its parent dies, however it dies (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def child_environment(**changes: str) -> dict[str, str]:

@@ -19,12 +19,15 @@ def study(
 ) -> None:
     """Answer a question of the paper: plan its runs, make those that are missing, report."""
     from fmsci.config import StudySettings, load_settings
-    from fmsci.errors import UserError, nearest
+    from fmsci.errors import SettingsError, UserError, nearest
     from fmsci.terminal import say, table
+    from fmsci.world import detect_world
 
     if action not in ACTIONS:
         raise UserError(f"study can do {', '.join(ACTIONS)}, not '{action}'{nearest(action, ACTIONS)}")
     settings = load_settings(StudySettings, config, overrides or [])
+    if detect_world().size > 1:
+        raise SettingsError("a study starts processes of its own: run it as one, without mpiexec, srun or torchrun")
     from fmsci.study.execute import execute, finished
     from fmsci.study.plan import plan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,14 +35,17 @@ def train(
     from fmsci.evaluate import evaluate as measure
     from fmsci.evaluate import evaluation_path
     from fmsci.terminal import duration, say
-    from fmsci.train.run import run_training
+    from fmsci.train.run import forget_outcome, run_training
 
+    forget_outcome(settings, world)
     device = pick_device(settings.engine.device, world)
     model, data = settings.run / "model", settings.data.path
+
+    def measure_test() -> dict[str, Any]:
+        return measure(model, data, "test", evaluation_path(model, data, "test"), world, device)
+
     with process_group(world, device, settings.engine.timeout_s):
-        result = run_training(settings, world, device)
-        if test:
-            result["test"] = measure(model, data, "test", evaluation_path(model, data, "test"), world, device)
+        result = run_training(settings, world, device, measure_test if test else None)
     if not world.is_main:
         return
     best = result["best"]

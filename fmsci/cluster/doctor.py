@@ -29,7 +29,7 @@ class Check:
 
 def examine(world: World, folder: Path) -> list[Check]:
     """Return all checks for this process and the folder that jobs will write to."""
-    return [_versions(world), _ranks(world), _device(world), _threads(world), *_folder(folder)]
+    return [_versions(world), _ranks(world), _device(world), _threads(world), *_folder(folder, world)]
 
 
 def _versions(world: World) -> Check:
@@ -64,11 +64,12 @@ def _threads(world: World) -> Check:
     return Check("threads", f"{found}, OMP_NUM_THREADS={limit}", advice)
 
 
-def _folder(folder: Path) -> list[Check]:
+def _folder(folder: Path, world: World) -> list[Check]:
+    trial = folder / f".fmsci-doctor-{world.rank}"
     try:
-        with publish_file(folder / ".fmsci-doctor") as temporary:
+        with publish_file(trial) as temporary:
             temporary.write_bytes(b"doctor")
-        (folder / ".fmsci-doctor").unlink()
+        trial.unlink()
     except UserError as error:
         return [Check("write access", str(error), f"choose a folder that you may write to, not {folder}")]
     free = shutil.disk_usage(folder).free

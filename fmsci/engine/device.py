@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fmsci.errors import UserError
-from fmsci.world import World
+from fmsci.world import World, cores_per_process, thread_limit
 
 
 def pick_device(wanted: str, world: World) -> torch.device:
@@ -18,3 +18,8 @@ def pick_device(wanted: str, world: World) -> torch.device:
     device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def set_threads(wanted: int | None, world: World) -> None:
+    """Compute with ``wanted`` CPU threads, else OMP_NUM_THREADS, else this process's share of the cores."""
+    torch.set_num_threads(wanted or thread_limit() or cores_per_process(world))

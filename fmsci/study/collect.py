@@ -36,7 +36,7 @@ class Table:
 
 def collect(settings: StudySettings) -> Table:
     """Return the table from what is on disk."""
-    errors = {(run.arm, run.samples): test_error(run.folder) for run in plan(settings) if finished(run)}
+    errors = {(run.arm, run.samples): test_error(run) for run in plan(settings) if finished(run)}
     rows = tuple(
         Row(samples, errors.get(("finetune", samples)), errors.get(("scratch", samples)))
         for samples in settings.samples

@@ -12,24 +12,40 @@ from types import FrameType
 from typing import Any
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
-from fmsci.errors import Interrupted, UserError
+from fmsci.errors import EXIT_REQUEUE, Interrupted, UserError
 from fmsci.files import read_json
 from fmsci.study.plan import PlannedRun, plan
 from fmsci.terminal import Progress, say
-from fmsci.world import child_environment, num_cores
+from fmsci.train.dry_run import dry_run
+from fmsci.train.recorded import check_recorded
+from fmsci.world import child_environment, end_with_parent, num_cores
 
 POLL_S = 0.1
 
 
 def finished(run: PlannedRun) -> bool:
     """Tell whether a run has its result and its measured test error."""
-    return (run.folder / "result.json").exists() and any((run.folder / "evaluations").glob("*-test.json"))
+    return (run.folder / "result.json").exists() and run.evaluation.exists()
 
 
-def test_error(folder: Path) -> float:
-    """Return the test error that a run measured."""
-    (path,) = (folder / "evaluations").glob("*-test.json")
-    return float(read_json(path)["rel_l2"])
+def check_runs(settings: StudySettings) -> tuple[PlannedRun, ...]:
+    """Return the planned runs. Raises UserError for every mistake that can be told before one of them starts.
+
+    One of them: a run folder that was made with other settings than the study has now.
+    """
+    if not (settings.pretrained / "config.json").exists():
+        raise UserError(f"there is no pretrained model in {settings.pretrained}; make it first with fmsci train")
+    runs = plan(settings)
+    for run in runs:
+        wanted = load_settings(TrainSettings, settings.train, run.overrides)
+        check_recorded(wanted)
+        dry_run(wanted, world_size=1)
+    return runs
+
+
+def test_error(run: PlannedRun) -> float:
+    """Return the test error that a finished run measured."""
+    return float(read_json(run.evaluation)["rel_l2"])
 
 
 def steps_done(folder: Path) -> int:
@@ -49,11 +65,7 @@ def execute(settings: StudySettings) -> None:
     Raises UserError where a run's settings are wrong or a run failed (with the place of its log), Interrupted where
     it was asked to stop: the running ones then save first.
     """
-    runs = plan(settings)
-    for run in runs:  # every mistake is told before anything starts
-        load_settings(TrainSettings, settings.train, run.overrides)
-    if not (settings.pretrained / "config.json").exists():
-        raise UserError(f"there is no pretrained model in {settings.pretrained}; make it first with fmsci train")
+    runs = check_runs(settings)
     waiting = [run for run in runs if not finished(run)]
     done = sum(run.steps for run in runs if run not in waiting)
     if not waiting:
@@ -66,11 +78,13 @@ def execute(settings: StudySettings) -> None:
                 pool.start(waiting.pop(0))
             for run in pool.ended():
                 done += run.steps
-                say(f"finished {run.folder.name}: test error {test_error(run.folder):.4f}")
+                say(f"finished {run.folder.name}: test error {test_error(run):.4f}")
             under_way = sum(steps_done(run.folder) for run, _ in pool.running)
             progress.update(done + under_way, ", ".join(run.folder.name for run, _ in pool.running))
             if pool.stopping and not pool.running:
-                raise Interrupted(f"{sum(map(finished, runs))} of {len(runs)} runs are finished, the others are saved")
+                raise Interrupted(
+                    f"{sum(map(finished, runs))} of {len(runs)} runs are finished, what was running is saved"
+                )
             time.sleep(POLL_S)
 
 
@@ -84,7 +98,7 @@ class _Pool:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> _Pool:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
             self._previous[number] = signal.signal(number, self._stop)
         return self
 
@@ -114,6 +128,7 @@ class _Pool:
                 stderr=subprocess.STDOUT,
                 env=child_environment(OMP_NUM_THREADS=str(threads)),
                 start_new_session=True,  # Ctrl-C reaches it once, through us
+                preexec_fn=end_with_parent,  # and if we are killed outright, it is asked to save and stop
             )
         self.running.append((run, process))
         if self.stopping:  # asked in this very moment
@@ -124,7 +139,9 @@ class _Pool:
         ended = [(run, process) for run, process in self.running if process.poll() is not None]
         self.running = [pair for pair in self.running if pair not in ended]
         for failed, process in ended:
-            if process.returncode != 0 and not self.stopping:
+            if process.returncode == EXIT_REQUEUE:  # it was asked to stop before we were
+                self.stopping = True
+            elif process.returncode != 0 and not self.stopping:
                 raise UserError(f"the run {failed.folder.name} failed: {_last_line(_log(failed))} (see {_log(failed)})")
         return [run for run, _ in ended if finished(run)]
 
@@ -135,4 +152,5 @@ def _log(run: PlannedRun) -> Path:
 
 def _last_line(path: Path) -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("fmsci: ") if lines else "it printed nothing"
+    told = [line.removeprefix("fmsci: ") for line in lines if line.startswith("fmsci: ")]
+    return (told or lines or ["it printed nothing"])[-1]

@@ -7,18 +7,20 @@ from pathlib import Path
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.dataset.order import num_batches
+from fmsci.evaluate import evaluation_path
 
 ARMS = ("finetune", "scratch")
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training run: its arm, its number of downstream samples, its settings over the study's base."""
+    """One training run: arm, samples, folder, steps, the file of its test error, settings over the study's base."""
 
     arm: str
     samples: int
     folder: Path
     steps: int
+    evaluation: Path
     overrides: tuple[str, ...]
 
 
@@ -39,7 +41,8 @@ def plan(settings: StudySettings) -> tuple[PlannedRun, ...]:
             own.append(f"init={settings.pretrained}" if arm == "finetune" else "init=null")
             own.append(f"optim.epochs={epochs}")
             steps = epochs * num_batches(samples, batch_size)
-            runs.append(PlannedRun(arm, samples, folder, steps, (*settings.overrides, *own)))
+            evaluation = evaluation_path(folder / "model", base.data.path, "test")
+            runs.append(PlannedRun(arm, samples, folder, steps, evaluation, (*settings.overrides, *own)))
     return tuple(runs)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from fmsci.dataset.loader import Loader
 from fmsci.dataset.samples import SampleSet, SampleSource, check_columns
 from fmsci.engine.api import Engine
 from fmsci.engine.ddp import DDPEngine
+from fmsci.engine.device import set_threads
 from fmsci.errors import UserError
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture, architecture, check_grid
 from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
 from fmsci.shards import Manifest, read_manifest
 from fmsci.train.optim import build_optimizer
-from fmsci.world import World, cores_per_process
+from fmsci.world import World
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Job:
         return self.loader.num_batches * self.settings.optim.epochs
 
     @property
+    def model_facts(self) -> dict[str, Any]:
+        """Architecture and scales, for a checkpoint: what ``choose_model`` needs of it."""
+        return {"architecture": self.architecture.as_dict(), "scales": asdict(self.scales)}
+
+    @property
     def trained_on(self) -> dict[str, Any]:
         """What goes into the model's card."""
         data = self.settings.data
@@ -60,16 +67,23 @@ class Job:
         }
 
 
-def choose_model(settings: TrainSettings, manifest: Manifest) -> tuple[Architecture, Scales, ModelFolder | None]:
-    """Return architecture and scales: those of the ``init`` model, else from the dial and the data.
+def choose_model(
+    settings: TrainSettings, manifest: Manifest, saved: Mapping[str, Any] | None = None
+) -> tuple[Architecture, Scales, ModelFolder | None]:
+    """Return architecture and scales: of the checkpoint (``saved``), else of ``init``, else from the dial and the data.
+
+    A run that has a checkpoint needs neither ``init`` nor the statistics of the data any more.
 
     Raises UserError where ``model.*`` contradicts the ``init`` model, the data have other coefficients, or the grid
     is too small.
     """
-    if settings.init is None:
+    if saved is not None:
+        chosen, folder = Architecture(**saved["architecture"]), None
+        scales = Scales(saved["scales"]["source"], dict(saved["scales"]["coefficients"]))
+        check_columns(manifest, scales.columns)
+    elif settings.init is None:
         scales = Scales(manifest.scales.source, dict(manifest.scales.coefficients))
-        chosen = architecture(1 + len(scales.coefficients), **settings.model.model_dump())
-        folder = None
+        chosen, folder = architecture(1 + len(scales.coefficients), **settings.model.model_dump()), None
     else:
         folder = open_model_folder(settings.init)
         chosen, scales = folder.architecture, folder.scales
@@ -97,11 +111,16 @@ def _agree(model: ModelSettings, folder: ModelFolder) -> None:
             )
 
 
-def build_job(settings: TrainSettings, world: World, device: torch.device) -> Job:
-    """Return all parts of a run. The process group must be up where there are several ranks."""
-    torch.set_num_threads(settings.engine.threads or cores_per_process(world))
+def build_job(
+    settings: TrainSettings, world: World, device: torch.device, saved: Mapping[str, Any] | None = None
+) -> Job:
+    """Return all parts of a run; ``saved`` is ``model_facts`` from a checkpoint.
+
+    The process group must be up where there are several ranks.
+    """
+    set_threads(settings.engine.threads, world)
     manifest = read_manifest(settings.data.path)
-    chosen, scales, folder = choose_model(settings, manifest)
+    chosen, scales, folder = choose_model(settings, manifest, saved)
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
     operator = SolutionOperator(chosen, scales).to(device)
     if folder is not None:

@@ -7,7 +7,7 @@ from fmsci.engine.measure import measure
 from fmsci.errors import Interrupted
 from fmsci.model_folder import write_model
 from fmsci.train.build import Job
-from fmsci.train.monitor import Monitor
+from fmsci.train.monitor import Monitor, check_finite
 from fmsci.train.optim import learning_rate
 from fmsci.train.preempt import Preempt
 from fmsci.train.state import State
@@ -26,12 +26,13 @@ def train(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> None:
             lr = learning_rate(settings.optim, state.step, job.num_steps)
             result = engine.step(batch, lr)  # forward, backward, reduce, clip, update
             state.advance(batch.global_count)
-            if monitor.due(state):  # the only place that waits for the device
+            stop, save = preempt.poll()  # all ranks agree
+            save = save or stop or _checkpoint_due(job, state)
+            if save or monitor.due(state):  # looks at the loss: what has diverged is never saved
                 monitor.write(state, result, lr)
             if _validation_due(job, state):
                 validate(job, state, monitor)
-            stop, save = preempt.poll()  # all ranks agree
-            if stop or save or _checkpoint_due(job, state):  # after the entries of this step: a restart repeats none
+            if save:  # after the entries of this step: a restart repeats none
                 checkpoint(job, state, monitor, preempt)
             if stop:
                 raise Interrupted(f"saved after step {state.step} of {job.num_steps}")
@@ -59,6 +60,7 @@ def _due(every: int | None, count: int) -> bool:
 def validate(job: Job, state: State, monitor: Monitor) -> None:
     """Measure the validation split; publish the model where it is the best so far."""
     measured = measure(job.engine.predict, job.valid, job.world, job.device)
+    check_finite(job, state, "validation error", measured.rel_l2)
     improved = state.validated(measured.rel_l2)
     if improved:
         weights = job.engine.weights()
@@ -72,5 +74,6 @@ def checkpoint(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> No
     """Save everything that a restart needs."""
     state.elapsed_s = monitor.elapsed_s()
     if job.world.is_main:
-        save_checkpoint(job.run, state.step, state.as_dict(), job.engine.save, job.settings.checkpoint.keep)
+        saved = {"position": state.as_dict(), "model": job.model_facts}
+        save_checkpoint(job.run, state.step, saved, job.engine.save, job.settings.checkpoint.keep)
     preempt.saved()

@@ -38,9 +38,9 @@ class Monitor:
         if self.main:
             self._forget_after(state.step)
             self._lines = (job.run / "metrics.jsonl").open("a", encoding="utf-8")
-            self.tensorboard = SummaryWriter(
-                str(job.run / "tensorboard"), purge_step=state.step + 1 if state.step else None
-            )
+            folder = job.run / "tensorboard"
+            again = state.step + 1 if state.step else 0  # the first point that this start writes
+            self.tensorboard = SummaryWriter(str(folder), purge_step=again if folder.exists() else None)
             if state.step == 0:
                 self.tensorboard.add_text("settings", f"```yaml\n{dump_settings(job.settings)}```", 0)
 
@@ -63,13 +63,11 @@ class Monitor:
         return state.step % self.job.settings.monitor.every_steps == 0 or state.step == self.job.num_steps
 
     def write(self, state: State, result: Tensor, lr: float) -> None:
-        """Write the entry of a training step. Collective."""
+        """Write the entry of a training step, where one is due. Collective. UserError where the loss is not finite."""
         loss, rel_l2 = total(result.tolist(), self.job.device)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of {self.job.run} is {loss} at step {state.step}: training diverged; "
-                f"lower optim.lr (now {self.job.settings.optim.lr:g}) or set optim.warmup and optim.grad_clip"
-            )
+        check_finite(self.job, state, "loss", loss)
+        if not self.due(state):
+            return
         now = time.monotonic()
         rate = (state.samples_seen - self._since_samples) / max(now - self._since, 1e-9)
         self._since, self._since_samples = now, state.samples_seen
@@ -120,3 +118,12 @@ class Monitor:
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step] if step else []
         if len(kept) < len(lines):
             write_text(path, "".join(kept))
+
+
+def check_finite(job: Job, state: State, name: str, value: float) -> None:
+    """Raise UserError where training has diverged: the same on every rank, as the value is."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"the {name} of {job.run} is {value} at step {state.step}: training diverged; in another run= "
+            f"lower optim.lr (now {job.settings.optim.lr:g}) or set optim.warmup and optim.grad_clip"
+        )

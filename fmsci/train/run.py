@@ -2,124 +2,170 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 import fmsci
 from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
-from fmsci.config import TrainSettings, dump_settings, load_settings
-from fmsci.engine.collective import barrier, total
-from fmsci.errors import Interrupted, UserError
-from fmsci.files import read_json, write_json, write_text
+from fmsci.config import TrainSettings, dump_settings
+from fmsci.engine.collective import total
+from fmsci.errors import Interrupted, SettingsError, UserError
+from fmsci.files import lock, read_json, write_json, write_text
 from fmsci.terminal import say
 from fmsci.train.build import Job, build_job
 from fmsci.train.loop import train
 from fmsci.train.monitor import Monitor
 from fmsci.train.preempt import Preempt
+from fmsci.train.recorded import check_recorded
 from fmsci.train.state import State
 from fmsci.world import World
 
-MAY_CHANGE = ("run", "engine.", "checkpoint.", "monitor.", "data.cache", "data.prefetch")
-"""Settings that a restart may change: they do not change what is learned."""
+Afterwards = Callable[[], dict[str, Any]]
 
 
-def run_training(settings: TrainSettings, world: World, device: torch.device) -> dict[str, Any]:
-    """Train, or continue, the run in ``settings.run``; return its result (also in ``result.json``).
-
-    Collective: all ranks call it inside a process group.
-    Raises UserError for a mistake, Interrupted where it saved and should be started again.
-    """
-    _same_run(settings)
-    result_path = settings.run / "result.json"
-    if result_path.exists():
-        if world.is_main:
-            say(f"{settings.run} is finished already")
-        finished: dict[str, Any] = read_json(result_path)
-        return finished
-    job = build_job(settings, world, device)
-    state = _resume(job)
+def forget_outcome(settings: TrainSettings, world: World) -> None:
+    """Remove how an earlier start ended, before anything can fail: job scripts read it, a stale one would mislead."""
     if world.is_main:
         (settings.run / "outcome.json").unlink(missing_ok=True)
+
+
+@dataclass
+class _Attempt:
+    """One start of a run. ``owned`` is set once its folder is locked: until then nothing is written there."""
+
+    settings: TrainSettings
+    world: World
+    device: torch.device
+    preempt: Preempt
+    held: ExitStack
+    position: State = field(default_factory=State)
+    owned: bool = False
+
+    def decided_by_main(self, decide: Callable[[], float]) -> float:
+        """Return what rank 0 finds, on every rank; its mistake ends them all. Collective.
+
+        One rank looks for all: on a shared file system another might still see an older folder.
+        """
+        mistake: UserError | None = None
+        value = 0.0
+        if self.world.is_main:
+            try:
+                value = decide()
+            except UserError as error:
+                mistake = error
+        failed, value = total([float(mistake is not None), value], self.device)
+        if mistake is not None:
+            raise mistake
+        if failed:
+            raise SettingsError("rank 0 has said what is wrong")
+        return value
+
+    def own_folder(self) -> float:
+        """Lock the run folder for as long as this process lives; on rank 0."""
+        run = self.settings.run
+        self.held.enter_context(lock(run / ".lock", f"another process is training in {run}; choose another run="))
+        self.owned = True
+        return 0.0
+
+    def ended(self, status: str, why: str, step: int) -> None:
+        """Write how this start ended."""
+        if self.owned:
+            write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step})
+
+
+def run_training(
+    settings: TrainSettings, world: World, device: torch.device, test: Afterwards | None = None
+) -> dict[str, Any]:
+    """Train, or continue, the run in ``settings.run``; return its result (also in ``result.json``).
+
+    ``test`` is called once the model is trained; what it returns becomes the result's ``test``. Collective: all ranks
+    call it inside a process group.
+
+    Raises UserError for a mistake, Interrupted where it saved and should be started again.
+    """
+    with ExitStack() as held:
+        preempt = held.enter_context(Preempt(settings.checkpoint.every_minutes, device))
+        attempt = _Attempt(settings, world, device, preempt, held)
+        try:
+            result = _finished(attempt) or _train(attempt)
+            if test is not None:
+                result["test"] = test()
+        except Interrupted as stop:
+            attempt.ended("saved", str(stop), attempt.position.step)
+            raise
+        except BaseException as error:
+            attempt.ended("failed", f"{type(error).__name__}: {error}", attempt.position.step)
+            raise
+        attempt.ended("finished", f"all {result['steps']} steps", result["steps"])
+        return result
+
+
+def _finished(attempt: _Attempt) -> dict[str, Any] | None:
+    """Return the result of a run that needs no more training, or None."""
+    run = attempt.settings.run
+    path = run / "result.json"
+
+    def look() -> float:
+        check_recorded(attempt.settings)
+        if not path.exists():
+            return 0.0
+        attempt.own_folder()
+        say(f"{run} is finished already")
+        return 1.0
+
+    return dict(read_json(path)) if attempt.decided_by_main(look) else None
+
+
+def _train(attempt: _Attempt) -> dict[str, Any]:
+    settings, position = attempt.settings, attempt.position
+    saved = _saved(attempt)
+    job = build_job(settings, attempt.world, attempt.device, None if saved is None else saved["model"])
+    attempt.decided_by_main(attempt.own_folder)  # only now: a mistake found on the way here leaves no folder behind
+    if attempt.world.is_main:
         write_text(settings.run / "config.yaml", dump_settings(settings))
-    barrier()
-    try:
-        result = _train(job, state)
-    except Interrupted as stop:
-        _outcome(job, state, "saved", str(stop))
-        raise
-    except BaseException as error:
-        _outcome(job, state, "failed", f"{type(error).__name__}: {error}")
-        raise
-    if world.is_main:
-        write_json(result_path, result)
-    _outcome(job, state, "finished", f"all {job.num_steps} steps")
+    if saved is not None:
+        position.restore(saved["position"])
+        job.engine.load(checkpoint_path(settings.run, position.step))
+        if attempt.world.is_main:
+            say(f"continuing {settings.run} after step {position.step}")
+    with Monitor(job, position) as monitor:
+        train(job, position, monitor, attempt.preempt)
+        result = _result(job, position, monitor.elapsed_s())
+    if attempt.world.is_main:
+        write_json(settings.run / "result.json", result)
     return result
 
 
-def _train(job: Job, state: State) -> dict[str, Any]:
-    with Preempt(job.settings.checkpoint.every_minutes, job.device) as preempt, Monitor(job, state) as monitor:
-        train(job, state, monitor, preempt)
-        return {
-            "version": fmsci.__version__,
-            "steps": state.step,
-            "samples_seen": state.samples_seen,
-            "train_samples": len(job.loader.samples),
-            "best": {"valid_rel_l2": state.best_rel_l2, "step": state.best_step},
-            "last": {"valid_rel_l2": state.last_rel_l2, "step": state.step},
-            "elapsed_s": round(monitor.elapsed_s(), 3),
-            "world_size": job.world.size,
-            "device": job.device.type,
-            "num_parameters": job.architecture.num_parameters,
-        }
+def _saved(attempt: _Attempt) -> dict[str, Any] | None:
+    """Return what the newest complete checkpoint says, or None where there is none. It wins over ``init``."""
+    run = attempt.settings.run
+
+    def look() -> float:
+        found = newest_checkpoint(run)
+        if found is not None:
+            return float(found[1]["position"]["step"])
+        if any((run / "checkpoints").glob("step-*")):
+            raise UserError(f"no checkpoint in {run} is whole; remove the run folder to start over")
+        return -1.0
+
+    step = attempt.decided_by_main(look)
+    return None if step < 0 else dict(read_json(checkpoint_path(run, int(step)) / STATE))
 
 
-def _resume(job: Job) -> State:
-    """Return the position of the newest complete checkpoint, loaded, or the beginning. It wins over ``init``."""
-    # Rank 0 chooses for all: each would read the whole checkpoint, and one might see another folder than the rest.
-    found = newest_checkpoint(job.run) if job.world.is_main else None
-    mine = 0.0 if not job.world.is_main else -1.0 if found is None else float(found[1]["step"])
-    (step,) = total([mine], job.device)
-    if step < 0:
-        return State()
-    path = checkpoint_path(job.run, int(step))
-    saved = read_json(path / STATE)
-    job.engine.load(path)
-    if job.world.is_main:
-        say(f"continuing {job.run} after step {saved['step']}")
-    return State(**saved)
-
-
-def _same_run(settings: TrainSettings) -> None:
-    """Raise UserError where the run folder holds a run with other settings: results would be mixed."""
-    path = settings.run / "config.yaml"
-    if not path.exists():
-        return
-    recorded = load_settings(TrainSettings, path).model_dump(mode="json")
-    wanted = settings.model_dump(mode="json")
-    for key, old, new in _differences(recorded, wanted):
-        if not key.startswith(MAY_CHANGE):
-            raise UserError(f"{settings.run} holds a run with {key}={old}, not {new}; choose another run= or remove it")
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
-    for key in new:
-        before, after = old.get(key), new[key]
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append((f"{prefix}{key}", before, after))
-    return found
-
-
-def _outcome(job: Job, state: State, status: str, why: str) -> None:
-    if job.world.is_main:
-        write_json(job.run / "outcome.json", {"status": status, "why": why, "step": state.step})
-
-
-def outcome(run: Path) -> str | None:
-    """Return how a run ended last: finished, saved, failed, or None where it has not ended."""
-    path = run / "outcome.json"
-    return str(read_json(path)["status"]) if path.exists() else None
+def _result(job: Job, state: State, elapsed_s: float) -> dict[str, Any]:
+    return {
+        "version": fmsci.__version__,
+        "steps": state.step,
+        "samples_seen": state.samples_seen,
+        "train_samples": len(job.loader.samples),
+        "best": {"valid_rel_l2": state.best_rel_l2, "step": state.best_step},
+        "last": {"valid_rel_l2": state.last_rel_l2, "step": state.step},
+        "elapsed_s": round(elapsed_s, 3),
+        "world_size": job.world.size,
+        "device": job.device.type,
+        "num_parameters": job.architecture.num_parameters,
+    }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from fmsci.errors import UserError
 
 
 @dataclass
@@ -34,10 +35,19 @@ class State:
     def validated(self, rel_l2: float) -> bool:
         """Record a validation error; tell whether it is the best so far."""
         self.last_rel_l2 = rel_l2
-        if math.isnan(rel_l2) or (self.best_rel_l2 is not None and not rel_l2 < self.best_rel_l2):
+        if self.best_rel_l2 is not None and not rel_l2 < self.best_rel_l2:
             return False
         self.best_rel_l2, self.best_step = rel_l2, self.step
         return True
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take every field from a checkpoint's ``position``; UserError where it is of another version."""
+        if saved.keys() != asdict(self).keys():
+            raise UserError(
+                "the checkpoint's position has other fields than this version's; use the version that wrote it"
+            )
+        for name, value in saved.items():
+            setattr(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a plain mapping, for ``state.json``."""

@@ -42,7 +42,8 @@ def test_the_plan_pairs_fine_tuning_with_scratch(config, trained):
     assert [(r.arm, r.samples) for r in runs] == [("finetune", 4), ("scratch", 4), ("finetune", 13), ("scratch", 13)]
     assert all(r.steps >= 60 for r in runs)
     for r in runs:
-        assert f"init={trained / 'model'}" in r.overrides or (r.arm == "scratch" and "init=null" in r.overrides)
+        inits = [item for item in r.overrides if item.startswith("init=")]
+        assert inits == (["init=null"] if r.arm == "scratch" else [f"init={trained / 'model'}"])
         assert f"data.train_samples={r.samples}" in r.overrides
     assert plan(settings) == runs
 
@@ -90,11 +91,63 @@ def test_a_report_of_a_part_says_what_is_missing(config, tmp_path):
     assert f"no run of {tmp_path} is finished" in printed
 
 
-def test_a_failing_run_is_told_with_the_reason_and_the_log(config, tmp_path):
-    printed = run(["study", config, "run", f"run={tmp_path}", "samples=[999]"], code=2)
-    assert "the run finetune-999 failed" in printed or "the run scratch-999 failed" in printed
+def test_a_mistake_in_any_run_is_told_before_one_starts(config, tmp_path):
+    printed = run(["study", config, "run", f"run={tmp_path / 's'}", "samples=[4, 999]"], code=2)
     assert "has 13 train samples, 999 were asked for" in printed
-    assert "log.txt" in printed
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_failing_run_is_told_with_the_reason_and_the_log(config, tmp_path):
+    overrides = [f"run={tmp_path}", "samples=[4]", "overrides=[model.width=4, model.modes=4, optim.lr=1e18]"]
+    printed = run(["study", config, "run", *overrides], code=2)
+    assert "the run scratch-4 failed: the " in printed or "the run finetune-4 failed: the " in printed
+    assert "training diverged" in printed
+    assert "-4/log.txt" in printed
+
+
+def test_finished_runs_with_other_settings_are_not_taken_for_these(config):
+    settings = load_settings(StudySettings, config)
+    run(["study", config, "run"])
+    changed = json.dumps([*settings.overrides, "optim.batch_size=3"])
+    printed = run(["study", config, "run", f"overrides={changed}"], code=2)
+    assert "holds a run with optim.batch_size=5, not 3" in printed
+
+
+def test_another_evaluation_of_a_run_is_not_taken_for_its_result(config, poisson_data, tmp_path):
+    settings = load_settings(StudySettings, config)
+    run(["study", config, "run"])
+    before = json.loads((settings.run / "table.json").read_text())
+    other = tmp_path / "other"
+    other.symlink_to(poisson_data)
+    run(["evaluate", settings.run / "scratch-4" / "model", "--data", other])
+    run(["study", config, "report"])
+    assert json.loads((settings.run / "table.json").read_text()) == before
+
+
+def test_a_study_on_several_ranks_is_refused(config):
+    printed = run(["study", config, "run"], ranks=2, code=2)
+    assert printed.count("run it as one, without mpiexec, srun or torchrun") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda n: n.name)
+def test_a_study_that_dies_leaves_no_run_behind(config, tmp_path, number):
+    process = subprocess.Popen(
+        command(["study", config, "run", f"run={tmp_path}", "samples=[13]", "steps=3000"]),
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while steps_done(tmp_path / "scratch-13") < 5:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    while subprocess.run(["pgrep", "-f", f"fmsci train .*{tmp_path}"], capture_output=True, check=False).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert json.loads((tmp_path / "scratch-13" / "outcome.json").read_text())["status"] == "saved"
 
 
 def test_a_missing_pretrained_model_is_told_before_anything_starts(config, tmp_path):

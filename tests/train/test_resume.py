@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -45,7 +46,7 @@ def wait_for_step(process, folder, step):
 def final_bits(folder):
     """Return the bytes of the last checkpoint's tensors, the best model, and the curve without times."""
     path, state = newest_checkpoint(folder)
-    state.pop("elapsed_s")
+    state["position"].pop("elapsed_s")
     files = ["model.safetensors", "optimizer.safetensors"]
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     curve = [{key: value for key, value in entry.items() if not key.startswith("perf/")} for entry in entries]
@@ -101,7 +102,7 @@ def test_a_signal_saves_and_exits_with_75(undisturbed, train_config, tmp_path, n
     assert process.returncode == 75, printed
     outcome = json.loads((folder / "outcome.json").read_text())
     assert outcome["status"] == "saved"
-    assert newest_checkpoint(folder)[1]["step"] == outcome["step"] >= 20
+    assert newest_checkpoint(folder)[1]["position"]["step"] == outcome["step"] >= 20
     assert "start the same command again to continue" in printed
     run(arguments, ranks=ranks)
     assert final_bits(folder) == expected
@@ -148,11 +149,62 @@ def test_other_settings_in_the_same_run_folder_are_refused(trained, train_config
 
 def test_a_runs_own_checkpoint_wins_over_init(trained, train_config, tmp_path):
     """A requeued fine-tune continues; it does not start over from the pretrained model."""
-    tune = ["train", train_config, *TRAINING[3:], f"init={trained / 'model'}", "checkpoint.every_steps=4"]
+    init = tmp_path / "init"
+    shutil.copytree(trained / "model", init)
+    tune = ["train", train_config, *TRAINING[3:], f"init={init}", "optim.epochs=40", "checkpoint.every_steps=4"]
     run([*tune, f"run={tmp_path / 'whole'}"])
-    process = start([*tune, f"run={tmp_path / 'cut'}", "monitor.pictures=true"])
+    process = start([*tune, f"run={tmp_path / 'cut'}"])
     wait_for_step(process, tmp_path / "cut", 5)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert "after step 4" in run([*tune, f"run={tmp_path / 'cut'}"])
+    shutil.rmtree(init)  # not even needed any more: the checkpoint knows architecture and scales
+    assert f"continuing {tmp_path / 'cut'} after step" in run([*tune, f"run={tmp_path / 'cut'}"])
     assert final_bits(tmp_path / "cut") == final_bits(tmp_path / "whole")
+
+
+def test_a_run_folder_serves_one_process_at_a_time(train_config, tmp_path):
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *LONG, "optim.epochs=400"]
+    process = start(arguments)
+    wait_for_step(process, tmp_path / "run", 5)
+    assert f"another process is training in {tmp_path / 'run'}" in run(arguments, code=2)
+    process.terminate()
+    assert "saved after step" in process.communicate(timeout=60)[0]
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text())["status"] == "saved"
+
+
+def test_damaged_checkpoints_are_never_silently_replaced_by_a_start_from_nothing(train_config, tmp_path):
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *LONG]
+    process = start(arguments)
+    wait_for_step(process, tmp_path / "run", 20)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    for weights in (tmp_path / "run" / "checkpoints").glob("step-*/model.safetensors"):
+        weights.write_bytes(b"damaged")
+    printed = run(arguments, code=2)
+    assert f"no checkpoint in {tmp_path / 'run'} is whole; remove the run folder to start over" in printed
+
+
+def test_a_timed_checkpoint_comes_without_any_other(train_config, tmp_path):
+    timed = ["checkpoint.every_minutes=0.0001", "checkpoint.every_epochs=null", "checkpoint.keep=1000"]
+    run(["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, *timed])
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) > 3
+
+
+def test_a_stale_outcome_never_outlives_a_start(trained, train_config, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *TRAINING]
+    run(arguments)
+    (folder / "outcome.json").write_text('{"status": "saved", "why": "", "step": 0}')
+    run([*arguments, "optim.lr=0.1"], code=2)
+    assert not (folder / "outcome.json").exists()
+    run(arguments)
+    assert json.loads((folder / "outcome.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.distributed
+def test_the_test_error_comes_with_the_result_on_several_ranks(trained, train_config, poisson_data, tmp_path):
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "--test", "--json"]
+    result = json.loads(run(arguments, ranks=3).splitlines()[-1])
+    assert result["test"]["count"] == 5
+    evaluated = run(["evaluate", tmp_path / "run" / "model", "--data", poisson_data, "--json"])
+    assert json.loads(evaluated.splitlines()[-1])["rel_l2"] == pytest.approx(result["test"]["rel_l2"], rel=1e-6)

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from fmsci.dataset.loader import Batch, Piece
 from fmsci.dataset.order import epoch_order
+from fmsci.dataset.samples import Samples
+from fmsci.engine.ddp import DDPEngine
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture
 from fmsci.shards import open_split, read_manifest
+from fmsci.world import World
 from tests.commands import run
 from tests.conftest import TRAINING
 
@@ -105,3 +109,23 @@ def test_training_never_imports_mpi4py(train_config, tmp_path):
         capture_output=True,
         timeout=60,
     )
+
+
+def test_clipping_holds_the_gradient_to_its_norm(poisson_data):
+    """With plain gradient descent of rate 1 the step is the gradient: its length shows the clipping."""
+    numbers = np.arange(5)
+    fields, tensor, _ = open_split(poisson_data, "train").gather(numbers)
+    found = read_manifest(poisson_data).scales
+    scales = Scales(found.source, dict(found.coefficients))
+    lengths = []
+    for clip in (None, 1e-3):
+        torch.manual_seed(0)
+        operator = SolutionOperator(Architecture(4, 4, 4, 2), scales)
+        before = torch.cat([p.detach().flatten().clone() for p in operator.parameters()])
+        engine = DDPEngine(operator, torch.optim.SGD(operator.parameters(), 1.0), World(), clip)
+        samples = Samples(torch.from_numpy(fields), torch.from_numpy(tensor))
+        engine.step(Batch((Piece(samples, 5),), 5), lr=1.0)
+        after = torch.cat([p.detach().flatten() for p in operator.parameters()])
+        lengths.append(float((after - before).norm()))
+    assert lengths[0] > 0.1
+    assert lengths[1] == pytest.approx(1e-3, rel=1e-2)

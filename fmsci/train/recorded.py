@@ -1,0 +1,40 @@
+"""The settings that a run folder was made with, against those that are wanted now. No torch: studies ask often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fmsci.config import TrainSettings, load_settings
+from fmsci.errors import SettingsError
+
+MAY_CHANGE = {"run", "engine", "checkpoint", "monitor"}
+"""What a restart may change: it decides how and how often, not on what and towards what the model is trained."""
+
+
+def check_recorded(settings: TrainSettings) -> None:
+    """Raise SettingsError where the run folder holds a run with other settings: results would be mixed."""
+    path = settings.run / "config.yaml"
+    if not path.exists():
+        return
+    recorded = load_settings(TrainSettings, path).model_dump(mode="json")
+    for key, old, new in _differences(recorded, settings.model_dump(mode="json")):
+        if key.split(".")[0] not in MAY_CHANGE:
+            raise SettingsError(
+                f"{settings.run} holds a run with {key}={_shown(old)}, not {_shown(new)}; "
+                "choose another run= or remove it"
+            )
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key in new:
+        before, after = old.get(key), new[key]
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append((f"{prefix}{key}", before, after))
+    return found
