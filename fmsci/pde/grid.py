@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 
-IN_A_DOT = 8192
-
 
 def points(n: int) -> Real:
     """Return the ``n`` coordinates i / n of one axis."""
@@ -93,9 +91,8 @@ def _column(field_hat: Spectrum, index: int) -> float:
 
 
 def sum_of_squares(values: Real) -> float:
-    """Return the sum of squares of a contiguous array, the same bits for any number of threads.
+    """Return the sum of squares of an array (ny, m), a dot product per row.
 
-    A few thousand numbers at a time, a dot product each: longer ones would be cut up among threads.
+    A dot product of the whole array would be cut up among threads, and its bits would depend on their number.
     """
-    flat = values.reshape(-1)
-    return sum(float(np.dot(part, part)) for part in (flat[at : at + IN_A_DOT] for at in range(0, flat.size, IN_A_DOT)))
+    return float(np.vecdot(values, values).sum())

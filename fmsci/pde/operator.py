@@ -108,28 +108,34 @@ class Solver:
         self.solution_hat = np.empty((ny, half), dtype=np.complex128)
         self.solution = np.empty((ny, nx))
         self._is_real = True
-        self._dead: tuple[Any, ...] = (0, 0)
+        self._dead: tuple[Any, ...] | None = (0, 0)
+        """Where the symbol is 0; K is positive definite, so without w that is the mean."""
 
     def take(self, symbols: Symbols, index: int) -> None:
         """Make the operator ``index`` of a batch the present one."""
         np.matmul(self._powers, symbols.rows[index], out=self._symbol)
         self._is_real = symbols.is_real
-        if symbols.w is None:  # K is positive definite: only the mean has symbol 0
-            self._dead = (0, 0)
-        else:  # a resonance cancels terms of size w: what is left of them below their rounding error is 0
-            size = np.abs(self._symbol[:, ::2]) if self._is_real else np.abs(self._symbol.view(np.complex128))
-            self._dead = np.nonzero(size <= 16 * np.finfo(np.float64).eps * abs(float(symbols.w[index])))
-        if self._is_real:
+        self._dead = (0, 0) if symbols.w is None else self._resonances(float(symbols.w[index]))
+        if self._dead is not None and self._is_real:
             self._symbol.reshape(self.ny, -1, 2)[self._dead] = 1
-        else:
+        elif self._dead is not None:
             self._symbol.view(np.complex128)[self._dead] = 1
+
+    def _resonances(self, w: float) -> tuple[Any, ...] | None:
+        """Return the places where the symbol is 0: w cancels terms of its size, and what is below their rounding
+        error."""
+        smallest = 16 * np.finfo(np.float64).eps * abs(w)
+        if self._is_real:
+            size = np.abs(self._symbol, out=self._work.view(np.float64))
+            return None if size.min() > smallest else np.nonzero(size[:, ::2] <= smallest)
+        return np.nonzero(np.abs(self._symbol.view(np.complex128)) <= smallest)
 
     def remove_unsolvable(self, source_hat: Spectrum) -> bool:
         """Set the wavenumbers of f_hat (ny, m) to 0 whose symbol is 0, and tell whether any was there."""
-        found = bool((source_hat[self._dead] != 0).any())
-        if found:
-            source_hat[self._dead] = 0
-        return found
+        if self._dead is None or not (source_hat[self._dead] != 0).any():
+            return False
+        source_hat[self._dead] = 0
+        return True
 
     def solve_hat(self, source_hat: Spectrum) -> Spectrum:
         """Return u_hat = f_hat / symbol (ny, m), 0 where the symbol is 0, in the buffer ``solution_hat``."""
@@ -137,7 +143,8 @@ class Solver:
             np.divide(source_hat.view(np.float64), self._symbol, out=self.solution_hat.view(np.float64))
         else:
             np.divide(source_hat, self._symbol.view(np.complex128), out=self.solution_hat)
-        self.solution_hat[self._dead] = 0
+        if self._dead is not None:
+            self.solution_hat[self._dead] = 0
         return self.solution_hat
 
     def backward(self) -> Real:
@@ -156,7 +163,8 @@ class Solver:
         else:
             np.multiply(defect, self._symbol.view(np.complex128), out=defect)
         np.subtract(pairs, source_hat.view(np.float64), out=pairs)
-        defect[self._dead] = 0
+        if self._dead is not None:
+            defect[self._dead] = 0
         return float(mean_square(defect, self.nx) ** 0.5)
 
 
