@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmsci.dataset.samples import Samples, SampleSource
+from fmsci.dataset.samples import Samples, SampleSource, empty_samples
 from fmsci.errors import UserError
 from fmsci.terminal import amount
 
@@ -66,11 +66,11 @@ class HostCache:
             read = self.source.gather(missing)
             self._fields[missing], self._coefficients[missing] = read.fields.numpy(), read.coefficients.numpy()
             self._held[missing] = True
-        fields = torch.empty((len(indices), *self._fields.shape[1:]), pin_memory=pin)
+        samples = empty_samples(len(indices), self.grid, len(self.columns), pin)
         # mode="clip" lets numpy write straight into ``out``; torch's own gather would start threads beside the model's.
-        np.take(self._fields, indices, axis=0, out=fields.numpy(), mode="clip")
-        coefficients = torch.from_numpy(self._coefficients[indices])
-        return Samples(fields, coefficients.pin_memory() if pin else coefficients)
+        np.take(self._fields, indices, axis=0, out=samples.fields.numpy(), mode="clip")
+        np.take(self._coefficients, indices, axis=0, out=samples.coefficients.numpy(), mode="clip")
+        return samples
 
 
 class DeviceCache:

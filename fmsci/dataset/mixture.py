@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fmsci.dataset.order import apportion, mixture_order
-from fmsci.dataset.samples import Samples, SampleSet
+from fmsci.dataset.samples import Samples, SampleSet, empty_samples
 from fmsci.errors import UserError
 
 
@@ -60,10 +59,8 @@ class Mixture:
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         owners = np.searchsorted(self._firsts, indices, side="right") - 1
-        fields = torch.empty((len(indices), 2, self.grid, self.grid), pin_memory=pin)
-        coefficients = torch.empty((len(indices), len(self.columns)), pin_memory=pin)
+        samples = empty_samples(len(indices), self.grid, len(self.columns), pin)
         for owner in np.unique(owners).tolist():
             places = np.flatnonzero(owners == owner)
-            part = self.sets[owner].gather(indices[places] - self._firsts[owner])
-            fields.numpy()[places], coefficients.numpy()[places] = part.fields.numpy(), part.coefficients.numpy()
-        return Samples(fields, coefficients)
+            self.sets[owner].gather_into(samples, places, indices[places] - self._firsts[owner])
+        return samples

@@ -46,6 +46,14 @@ class Samples:
         return Samples(self.fields.to(device, non_blocking=True), self.coefficients.to(device, non_blocking=True))
 
 
+def empty_samples(count: int, grid: int, columns: int, pin: bool) -> Samples:
+    """Return room for so many samples; unpinned room comes from numpy, which asks for huge pages (cheaper to touch)."""
+    shapes = (count, 2, grid, grid), (count, columns)
+    if pin:
+        return Samples(*(torch.empty(shape, pin_memory=True) for shape in shapes))
+    return Samples(*(torch.from_numpy(np.empty(shape, np.float32)) for shape in shapes))
+
+
 class SampleSource(Protocol):
     """Samples 0 .. len - 1, on storage, in memory or on a device: what a loader and a measurement draw from."""
 
@@ -110,10 +118,14 @@ class SampleSet:
 
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`SampleSource`."""
-        fields = torch.empty((len(indices), 2, self.grid, self.grid), pin_memory=pin)
-        _, tensor, _ = self._reader.gather(indices, fields.numpy())
-        coefficients = torch.from_numpy(self.expand(tensor))
-        return Samples(fields, coefficients.pin_memory() if pin else coefficients)
+        samples = empty_samples(len(indices), self.grid, len(self.columns), pin)
+        self.gather_into(samples, np.arange(len(indices)), indices)
+        return samples
+
+    def gather_into(self, samples: Samples, places: NDArray[np.int64], indices: NDArray[np.int64]) -> None:
+        """Write the samples ``indices`` to the rows ``places`` of ``samples``."""
+        _, tensor, _ = self._reader.gather(indices, samples.fields.numpy(), places)
+        samples.coefficients.numpy()[places] = self.expand(tensor)
 
     def expand(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return stored coefficients (B, K) as the columns of this set."""

@@ -23,6 +23,9 @@ from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
 OPEN_SHARDS = 256
 """Shards of one reader that stay open: each takes a file handle and a map."""
 
+Maps = dict[str, tuple[tuple[int, ...], Any, int]]
+"""Shape, dtype and offset in the file of each dataset that can be mapped."""
+
 Batch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -39,6 +42,7 @@ class SplitReader:
         self._records = manifest.splits[split].shards
         self._firsts = np.array([record.first for record in self._records], dtype=np.int64)
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
+        self._maps: dict[int, Maps] = {}  # of every shard seen: opening one again then takes no look into its HDF5
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -48,8 +52,13 @@ class SplitReader:
         """Travel to another process without the open files: it opens its own."""
         return {**self.__dict__, "_shards": OrderedDict()}
 
-    def gather(self, indices: NDArray[np.integer[Any]], out: NDArray[np.float32] | None = None) -> Batch:
-        """Return the samples ``indices`` (B,), in that order.
+    def gather(
+        self,
+        indices: NDArray[np.integer[Any]],
+        out: NDArray[np.float32] | None = None,
+        places: NDArray[np.integer[Any]] | None = None,
+    ) -> Batch:
+        """Return the samples ``indices`` (B,), in that order; with ``places`` (B,), fields go to those rows of ``out``.
 
         Returns:
             fields (B, 2, n, n) float32 (source, solution; written into ``out`` where given), tensor (B, K) float32 and
@@ -62,17 +71,18 @@ class SplitReader:
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise IndexError(f"the split {self.split} has samples 0 to {len(self) - 1}")
-        fields = np.empty((len(wanted), 2, self.grid, self.grid), np.float32) if out is None else out[: len(wanted)]
+        fields = np.empty((len(wanted), 2, self.grid, self.grid), np.float32) if out is None else out
         tensor = np.empty((len(wanted), len(self.columns)), np.float32)
         sample_id = np.empty(len(wanted), np.int64)
         owners = np.searchsorted(self._firsts, wanted, side="right") - 1
         rows = wanted - self._firsts[owners] if len(self._firsts) else wanted
-        for position, (owner, row) in enumerate(zip(owners.tolist(), rows.tolist(), strict=True)):
+        target = range(len(wanted)) if places is None else places.tolist()
+        for position, (owner, row, place) in enumerate(zip(owners.tolist(), rows.tolist(), target, strict=True)):
             shard = self._shards.get(owner) or self._open(owner)
-            fields[position] = shard.fields[row]
+            fields[place] = shard.fields[row]
             tensor[position] = shard.tensor[row]
             sample_id[position] = shard.sample_id[row]
-        return fields, tensor, sample_id
+        return fields if places is not None else fields[: len(wanted)], tensor, sample_id
 
     def figure(self, name: str) -> NDArray[Any]:
         """Return a (N,) or (N, K) dataset of the whole split: residual, source_norm, tensor, ..."""
@@ -82,16 +92,33 @@ class SplitReader:
     def _open(self, index: int) -> _Shard:
         if len(self._shards) >= OPEN_SHARDS:
             self._shards.popitem(last=False)
-        shard = _Shard(self.folder, self._records[index])
+        shard = _Shard(self.folder, self._records[index], self._maps.get(index))
         self._shards[index] = shard
+        if shard.maps is not None:
+            self._maps[index] = shard.maps
         return shard
 
 
 class _Shard:
     """The open datasets of one file: arrays over a memory map, or HDF5 datasets."""
 
-    def __init__(self, folder: Path, record: ShardRecord) -> None:
+    def __init__(self, folder: Path, record: ShardRecord, maps: Maps | None = None) -> None:
         path = folder / record.file
+        self.maps = maps
+        found = self._look(folder, path, record) if maps is None else {}
+        if self.maps is not None:
+            try:
+                with path.open("rb") as raw:
+                    pages = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+                found = {
+                    name: np.ndarray(shape, dtype, pages, start) for name, (shape, dtype, start) in self.maps.items()
+                }
+            except (OSError, ValueError, TypeError) as error:  # gone, empty, shorter than its datasets
+                raise UserError(f"{path} cannot be read: {error}; run: fmsci data check {folder}") from None
+        self.fields, self.tensor, self.sample_id = (found[name] for name in (FIELDS, TENSOR, SAMPLE_ID))
+
+    def _look(self, folder: Path, path: Path, record: ShardRecord) -> dict[str, Any]:
+        """Return the HDF5 datasets, or none and set ``maps`` where they are contiguous."""
         try:
             file = h5py.File(path, "r", locking=False)
             found = {name: file[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
@@ -101,12 +128,10 @@ class _Shard:
             raise UserError(f"{path} does not hold {record.count} samples; run: fmsci data check {folder}")
         offsets = {name: dataset.id.get_offset() for name, dataset in found.items()}
         if all(offset is not None and found[name].dtype.isnative for name, offset in offsets.items()):
-            facts = {name: (dataset.shape, dataset.dtype, offsets[name]) for name, dataset in found.items()}
+            self.maps = {name: (dataset.shape, dataset.dtype, offsets[name]) for name, dataset in found.items()}
             file.close()
-            with path.open("rb") as raw:
-                pages = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-            found = {name: np.ndarray(shape, dtype, pages, offset) for name, (shape, dtype, offset) in facts.items()}
-        self.fields, self.tensor, self.sample_id = (found[name] for name in (FIELDS, TENSOR, SAMPLE_ID))
+            return {}
+        return found
 
 
 def read_datasets(folder: Path, record: ShardRecord, names: Sequence[str]) -> dict[str, NDArray[Any]]:

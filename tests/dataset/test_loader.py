@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import fmsci.shards.reader
 from fmsci.dataset.loader import Loader
 from fmsci.dataset.samples import SampleSet
 from fmsci.errors import UserError
 from fmsci.shards import open_split
+from tests.commands import run
 
 
 def build(folder, rank=0, world_size=1, accumulate=1, batch_size=5, limit=None):
@@ -67,3 +69,17 @@ def test_subsets_are_nested(poisson_data):
 def test_asking_for_too_many_samples_is_a_sentence(poisson_data):
     with pytest.raises(UserError, match="has 13 train samples, 14 were asked for"):
         SampleSet(poisson_data, "train", 14)
+
+
+def test_more_shards_than_stay_open_give_the_same_batches(poisson_data, tmp_path, monkeypatch):
+    sizes = ["shard_samples=3", "grid=16", "train=13", "valid=1", "test=1", "system=poisson", "range=[1,5]"]
+    run(["generate", *sizes, f"output={tmp_path / 'small'}"])
+    monkeypatch.setattr(fmsci.shards.reader, "OPEN_SHARDS", 2)
+    small, whole = build(tmp_path / "small"), build(poisson_data)
+    for epoch in range(2):
+        for a, b in zip(small.epoch(epoch), whole.epoch(epoch), strict=True):
+            assert torch.equal(a.pieces[0].samples.fields, b.pieces[0].samples.fields)
+    assert len(small.samples._reader._shards) == 2
+    (tmp_path / "small" / "train" / "shard-00001.h5").unlink()
+    with pytest.raises(UserError, match=r"shard-00001.h5 cannot be read: .*No such file.*; run: fmsci data check"):
+        list(small.epoch(2))
