@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job on this machine: make data, pretrain, fine-tune and train from scratch, compare. CPU only, no cluster.
 #
-#   bash tools/quickstart.sh                  about four minutes on 2 cores after the set-up
+#   bash tools/quickstart.sh                  about five minutes on 2 cores after the set-up
 #
 # Every step is an fmsci command that a cluster runs too. Interrupt it at any moment (Ctrl-C) and start it again: what is
 # finished stays, what was under way continues. Fails unless fine-tuning beats training from scratch at each size.
@@ -65,8 +65,12 @@ cat <<END
   $work/study/errors.png   error against samples, both ways
   $work/study/finetune-64/evaluations/${data##*/}-downstream-test.png   source, solution, prediction, error
   . tools/setup.sh && tensorboard --logdir $work   curves and pictures of every run
+END
+if [ "$work" = runs/quickstart ]; then
+    cat <<END
 Next (after '. tools/setup.sh', which puts fmsci on the PATH of your shell):
   fmsci train configs/finetune/quickstart.yaml data.train_samples=128    another fine-tune
   fmsci train configs/pretrain/quickstart.yaml --dry-run model.size=16M  what a larger model would take
   fmsci generate --system poisson --range 1 2.5 --grid 64 --train 1024 --valid 128 --test 128 --output data/mine
 END
+fi

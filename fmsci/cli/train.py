@@ -16,16 +16,19 @@ def train(
     config: Annotated[Path, typer.Argument(help="settings, a YAML file such as configs/pretrain/quickstart.yaml")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, on top of the file")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would happen, start nothing")] = False,
-    world_size: Annotated[int, typer.Option(min=1, help="ranks to plan for, with --dry-run")] = 1,
+    world_size: Annotated[int | None, typer.Option(min=1, help="ranks to plan for, with --dry-run")] = None,
     test: Annotated[bool, typer.Option("--test", help="afterwards measure the best model on the test split")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
 ) -> None:
     """Pretrain a model, or fine-tune one where init= names its folder. Started again, it continues."""
     from fmsci.config import TrainSettings, load_settings
+    from fmsci.errors import SettingsError
 
     settings = load_settings(TrainSettings, config, overrides or [])
+    if world_size is not None and not dry_run:
+        raise SettingsError("--world-size goes with --dry-run; a real run has as many ranks as its launcher starts")
     if dry_run:
-        _dry_run(settings, world_size, as_json)
+        _dry_run(settings, world_size or 1, as_json)
         return
     from fmsci.world import detect_world
 

@@ -64,7 +64,7 @@ class OptimSettings(Schema):
     lr: Positive = Field(1e-3, description="peak learning rate")
     epochs: Count = Field(description="passes over the training samples")
     batch_size: Count = Field(128, description="samples of one optimizer step over ALL ranks")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls to 0 at the last step")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls from lr to 0 over the steps")
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps of linear warm-up")
     grad_clip: Positive | None = Field(None, description="largest allowed L2 norm of the gradient")
 

@@ -52,14 +52,3 @@ def total(values: Sequence[float], device: torch.device) -> list[float]:
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return [float(value) for value in tensor.tolist()]
-
-
-def anyone(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set on any rank. Collective."""
-    return total([float(flag)], device)[0] > 0
-
-
-def barrier() -> None:
-    """Wait for all ranks. Collective."""
-    if dist.is_initialized():
-        dist.barrier()
