@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import fmsci
-from fmsci.dataset.samples import SampleSet, check_columns
+from fmsci.dataset.samples import SampleSet
 from fmsci.engine.measure import measure
 from fmsci.figures import comparison_figure, save_figure
 from fmsci.files import write_json
@@ -32,10 +32,9 @@ def evaluate(model: Path, data: Path, split: str, output: Path, world: World, de
     """
     folder = open_model_folder(model)
     manifest = read_manifest(data)
-    check_columns(manifest, folder.scales.columns)
+    samples = SampleSet(data, split, columns=folder.scales.columns)
     check_grid(folder.architecture.modes, manifest.grid, manifest.grid)
     operator = load_operator(model).to(device)
-    samples = SampleSet(data, split)
     with torch.no_grad():
         measured = measure(operator, samples, world, device)
         result = {

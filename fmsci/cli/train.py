@@ -42,10 +42,11 @@ def train(
 
     forget_outcome(settings, world)
     device = pick_device(settings.engine.device, world)
-    model, data = settings.run / "model", settings.data.path
+    model, folders = settings.run / "model", settings.data.folders
 
     def measure_test() -> dict[str, Any]:
-        return measure(model, data, "test", evaluation_path(model, data, "test"), world, device)
+        tests = [measure(model, data, "test", evaluation_path(model, data, "test"), world, device) for data in folders]
+        return tests[0] if len(tests) == 1 else _mean(tests)
 
     with process_group(world, device, settings.engine.timeout_s):
         result = run_training(settings, world, device, measure_test if test else None)
@@ -59,7 +60,7 @@ def train(
     if test:
         say(f"test error {result['test']['rel_l2']:.4f} over {result['test']['count']} samples")
     else:
-        say(f"next: fmsci evaluate {model} --data {data}")
+        say(f"next: fmsci evaluate {model} --data {folders[0]}")
     if as_json:
         say(json.dumps(result))
 
@@ -97,6 +98,12 @@ def evaluate(
         say(f"result {target}, picture {target.with_suffix('.png')}")
         if as_json:
             say(json.dumps(result))
+
+
+def _mean(tests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the tests on several folders come to; every folder counts the same."""
+    error = sum(test["rel_l2"] for test in tests) / len(tests)
+    return {"rel_l2": error, "count": sum(test["count"] for test in tests), "folders": tests}
 
 
 def _dry_run(settings: TrainSettings, world_size: int, as_json: bool) -> None:

@@ -35,18 +35,48 @@ class GenerateSettings(Schema):
         return self
 
 
+class MixtureSettings(Schema):
+    """One folder of ``data.mixture``."""
+
+    path: Path = Field(description="a data folder made by fmsci generate")
+    weight: Positive = Field(1.0, description="its share of every epoch, relative to the other weights")
+    train_samples: Count | None = Field(None, description="use the first so many of its training samples")
+
+
 class DataSettings(Schema):
     """``data.*``: which samples to learn from."""
 
-    path: Path = Field(description="a data folder made by fmsci generate")
+    path: Path | None = Field(None, description="a data folder made by fmsci generate")
     train_samples: Count | None = Field(None, description="use the first so many training samples (subsets are nested)")
-    valid_samples: Count | None = Field(None, description="use the first so many validation samples")
+    valid_samples: Count | None = Field(None, description="use the first so many validation samples of each folder")
+    mixture: Annotated[tuple[MixtureSettings, ...], Field(min_length=1)] | None = Field(
+        None, description="instead of path: several data folders, for one model with all six coefficients"
+    )
     cache: Literal["none", "host", "device"] = Field(
         "none", description="host: read each sample at most once; device: all samples live on the device"
     )
     prefetch: Annotated[int, Field(ge=0, le=64)] = Field(
         2, description="batches that a background thread reads ahead; 0 reads each when it is needed"
     )
+
+    @model_validator(mode="after")
+    def _path_or_mixture(self) -> DataSettings:
+        if (self.path is None) == (self.mixture is None):
+            raise ValueError("should have exactly one of path and mixture")
+        if self.mixture is not None and self.train_samples is not None:
+            raise ValueError("should have train_samples inside the entries of its mixture")
+        names = [folder.name for folder in self.folders]
+        for name in names:
+            if names.count(name) > 1:  # results are filed under the folder's name
+                raise ValueError(f"should have folders of different names in its mixture, not two called '{name}'")
+        return self
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The data folders, one or several."""
+        if self.mixture is not None:
+            return tuple(part.path for part in self.mixture)
+        return () if self.path is None else (self.path,)
 
 
 class ModelSettings(Schema):

@@ -141,11 +141,6 @@ class SampleSet:
         return self._reader.figure(name)[: self._count]
 
 
-def check_columns(manifest: Manifest, columns: tuple[str, ...]) -> None:
-    """Raise UserError where a model's coefficient channels are neither those of a data folder nor all six."""
-    _expansion(manifest, columns)
-
-
 def _expansion(
     manifest: Manifest, columns: tuple[str, ...]
 ) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]] | None:

@@ -45,6 +45,6 @@ def collect(settings: StudySettings) -> Table:
 
 
 def _zero_shot(settings: StudySettings) -> float | None:
-    data = load_settings(TrainSettings, settings.train, settings.overrides).data.path
+    data = load_settings(TrainSettings, settings.train, settings.overrides).data.folders[0]
     path = settings.pretrained.parent / "evaluations" / f"{data.name}-test.json"
     return float(read_json(path)["rel_l2"]) if path.exists() else None

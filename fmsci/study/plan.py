@@ -41,7 +41,7 @@ def plan(settings: StudySettings) -> tuple[PlannedRun, ...]:
             own.append(f"init={settings.pretrained}" if arm == "finetune" else "init=null")
             own.append(f"optim.epochs={epochs}")
             steps = epochs * num_batches(samples, batch_size)
-            evaluation = evaluation_path(folder / "model", base.data.path, "test")
+            evaluation = evaluation_path(folder / "model", base.data.folders[0], "test")
             runs.append(PlannedRun(arm, samples, folder, steps, evaluation, (*settings.overrides, *own)))
     return tuple(runs)
 

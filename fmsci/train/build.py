@@ -11,9 +11,10 @@ import torch
 
 from fmsci.config import TrainSettings
 from fmsci.config.sections import ModelSettings
+from fmsci.dataset.build import Data, build_data
 from fmsci.dataset.cache import cached
 from fmsci.dataset.loader import Loader
-from fmsci.dataset.samples import SampleSet, SampleSource, check_columns
+from fmsci.dataset.samples import SampleSource
 from fmsci.engine.api import Engine
 from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.device import set_threads
@@ -21,7 +22,6 @@ from fmsci.errors import UserError
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture, architecture, check_grid
 from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
-from fmsci.shards import Manifest, read_manifest
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World
 
@@ -35,10 +35,11 @@ class Job:
     device: torch.device
     engine: Engine
     loader: Loader
-    valid: SampleSource
+    data: Data
+    valid: dict[str, SampleSource]
+    """The validation samples of each system."""
     architecture: Architecture
     scales: Scales
-    system: str
 
     @property
     def run(self) -> Path:
@@ -58,9 +59,8 @@ class Job:
     @property
     def trained_on(self) -> dict[str, Any]:
         """What goes into the model's card."""
-        data = self.settings.data
         return {
-            "data": str(data.path),
+            "data": self.data.description,
             "samples": len(self.loader.samples),
             "epochs": self.settings.optim.epochs,
             "init": None if self.settings.init is None else str(self.settings.init),
@@ -68,10 +68,11 @@ class Job:
 
 
 def choose_model(
-    settings: TrainSettings, manifest: Manifest, saved: Mapping[str, Any] | None = None
-) -> tuple[Architecture, Scales, ModelFolder | None]:
+    settings: TrainSettings, saved: Mapping[str, Any] | None = None
+) -> tuple[Architecture, Scales, Data, ModelFolder | None]:
     """Return architecture and scales: of the checkpoint (``saved``), else of ``init``, else from the dial and the data.
 
+    With them come the data, with the coefficients that the model takes, and the ``init`` folder to load from.
     A run that has a checkpoint needs neither ``init`` nor the statistics of the data any more.
 
     Raises UserError where ``model.*`` contradicts the ``init`` model, the data have other coefficients, or the grid
@@ -80,17 +81,19 @@ def choose_model(
     if saved is not None:
         chosen, folder = Architecture(**saved["architecture"]), None
         scales = Scales(saved["scales"]["source"], dict(saved["scales"]["coefficients"]))
-        check_columns(manifest, scales.columns)
+        data = build_data(settings.data, scales.columns)
     elif settings.init is None:
-        scales = Scales(manifest.scales.source, dict(manifest.scales.coefficients))
+        data = build_data(settings.data)
+        measured = data.scales()
+        scales = Scales(measured.source, dict(measured.coefficients))
         chosen, folder = architecture(1 + len(scales.coefficients), **settings.model.model_dump()), None
     else:
         folder = open_model_folder(settings.init)
         chosen, scales = folder.architecture, folder.scales
-        check_columns(manifest, scales.columns)
+        data = build_data(settings.data, scales.columns)
         _agree(settings.model, folder)
-    check_grid(chosen.modes, manifest.grid, manifest.grid)
-    return chosen, scales, folder
+    check_grid(chosen.modes, data.train.grid, data.train.grid)
+    return chosen, scales, data, folder
 
 
 def _agree(model: ModelSettings, folder: ModelFolder) -> None:
@@ -119,28 +122,27 @@ def build_job(
     The process group must be up where there are several ranks.
     """
     set_threads(settings.engine.threads, world)
-    manifest = read_manifest(settings.data.path)
-    chosen, scales, folder = choose_model(settings, manifest, saved)
+    chosen, scales, data, folder = choose_model(settings, saved)
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
     operator = SolutionOperator(chosen, scales).to(device)
     if folder is not None:
         load_weights(operator, folder.path)
     optimizer = build_optimizer(operator, settings.optim)
     engine = DDPEngine(operator, optimizer, world, settings.optim.grad_clip)
-    data = settings.data
-    samples, valid = (
-        cached(SampleSet(data.path, split, limit), data.cache, device, world.local_size)
-        for split, limit in (("train", data.train_samples), ("valid", data.valid_samples))
-    )
+
+    def keep(samples: SampleSource) -> SampleSource:
+        return cached(samples, settings.data.cache, device, world.local_size)
+
     loader = Loader(
-        samples,
+        keep(data.train),
         settings.optim.batch_size,
         settings.seed,
         world.rank,
         world.size,
         settings.engine.accumulate,
         device,
-        data.prefetch,
+        settings.data.prefetch,
         settings.optim.epochs,
     )
-    return Job(settings, world, device, engine, loader, valid, chosen, scales, manifest.system)
+    valid = {system: keep(samples) for system, samples in data.valid.items()}
+    return Job(settings, world, device, engine, loader, data, valid, chosen, scales)

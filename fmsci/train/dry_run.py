@@ -6,8 +6,6 @@ from typing import Any
 
 from fmsci.config import TrainSettings
 from fmsci.dataset.order import num_batches, share
-from fmsci.dataset.samples import SampleSet
-from fmsci.shards import read_manifest
 from fmsci.terminal import amount
 from fmsci.train.build import choose_model
 
@@ -17,10 +15,8 @@ BYTES = 4
 
 def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     """Return the facts of a run on ``world_size`` ranks. Raises UserError for what would stop it."""
-    manifest = read_manifest(settings.data.path)
-    architecture, _, _ = choose_model(settings, manifest)
-    samples = len(SampleSet(settings.data.path, "train", settings.data.train_samples))
-    SampleSet(settings.data.path, "valid", settings.data.valid_samples)
+    architecture, _, data, _ = choose_model(settings)
+    samples = len(data.train)
     batch = min(settings.optim.batch_size, samples)
     steps = num_batches(samples, batch)
     largest = _size(share(batch, world_size, 0))

@@ -58,14 +58,18 @@ def _due(every: int | None, count: int) -> bool:
 
 
 def validate(job: Job, state: State, monitor: Monitor) -> None:
-    """Measure the validation split; publish the model where it is the best so far."""
-    measured = measure(job.engine.predict, job.valid, job.world, job.device)
-    check_finite(job, state, "validation error", measured.rel_l2)
-    improved = state.validated(measured.rel_l2)
+    """Measure the validation split of every system; publish the model where their mean is the best so far."""
+    measured = {name: measure(job.engine.predict, split, job.world, job.device) for name, split in job.valid.items()}
+    rel_l2 = sum(one.rel_l2 for one in measured.values()) / len(measured)
+    check_finite(job, state, "validation error", rel_l2)
+    improved = state.validated(rel_l2)
     if improved:
         weights = job.engine.weights()
         if job.world.is_main:
-            facts = {"valid_rel_l2": measured.rel_l2, "valid_samples": measured.count, "step": state.step}
+            facts: dict[str, float] = {"valid_rel_l2": rel_l2, "step": state.step}
+            facts["valid_samples"] = sum(one.count for one in measured.values())
+            if len(measured) > 1:
+                facts |= {f"valid_{name}_rel_l2": one.rel_l2 for name, one in measured.items()}
             write_model(job.run / "model", weights, job.architecture, job.scales, job.trained_on, facts)
     monitor.validated(state, measured, improved)
 

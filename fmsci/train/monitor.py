@@ -30,7 +30,7 @@ class Monitor:
         self.job = job
         self.main = job.world.is_main
         self._started = time.monotonic() - state.elapsed_s
-        self._since, self._since_samples = time.monotonic(), state.samples_seen
+        self._restart_clock(state)
         self._note = "" if state.best_rel_l2 is None else f"valid {state.best_rel_l2:.4f}"
         title = f"train {job.run.name}"
         self.progress = Progress(title, job.num_steps, "steps", enabled=self.main, done=state.step)
@@ -68,9 +68,10 @@ class Monitor:
         check_finite(self.job, state, "loss", loss)
         if not self.due(state):
             return
-        now = time.monotonic()
-        rate = (state.samples_seen - self._since_samples) / max(now - self._since, 1e-9)
-        self._since, self._since_samples = now, state.samples_seen
+        passed = max(time.monotonic() - self._since, 1e-9)
+        rate = (state.samples_seen - self._since_samples) / passed
+        waited = (self.job.loader.wait_s - self._since_wait_s) / passed
+        self._restart_clock(state)
         self._entry(
             state,
             {
@@ -78,27 +79,39 @@ class Monitor:
                 "train/rel_l2": rel_l2,
                 "train/lr": lr,
                 "perf/samples_per_s": rate,
+                "perf/data_wait": waited,
                 "perf/elapsed_s": self.elapsed_s(),
             },
         )
         if self.main:
             self.progress.update(state.step, f"error {rel_l2:.4f}" + (f", {self._note}" if self._note else ""))
 
-    def validated(self, state: State, measured: Measured, improved: bool) -> None:
-        """Write the entry of a validation, with pictures of two samples where the error improved. Collective."""
-        system = self.job.system
-        self._note = f"valid {measured.rel_l2:.4f}"
-        self._entry(state, {f"valid/{system}/rel_l2": measured.rel_l2, f"valid/{system}/loss": measured.loss})
+    def validated(self, state: State, measured: dict[str, Measured], improved: bool) -> None:
+        """Write the entry of a validation by system, with pictures where the mean error improved. Collective."""
+        self._note = f"valid {state.last_rel_l2:.4f}"
+        values = {"valid/rel_l2": state.last_rel_l2 or 0.0} if len(measured) > 1 else {}
+        for system, one in measured.items():
+            values |= {f"valid/{system}/rel_l2": one.rel_l2, f"valid/{system}/loss": one.loss}
+        self._entry(state, values)
         if improved and self.job.settings.monitor.pictures:
-            numbers = torch.arange(min(2, len(self.job.valid))).numpy()
-            samples = self.job.valid.gather(numbers).to(self.job.device)
-            predicted = self.job.engine.predict(samples.source, samples.coefficients)
-            if self.tensorboard is not None:
-                fields = [part.cpu().numpy() for part in (samples.source, samples.solution, predicted)]
-                picture = field_comparison(*fields)
-                self.tensorboard.add_image(f"fields/{system}", picture, state.step, dataformats="HWC")
-        # Validation is not training speed: the next rate starts here.
+            for system in measured:
+                self._picture(state, system)
+        self._restart_clock(state)  # validation is not training speed: the next rate starts here
+
+    def _restart_clock(self, state: State) -> None:
+        """Begin a stretch of steps, whose rate and share of waiting for data the next entry tells."""
         self._since, self._since_samples = time.monotonic(), state.samples_seen
+        self._since_wait_s = self.job.loader.wait_s
+
+    def _picture(self, state: State, system: str) -> None:
+        """Show the first two validation samples of a system. Collective."""
+        split = self.job.valid[system]
+        samples = split.gather(torch.arange(min(2, len(split))).numpy()).to(self.job.device)
+        predicted = self.job.engine.predict(samples.source, samples.coefficients)
+        if self.tensorboard is not None:
+            fields = [part.cpu().numpy() for part in (samples.source, samples.solution, predicted)]
+            picture = field_comparison(*fields)
+            self.tensorboard.add_image(f"fields/{system}", picture, state.step, dataformats="HWC")
 
     def _entry(self, state: State, values: dict[str, float]) -> None:
         if self.tensorboard is None:

@@ -7,7 +7,7 @@ from typing import Any
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import SettingsError
 
-MAY_CHANGE = {"run", "engine", "checkpoint", "monitor"}
+MAY_CHANGE = {"run", "engine", "checkpoint", "monitor", "data.cache", "data.prefetch"}
 """What a restart may change: it decides how and how often, not on what and towards what the model is trained."""
 
 
@@ -18,7 +18,7 @@ def check_recorded(settings: TrainSettings) -> None:
         return
     recorded = load_settings(TrainSettings, path).model_dump(mode="json")
     for key, old, new in _differences(recorded, settings.model_dump(mode="json")):
-        if key.split(".")[0] not in MAY_CHANGE:
+        if MAY_CHANGE.isdisjoint({key, key.split(".")[0]}):
             raise SettingsError(
                 f"{settings.run} holds a run with {key}={_shown(old)}, not {_shown(new)}; "
                 "choose another run= or remove it"

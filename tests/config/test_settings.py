@@ -84,7 +84,7 @@ def mistake(cls, path, *overrides):
         ("model=1M", "'model' is '1M' but should be a section of settings; allowed in it: size, width, modes, layers"),
         ("optim=", f"'optim' is null but should be a section of settings; allowed in it: {OPTIM}"),
         ("data=[d]", "'data' is ['d'] but should be a section of settings; allowed in it: path, train_samples, "
-         "valid_samples, cache, prefetch"),
+         "valid_samples, mixture, cache, prefetch"),
         ("seed={a: 1}", "'seed' is {'a': 1} but should be a whole number"),
     ],
 )  # fmt: skip
@@ -158,7 +158,10 @@ def test_very_long_values_are_cut():
     [
         (b"", "FILE: the setting 'run' is missing"),
         (b"# nothing but a comment\n", "FILE: the setting 'run' is missing"),
-        (b"run: r\ndata: {}\noptim: {epochs: 1}\n", "FILE: the setting 'data.path' is missing"),
+        (
+            b"run: r\ndata: {}\noptim: {epochs: 1}\n",
+            "FILE: 'data' is {} but should have exactly one of path and mixture",
+        ),
         (b"run: r\noptim: {epochs: 1}\n", "FILE: the setting 'data' is missing"),
         (b"run: r\ndata: {path: d}\noptim: {lr: 1}\n", "FILE: the setting 'optim.epochs' is missing"),
         (b"- run\n- seed\n", "FILE: settings are 'key: value' lines, not list"),
