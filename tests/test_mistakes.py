@@ -73,7 +73,7 @@ def everything(place):
         ("study study.yaml run", "study.yaml: 'samples' is [] but should have at least 1 item"),
         # things that the settings name
         ("train train.yaml", "data is no data folder: manifest.json is missing (data does not exist)"),
-        ("train train.yaml run=" + "n" * 300, f"cannot use {'n' * 300}/config.yaml: File name too long; give another "
+        ("train train.yaml run=" + "n" * 300, f"cannot use {'n' * 300}/outcome.json: File name too long; give another "
          "path"),
         ("evaluate folder --data data", "folder is no model folder: it has no config.json; give a folder such as "
          "RUN/model"),

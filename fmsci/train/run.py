@@ -93,6 +93,7 @@ def run_training(
         try:
             result = _finished(attempt) or _train(attempt)
             if test is not None:
+                attempt.decided_by_main(lambda: 0.0)  # rank 0 has published the best model: only now others read it
                 result["test"] = test()
         except Interrupted as stop:
             attempt.ended("saved", str(stop), attempt.position.step)

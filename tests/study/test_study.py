@@ -108,9 +108,9 @@ def test_a_failing_run_is_told_with_the_reason_and_the_log(config, tmp_path):
 def test_finished_runs_with_other_settings_are_not_taken_for_these(config):
     settings = load_settings(StudySettings, config)
     run(["study", config, "run"])
-    changed = json.dumps([*settings.overrides, "optim.batch_size=3"])
+    changed = json.dumps([*settings.overrides, "optim.lr=0.5"])
     printed = run(["study", config, "run", f"overrides={changed}"], code=2)
-    assert "holds a run with optim.batch_size=5, not 3" in printed
+    assert "holds a run with optim.lr=0.003, not 0.5" in printed
 
 
 def test_another_evaluation_of_a_run_is_not_taken_for_its_result(config, poisson_data, tmp_path):
