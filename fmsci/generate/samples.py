@@ -23,9 +23,11 @@ LARGEST_RESIDUAL = 1e-10
 LARGEST_PAIR_ERROR = 1e-5
 """Above this ||u - solve(f)|| / ||u|| a stored float32 pair is wrong."""
 
-JUDGED_EVERY = 16
-"""Of so many samples one stored pair is judged. Rounding to float32 is the same for all; ``fmsci data check`` can judge
-every one."""
+SOLVED_AGAIN_EVERY = 64
+"""Of so many samples one is solved anew from its stored source, as a reader would, and held against its bound."""
+
+BOUND_SLACK = 1.01
+"""The bound divides by ||u|| before rounding, the error by that after it, and both are themselves rounded."""
 
 BATCH_BYTES = 1 << 21
 """Size of a batch of fields: what is drawn together, and written together. The samples do not depend on it."""
@@ -62,6 +64,7 @@ class SampleMaker:
         self.options = {name: choices[0] for name, choices in system.options.items()} | dict(options or {})
         self._source = SourceBuilder(grid, system.keep_mean)
         self._solver = Solver(grid, grid)
+        self._difference = np.empty((grid, grid))
         self._at_once = max(1, BATCH_BYTES // (8 * grid**2))
         self._fields = np.empty((self._at_once, 2, grid, grid), np.float32)
 
@@ -126,27 +129,36 @@ class SampleMaker:
         largest = max(float(solution.max()), -float(solution.min()))
         if limit is not None and largest > limit:
             return False
-        norm = (sum_of_squares(source.field) / source.field.size) ** 0.5
+        norm = _root_mean_square(source.field)
         rows = batch.rows
-        rows["residual"][place] = solver.defect(source.field_hat) / norm
-        rows["source_norm"][place] = norm
-        rows["solution_norm"][place] = (sum_of_squares(solution) / solution.size) ** 0.5
+        defect = solver.defect(source.field_hat)
+        solution_norm = _root_mean_square(solution)
+        stored = batch.fields[place]
+        stored[0], stored[1] = source.field, solution
+        rows["residual"][place] = defect / norm
+        rows["source_norm"][place], rows["solution_norm"][place] = norm, solution_norm
         rows["solution_max"][place] = largest
-        batch.fields[place, 0], batch.fields[place, 1] = source.field, solution
+        # u* stored and f* stored: ||u* - solve(f*)|| <= ||u* - u|| + (||L u - f|| + ||f - f*||) / min |symbol|
+        of_source = (defect + self._distance(source.field, stored[0])) / solver.smallest
+        rows["pair_error"][place] = (self._distance(solution, stored[1]) + of_source) / (solution_norm or 1.0)
         return True
 
+    def _distance(self, exact: Real, stored: NDArray[np.float32]) -> float:
+        """Return the root mean square of what a field lost when it was stored."""
+        return _root_mean_square(np.subtract(exact, stored, out=self._difference))
+
     def _check(self, ids: NDArray[np.int64], batch: Samples) -> None:
-        """Judge every so many stored pairs as a reader would, and refuse what is wrong."""
+        """Refuse what is wrong: residuals, bounds of the stored pairs, and a bound that a pair does not keep."""
         rows = batch.rows
-        rows["pair_error"][:] = np.nan
-        judged = np.flatnonzero(ids % JUDGED_EVERY == 0)
-        for place in judged:
+        self._refuse(ids, rows["residual"], LARGEST_RESIDUAL, "the relative residual")
+        self._refuse(ids, rows["pair_error"], LARGEST_PAIR_ERROR, "the error of the float32 pair")
+        for place in np.flatnonzero(ids % SOLVED_AGAIN_EVERY == 0):
             tensor, (source, solution) = rows["tensor"][place : place + 1], batch.fields[place].astype(np.float64)
             self._solver.take(build_symbols(self.system.expand(tensor.astype(np.float64)), self.grid, self.grid), 0)
             self._solver.solve_hat(forward(source))
-            rows["pair_error"][place] = relative_error(solution, self._solver.backward())
-        self._refuse(ids, rows["residual"], LARGEST_RESIDUAL, "the relative residual")
-        self._refuse(ids[judged], rows["pair_error"][judged], LARGEST_PAIR_ERROR, "the error of the float32 pair")
+            error = np.array([relative_error(solution, self._solver.backward())])
+            bound = float(rows["pair_error"][place]) * BOUND_SLACK
+            self._refuse(ids[place : place + 1], error, bound, "the error of the stored pair, solved again,")
 
     def _refuse(self, ids: NDArray[np.int64], value: NDArray[np.float64], limit: float, what: str) -> None:
         bad = ~(value <= limit)  # so that NaN is refused too
@@ -156,3 +168,7 @@ class SampleMaker:
                 f"sample {ids[at]} of {self.stream.split} does not solve {self.system.name}: "
                 f"{what} is {value[at]:.2g}, above {limit:g}"
             )
+
+
+def _root_mean_square(field: Real) -> float:
+    return float((sum_of_squares(field) / field.size) ** 0.5)

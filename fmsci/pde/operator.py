@@ -62,6 +62,8 @@ class Symbols:
     is_real: bool
     """Without advection the symbol is real; both places of a pair then hold it."""
     w: Real | None
+    ellipticity: Real
+    """(B,): (2 pi)^2 times the smaller eigenvalue of K; without w no symbol but that of the mean is smaller."""
 
     def __len__(self) -> int:
         """Return the number of operators."""
@@ -87,7 +89,9 @@ def build_symbols(c: Coefficients, ny: int, nx: int) -> Symbols:
     if not c.is_real:
         rows[:, 1, :, 1] = (2 * np.pi * c.or_zero("v2"))[:, None]
         rows[:, 2, :, 1] = (2 * np.pi * c.or_zero("v1"))[:, None] * kx_odd
-    return Symbols(rows.reshape(len(rows), 3, -1), c.is_real, c.w)
+    half_gap = np.hypot((c.k11 - c.k22) / 2, c.or_zero("k12"))
+    ellipticity = 4 * np.pi**2 * ((c.k11 + c.k22) / 2 - half_gap)
+    return Symbols(rows.reshape(len(rows), 3, -1), c.is_real, c.w, ellipticity)
 
 
 class Solver:
@@ -110,25 +114,38 @@ class Solver:
         self._is_real = True
         self._dead: tuple[Any, ...] | None = (0, 0)
         """Where the symbol is 0; K is positive definite, so without w that is the mean."""
+        self.smallest = 1.0
+        """A lower bound of |symbol| where it is not 0: by so much the solution can exceed the source, at most."""
 
     def take(self, symbols: Symbols, index: int) -> None:
         """Make the operator ``index`` of a batch the present one."""
         np.matmul(self._powers, symbols.rows[index], out=self._symbol)
         self._is_real = symbols.is_real
-        self._dead = (0, 0) if symbols.w is None else self._resonances(float(symbols.w[index]))
+        if symbols.w is None:
+            self._dead, self.smallest = (0, 0), float(symbols.ellipticity[index])
+        else:
+            self._dead, self.smallest = self._resonances(float(symbols.w[index]))
         if self._dead is not None and self._is_real:
             self._symbol.reshape(self.ny, -1, 2)[self._dead] = 1
         elif self._dead is not None:
             self._symbol.view(np.complex128)[self._dead] = 1
 
-    def _resonances(self, w: float) -> tuple[Any, ...] | None:
-        """Return the places where the symbol is 0: w cancels terms of its size, and what is below their rounding
-        error."""
-        smallest = 16 * np.finfo(np.float64).eps * abs(w)
+    def _resonances(self, w: float) -> tuple[tuple[Any, ...] | None, float]:
+        """Return the places where the symbol is 0, and the smallest size elsewhere.
+
+        w cancels terms of its size, so what is below their rounding error is 0.
+        """
+        rounding = 16 * np.finfo(np.float64).eps * abs(w)
         if self._is_real:
             size = np.abs(self._symbol, out=self._work.view(np.float64))
-            return None if size.min() > smallest else np.nonzero(size[:, ::2] <= smallest)
-        return np.nonzero(np.abs(self._symbol.view(np.complex128)) <= smallest)
+            smallest = float(size.min())
+            if smallest > rounding:
+                return None, smallest
+            size = size[:, ::2]
+        else:
+            size = np.abs(self._symbol.view(np.complex128))
+        dead = size <= rounding
+        return np.nonzero(dead), float(size[~dead].min())
 
     def remove_unsolvable(self, source_hat: Spectrum) -> bool:
         """Set the wavenumbers of f_hat (ny, m) to 0 whose symbol is 0, and tell whether any was there."""

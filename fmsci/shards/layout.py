@@ -24,8 +24,8 @@ SAMPLE_ID = "sample_id"
 
 FIGURES = {"residual": "<f4", "pair_error": "<f4", "source_norm": "<f8", "solution_norm": "<f8", "solution_max": "<f4"}
 """(N,) figures of every sample, with their dtypes. residual: ||L u - f|| / ||f|| in float64, before storing;
-pair_error: ||u - solve(f)|| / ||u|| of the stored pair, for one in 16 samples, NaN for the others; the norms are
-||.||_2 / n, the L2 norm on the unit square; solution_max is max|u|."""
+pair_error: no less than ||u - solve(f)|| / ||u|| of the stored pair; the norms are ||.||_2 / n, the L2 norm on the unit
+square; solution_max is max|u|."""
 
 ACCEPTANCE = "acceptance"
 """(W, 3) int64, where draws can be rejected: a whole number, and how many draws with a value from it up to the next

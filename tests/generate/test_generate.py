@@ -53,9 +53,9 @@ def test_every_stored_sample_solves_its_equation(alone):
         u = fields[:, 1].astype(np.float64)
         error = np.linalg.norm(u - solve("poisson", fields[:, 0], tensor), axis=(1, 2)) / np.linalg.norm(u, axis=(1, 2))
         assert error.max() < 2e-7
-        judged = reader.figure("pair_error")
-        assert np.array_equal(np.isnan(judged), np.arange(len(reader)) % 16 != 0)
-        assert np.allclose(judged[::16], error[::16], rtol=1e-4)
+        judged = reader.figure("pair_error")  # an upper bound, for every sample, and not an idle one
+        assert np.all(error <= 1.01 * judged)
+        assert judged.max() < 1e-6
         assert 0 < reader.figure("residual").max() < 1e-12
 
 

@@ -59,7 +59,10 @@ def test_every_pair_solves_its_equation(tmp_path, system):
     make(tmp_path, system=system, range=json.loads(RANGES[system]), grid=32)
     reader = open_split(tmp_path, "train")
     fields, tensor, _ = reader.gather(np.arange(20))
-    assert pair_error(system, fields[:, 0], fields[:, 1], tensor).max() < 1e-7
+    error, bound = pair_error(system, fields[:, 0], fields[:, 1], tensor), reader.figure("pair_error")
+    assert error.max() < 1e-7
+    assert np.all(error <= 1.01 * bound)
+    assert bound.max() < 1e-5
     assert reader.figure("residual").max() < 1e-12
     low, high = json.loads(RANGES[system])
     seen = SYSTEMS[system].observe(tensor.astype(float), fields[:, 0].astype(float))
