@@ -12,8 +12,16 @@ assert version is not None, "fmsci/__init__.py names no version"
 EXTRAS = {
     "mpi": ["mpi4py>=4.0"],
     "deepspeed": ["deepspeed>=0.16"],
-    "bench": ["neuraloperator>=1.0", "the_well>=1.1"],
-    "dev": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "types-PyYAML"],
+    "bench": ["neuraloperator>=1.0"],
+    "dev": [
+        "hypothesis>=6.100",
+        "mypy>=1.10",
+        "pytest>=8.0",
+        "pytest-xdist>=3.5",
+        "ruff>=0.6",
+        "the_well>=1.1",
+        "types-PyYAML",
+    ],
 }
 
 setup(

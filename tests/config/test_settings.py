@@ -275,18 +275,18 @@ def test_settings_written_out_read_back_the_same(tmp_path, cls, full):
     assert list(yaml.safe_load(dump_settings(settings))) == list(cls.model_fields)
 
 
-CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
+CONFIGS = sorted(path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_every_settings_file_that_comes_along_is_right(path):
-    if path.parent.name not in CLASSES:
-        pytest.fail(f"configs/{path.parent.name} has no class in CLASSES of this test")
-    load_settings(CLASSES[path.parent.name], path)
+    if path.parts[0] not in CLASSES:
+        pytest.fail(f"configs/{path.parts[0]} has no class in CLASSES of this test")
+    load_settings(CLASSES[path.parts[0]], ROOT / "configs" / path)
 
 
 def test_there_are_settings_files_of_every_kind():
-    assert {path.parent.name for path in CONFIGS} >= CLASSES.keys()
+    assert {path.parts[0] for path in CONFIGS} >= CLASSES.keys()
 
 
 def test_every_setting_has_a_description():

@@ -38,7 +38,6 @@ def test_the_written_layout(exported):
 
 
 def test_the_well_reads_it(exported):
-    pytest.importorskip("the_well", reason="pip install the_well (extra [bench])")
     from the_well.data import WellDataset
 
     dataset = WellDataset(path=str(exported / "out"), well_split_name="train", n_steps_input=0, n_steps_output=1)

@@ -1,0 +1,34 @@
+"""The benches in tools/ run, and their bounds here are far below the figures in docs/benchmarks.md.
+
+So a busy machine passes, and a lost trick does not.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.commands import clean_environment
+
+ROOT = Path(__file__).parents[1]
+
+
+def bench(name, *words):
+    """Return the figures that a quick run of a bench prints last."""
+    command = [sys.executable, str(ROOT / "tools" / name), "--quick", "--rounds", "3", "--json", *words]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=300, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_generation_is_far_faster_than_the_plain_way():
+    result = bench("bench_data.py")
+    for system in ("poisson", "advection_diffusion", "helmholtz"):
+        assert result[f"{system}_ratio"] > 12
+    assert result["reading_rate"] > 2000
+
+
+def test_the_loader_is_faster_than_one_sample_at_a_time():
+    result = bench("bench_loader.py")
+    assert result["ratio_none"] > 1.5
+    assert result["loader_host"] > 2000
+    assert result["wait_percent"] < 20
