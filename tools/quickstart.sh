@@ -3,8 +3,9 @@
 #
 #   bash tools/quickstart.sh                  about five minutes on 2 cores after the set-up
 #
-# Every step is an fmsci command that a cluster runs too. Interrupt it at any moment (Ctrl-C) and start it again: what is
-# finished stays, what was under way continues. Fails unless fine-tuning beats training from scratch at each size.
+# Every step is an fmsci command that a cluster runs too. Interrupt it at any moment (Ctrl-C, or kill with TERM or HUP): what
+# runs saves, and the exit code is 75. Start it again: what is finished stays, what was under way continues.
+# Fails unless fine-tuning beats training from scratch at each size.
 # FMSCI_QUICKSTART=tiny makes the same journey in a minute, with less data and shorter training; FMSCI_OUTPUT=FOLDER puts
 # data/ and runs/ there instead of into this checkout.
 set -euo pipefail
@@ -39,9 +40,35 @@ if [ "$work" != runs/quickstart ]; then # elsewhere than the settings say
 fi
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
-run() { # prints the command as one would type it, then runs it
+
+# Every command runs in the background in a process group of its own, so that Ctrl-C reaches this script alone, as kill does.
+# It passes one TERM on, whichever signal came, and waits: a launcher passes TERM to its ranks, and they save.
+set -m
+job='' asked='' woken=''
+stop() {
+    asked=1 woken=1
+    [ -z "$job" ] || kill -TERM "$job" 2>/dev/null || true
+}
+trap stop INT TERM HUP
+
+run() { # prints the command as one would type it, then runs it; ends this script where it fails or was asked to stop
+    local code
     printf '$ %s\n' "$*"
-    "$@"
+    "$@" </dev/null &
+    job=$!
+    [ -z "$asked" ] || stop # in this very moment
+    while :; do
+        woken='' code=0
+        wait "$job" || code=$?
+        [ -n "$woken" ] || break # else it was the signal that ended the wait, and not the command
+    done
+    job=''
+    if [ -n "$asked" ]; then
+        case $code in
+        0 | 130 | 143) code=75 ;; # it had ended, or had nothing to save: the next start continues all the same
+        esac
+    fi
+    [ "$code" = 0 ] || exit "$code"
 }
 
 step "1/5 Is this machine fit?"
@@ -69,8 +96,8 @@ END
 if [ "$work" = runs/quickstart ]; then
     cat <<END
 Next (after '. tools/setup.sh', which puts fmsci on the PATH of your shell):
-  fmsci train configs/finetune/quickstart.yaml data.train_samples=128    another fine-tune
-  fmsci train configs/pretrain/quickstart.yaml --dry-run model.size=16M  what a larger model would take
-  fmsci generate --system poisson --range 1 2.5 --grid 64 --train 1024 --valid 128 --test 128 --output data/mine
+  fmsci train configs/finetune/quickstart.yaml data.train_samples=128    fine-tune on more samples
+  fmsci train configs/pretrain/quickstart.yaml --dry-run run=runs/16M model.size=16M  what a larger model would take
+  fmsci generate --system poisson --range 1 2.5 --grid 64 --train 1024 --valid 128 --test 128 --output data/near
 END
 fi
