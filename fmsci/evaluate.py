@@ -33,7 +33,7 @@ def evaluate(model: Path, data: Path, split: str, output: Path, world: World, de
     folder = open_model_folder(model)
     manifest = read_manifest(data)
     samples = SampleSet(data, split, columns=folder.scales.columns)
-    check_grid(folder.architecture.modes, manifest.grid, manifest.grid)
+    check_grid(folder.architecture.modes, manifest.grid, manifest.grid, trained=True)
     operator = load_operator(model).to(device)
     with torch.no_grad():
         measured = measure(operator, samples, world, device)

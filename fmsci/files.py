@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from fmsci.errors import UserError
 
 ASIDE_PREFIX = ".aside-"
 """Names that start so are unfinished work; nobody reads them and the next writer may remove them."""
+
+HOLDER_CHARACTERS = 200
+"""The most that is read of what a lock file says about its holder."""
 
 
 def aside(path: Path) -> Path:
@@ -106,21 +109,38 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
+def taken(folder: Path, but: Sequence[str] = ()) -> str | None:
+    """Say what keeps a folder from being a new one: it is a file, or it holds more than ``but`` (patterns) and hidden
+    files."""
+    if folder.exists() and not folder.is_dir():
+        return f"{folder} is a file, not a folder"
+    for path in sorted(folder.iterdir()) if folder.exists() else []:
+        if not path.name.startswith(".") and not any(path.match(pattern) for pattern in but):
+            return f"{folder} is no new folder: it holds {path.name}"
+    return None
+
+
 @contextmanager
 def lock(path: Path, refusal: str) -> Iterator[None]:
     """Hold ``path`` as a lock for the time of the block; it ends with the process, however that ends.
 
-    Raises UserError(refusal) where another process holds it. On a file system without locks nothing is held.
+    The file says who holds it. Raises UserError, ``refusal`` with the holder's process id and host, where another process
+    does. On a file system without locks nothing is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    with path.open("a+", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(refusal) from None
+            handle.seek(0)
+            holder = handle.read(HOLDER_CHARACTERS).strip() or "it"  # it has not written its name yet
+            raise UserError(f"{refusal}, wait for {holder}, or stop it") from None
         except OSError as error:
             if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
                 raise
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.flush()
         yield
 
 

@@ -60,13 +60,21 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.enabled and sys.stdout.isatty():
+            from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
+            from rich.table import Column
 
+            console = Console()
+            wide = console.width
+            title = Column(no_wrap=True, overflow="ellipsis", max_width=max(8, wide // 3))
+            rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # on a narrow terminal only its end is cut
             self._bar = RichProgress(
-                TextColumn("{task.description}", markup=False),  # names may hold brackets
-                BarColumn(bar_width=30),
-                TextColumn("{task.fields[facts]}", markup=False),
+                TextColumn("{task.description}", markup=False, table_column=title),  # names may hold brackets
+                BarColumn(bar_width=max(6, min(30, (wide - 60) // 2))),
+                TextColumn("{task.fields[facts]}", markup=False, table_column=rest),
+                console=console,
+                expand=True,
             )
             self._task = self._bar.add_task(self.title, total=self.total, completed=self._done, facts="")
             self._bar.start()
@@ -75,7 +83,9 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
+            if kind is None and self._done > self._first:
+                self._bar.update(self._task, facts=self._facts(final=True))
             self._bar.stop()
         elif self.enabled and kind is None and self._done > self._first:
             say(f"{self.title}: {self._facts(final=True)}")
@@ -85,7 +95,7 @@ class Progress:
         self._done, self._note = done, note
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, facts=self._facts())
-        elif self.enabled and time.monotonic() - self._last_line >= LINE_EVERY_S:
+        elif self.enabled and done < self.total and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             say(f"{self.title}: {self._facts()}")
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from fmsci.files import (
     aside,
     discard,
     exchange,
+    lock,
     publish_file,
     publish_folder,
     read_json,
@@ -378,3 +380,23 @@ def test_discard_removes_files_folders_links_and_nothing(tmp_path):
 def test_published_json_is_plain_text(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1})
     assert json.loads((tmp_path / "a.json").read_text(encoding="ascii")) == {"b": 1}
+
+
+def test_a_held_lock_names_its_holder_and_ends_with_it(tmp_path):
+    path = tmp_path / "run" / ".lock"
+    path.parent.mkdir()
+    path.write_text("process 123456 on a host that held it long ago, with a longer name\n")
+    hold = "import sys, time; from pathlib import Path; from fmsci.files import lock\n"
+    hold += "with lock(Path(sys.argv[1]), 'r'):\n    print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError) as refused, lock(path, "choose another run="):
+            pass
+        host = socket.gethostname()
+        assert str(refused.value) == f"choose another run=, wait for process {holder.pid} on {host}, or stop it"
+    finally:
+        holder.kill()
+        holder.communicate()
+    with lock(path, "choose another run="):
+        assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fmsci import __version__
 from tests.commands import MPIEXEC, clean_environment
 
 FMSCI = Path(sys.executable).with_name("fmsci")
@@ -27,6 +28,10 @@ def place(tmp_path):
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "taken" / name).mkdir(parents=True)
+        (tmp_path / "taken" / name / "manifest.json").write_text("{}")
+    (tmp_path / "taken" / "thesis.txt").touch()
     return tmp_path
 
 
@@ -70,11 +75,27 @@ def everything(place):
         ("generate generate.yaml range=[5,1]", "generate.yaml with range=[5,1]: range is [5.0, 1.0] but the first "
          "number should not exceed the second"),
         ("generate --system poisson", "the command line: the setting 'range' is missing"),
+        ("generate generate.yaml range=[1,1e300]", "generate.yaml with range=[1,1e300]: 'range.1' is '1e300' but should be "
+         "less than or equal to 1000000"),
+        ("generate --range 1", "--range needs two numbers, LO HI, as in --range 1 5; see 'fmsci --help'"),
+        ("generate --range 1 --grid 8", "--range needs two numbers, LO HI, as in --range 1 5; see 'fmsci generate "
+         "--help'"),
+        ("generate train.yaml", "train.yaml is a file for fmsci train; give one that fits this command"),
+        ("train generate.yaml", "generate.yaml is a file for fmsci generate; give one that fits this command"),
+        ("study generate.yaml run", "generate.yaml is a file for fmsci generate; give one that fits this command"),
         ("study study.yaml run", "study.yaml: 'samples' is [] but should have at least 1 item"),
         # things that the settings name
         ("train train.yaml", "data is no data folder: manifest.json is missing (data does not exist)"),
         ("train train.yaml run=" + "n" * 300, f"cannot use {'n' * 300}/outcome.json: File name too long; give another "
          "path"),
+        ("train train.yaml run=list.yaml", "list.yaml is a file, not a folder; give another path"),
+        ("train train.yaml run=taken", "taken is no new folder: it holds a; choose another run="),
+        ("train train.yaml run=taken --dry-run", "taken is no new folder: it holds a; choose another run="),
+        ("generate generate.yaml output=list.yaml", "list.yaml is a file, not a folder; give another output folder"),
+        ("generate generate.yaml output=taken", "taken is no new folder: it holds a; give another output "
+         "folder"),
+        ("generate generate.yaml train=999999999999", "out needs "),  # so much more than any disk has free
+        ("data info taken", "taken is no data folder but holds some: a, b; give the path of one"),
         ("evaluate folder --data data", "folder is no model folder: it has no config.json; give a folder such as "
          "RUN/model"),
         ("data info folder", "folder is no data folder: manifest.json is missing (folder is not finished: repeat the "
@@ -99,9 +120,14 @@ def test_a_mistake_is_one_line_and_makes_nothing(place, arguments, sentence):
     (line,) = done.stderr.splitlines()
     assert line.startswith("fmsci: ")
     assert "Traceback" not in line
-    assert line.startswith(f"fmsci: {sentence}") if sentence.endswith(": ") else line == f"fmsci: {sentence}"
+    assert line.startswith(f"fmsci: {sentence}") if sentence.endswith(" ") else line == f"fmsci: {sentence}"
     assert done.stdout == ""
     assert everything(place) == before
+
+
+def test_the_version(place):
+    done = fmsci(place, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fmsci {__version__}\n", "")
 
 
 def test_a_value_of_several_lines_is_still_told_in_one(place):

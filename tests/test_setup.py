@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 BASH = shutil.which("bash") or "bash"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+GREP = shutil.which("grep") or "grep"
 TOOLS = ["cat", "cksum", "chmod", "cp", "cut", "dirname", "grep", "mkdir", "mv", "rm", "sed", "sort", "tail", "wc"]
 
 # The stand-in for a system's Python: as the real one, but for the module venv. Its .venv holds a python whose pip only
@@ -38,6 +39,7 @@ case "$*" in
     leaked="PYTHONPATH=${{PYTHONPATH:-}} VIRTUAL_ENV=${{VIRTUAL_ENV:-}} PIP_USER=${{PIP_USER:-}}"
     echo "pip ${{*: -1}} $leaked" >>"$MACHINE/calls"
     echo "Collecting torch==2.13.0"
+    [ ! -e "$MACHINE/pip-tells" ] || cat "$MACHINE/pip-tells"
     if [ -e "$MACHINE/pip-says" ]; then cat "$MACHINE/pip-says"; exit 1; fi
     ;;
 -) echo "{VERSION} $(cd "$(dirname "$0")/.." && pwd -P)" ;;
@@ -338,3 +340,17 @@ def test_the_lock_serves_setup_py(version: str) -> None:
         wanted = Requirement(text)
         if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("mpi", "dev")):
             assert wanted.specifier.contains(pins[wanted.name.lower()][0]), text
+
+
+def test_packages_are_counted_for_this_python_wherever_they_come_from(machine: Machine) -> None:
+    """The last line that a log gets tells all of them, those from a folder and those that were there included."""
+    lock = machine.checkout / "tools/lock.txt"
+    lock.write_text("# pinned\ntorch==2.13.0\na==1 ; python_full_version < '3.10'\na==2\nb==1\n")
+    told = "Ignoring a: markers 'python_full_version < \"3.10\"' don't match your environment\n"
+    told += "Requirement already satisfied: b==1 in x (from -r tools/lock.txt (line 5)) (1)\n"
+    (machine.folder / "pip-tells").write_text(told + "Processing /a folder/a-2-py3-none-any.whl (from -r x (line 4))\n")
+    counted = machine.python().set_up(f'bash -x tools/setup.sh 2>&1 >&1 | {GREP} -o "line=\'package.*"')
+    assert counted.stdout.splitlines()[:2] == [
+        "line='package 1 of 4: torch==2.13.0'",
+        "line='package 3 of 3: a-2-py3-none-any.whl'",
+    ]

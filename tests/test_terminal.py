@@ -72,10 +72,11 @@ def test_what_an_earlier_start_did_counts_as_done_but_not_in_the_rate(capsys, mo
     monkeypatch.setattr(terminal, "LINE_EVERY_S", 0.0)
     with Progress("t", 10**9, "steps", done=10**9 - 1) as progress:
         progress.update(10**9 - 1)
-        progress.update(10**9)
-    first, second, last = capsys.readouterr().out.splitlines()
+        progress.update(10**9)  # told once, at the end
+    first, last = capsys.readouterr().out.splitlines()
     assert first == "t: 999,999,999 of 1,000,000,000 steps, 0.0/s"  # no rate, so no time left
-    assert second.endswith("0 s left")
+    assert last.startswith("t: 1,000,000,000 of 1,000,000,000 steps, ")
+    assert ", took " in last
     assert float(re.search(r"([\d,.]+)/s", last)[1].replace(",", "")) < 10**7
 
 
@@ -125,10 +126,10 @@ say("after")
 """
 
 
-def on_a_terminal(code):
+def on_a_terminal(code, width=120):
     """Run Python code whose stdout is a real pseudo-terminal; return exit code and what was drawn there."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(width), "LINES": "40"}
     process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     drawn = b""
@@ -152,6 +153,30 @@ def test_a_terminal_gets_a_bar():
     assert "error [0.5]" in plain
     assert plain.rstrip().endswith("after")
     assert "train [/x]: " not in plain  # no lines for a log beside the bar
+
+
+LONG = """
+import time
+from fmsci.terminal import Progress
+with Progress("study", 1800, "steps of all runs") as progress:
+    for step in (600, 1200, 1800):
+        progress.update(step, "finetune-256, scratch-256")
+        time.sleep(0.15)
+"""
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_narrow_terminal_keeps_the_bar_and_cuts_only_the_end(width):
+    code, drawn = on_a_terminal(LONG, width)
+    assert code == 0, drawn
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", plain) if "of 1" in line]
+    assert all(re.match(r"study [━╸╺ ]{6,} [\d,]+ of 1", line) and len(line) <= width for line in lines), lines
+    assert lines[-1].endswith("scratch-256" if width == 120 else "…")
+    if width > 40:
+        assert ", took " in lines[-1]
+        assert " left" in lines[0]
+        assert " left" not in lines[-1]
 
 
 def test_a_pipe_gets_no_bar():

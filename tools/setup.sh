@@ -135,14 +135,25 @@ PYTHON
 
     # Shows what pip is at: one line that changes on a terminal, a line now and then in a log file.
     progress() {
-        local line count=0 total wide='' shown=$SECONDS
-        total=$(($(sed -e '/^#/d' -e 's/==.*//' "$LOCK" | sort -u | wc -l))) # macOS pads it with blanks
+        local line name count=0 total wide='' shown=$SECONDS
+        total=$(($(sed '/^#/d' "$LOCK" | wc -l))) # macOS pads it with blanks
         [ -t 1 ] && wide=1
         trap '' INT # Ctrl-C ends pip, and with it this
         while IFS= read -r line; do
             printf '%s\n' "$line" >>"$LOG"
             case $line in
-            Collecting*) count=$((count + 1)) line="package $count of $total: ${line#Collecting }" ;;
+            "Ignoring "*": markers "*) # a line of the lock file for another Python
+                total=$((total - 1))
+                continue
+                ;;
+            "Requirement already satisfied"*"(from -r "*)
+                count=$((count + 1))
+                continue
+                ;;
+            "Collecting "* | "Processing "*) # the second, where it is a file of a folder
+                count=$((count + 1)) name=${line#* } name=${name%% (*} name=${name##*/}
+                line="package $count of $((count > total ? count : total)): $name"
+                ;;
             *Downloading*MB* | *Downloading*GB*) line=${line#*Downloading } line="downloading ${line%%-*} (${line##*(}" ;;
             "Installing collected packages"*) [ "$count" -gt 0 ] && line="unpacking $count packages" shown=0 || continue ;;
             *) continue ;;

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
+from fmsci import __version__
 from fmsci.cli import data, doctor, generate, study, train
 from fmsci.errors import EXIT_MISTAKE, EXIT_REQUEUE, Interrupted, SettingsError, UserError
 from fmsci.world import World, detect_world
@@ -15,7 +17,7 @@ from fmsci.world import World, detect_world
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
-NOT_OURS_TO_USE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP}
+NOT_OURS_TO_USE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EEXIST}
 """What the system says of a path that the user should not have named, wherever it is first touched."""
 
 app = typer.Typer(
@@ -26,6 +28,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fmsci {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="print the version and end")
+    ] = False,
+) -> None:
+    """From equations to a pretrained, fine-tuned and measured neural operator."""
+
+
 app.command("generate")(generate.generate)
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
@@ -44,7 +63,10 @@ def main() -> None:
             print(error.message)
             sys.exit(0)
         where = context.command_path if context else "fmsci"
-        _end(f"{error.format_message().rstrip('.')}; see '{where} --help'", EXIT_MISTAKE, told_by_all=True)
+        wrong = error.format_message().rstrip(".")
+        if "'--range'" in wrong:
+            wrong = "--range needs two numbers, LO HI, as in --range 1 5"
+        _end(f"{wrong}; see '{where} --help'", EXIT_MISTAKE, told_by_all=True)
     except typer.Abort:
         _end("interrupted", 130, told_by_all=True)
     except UserError as error:
@@ -52,13 +74,23 @@ def main() -> None:
     except OSError as error:
         if error.filename is None or error.errno not in NOT_OURS_TO_USE:
             raise
-        _end(f"cannot use {error.filename}: {error.strerror}; give another path", EXIT_MISTAKE)
+        _end(_unusable(error), EXIT_MISTAKE)
     except Interrupted as error:
         _end(f"interrupted: {error}; start the same command again to continue", EXIT_REQUEUE, told_by_all=True)
     except KeyboardInterrupt:
         _end("interrupted", 130, told_by_all=True)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unusable(error: OSError) -> str:
+    """Say why a path does not serve, and which part of it is the file where a folder should be."""
+    path = Path(str(error.filename))
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        for place in (path, *path.parents):
+            if place.is_file():
+                return f"{place} is a file, not a folder; give another path"
+    return f"cannot use {path}: {error.strerror}; give another path"
 
 
 def _end(sentence: str, code: int, told_by_all: bool = False) -> NoReturn:

@@ -50,7 +50,7 @@ def check(
     for file, problem in findings:
         say(f"{folder / file}: {problem}")
     if findings:
-        say(f"to repair: {_repair(folder, [file for file, _ in findings])}")
+        say(f"to repair: {_repair(folder, [problem for _, problem in findings])}")
     else:
         count = sum(record.count for record in manifest.splits.values())
         say(f"{folder}: {manifest.title}, {len(shards)} shards, {count:,} samples, {amount(done)}, nothing wrong")
@@ -89,17 +89,23 @@ def _check_samples(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
     return findings
 
 
-def _repair(folder: Path, files: list[str]) -> str:
+def _repair(folder: Path, problems: list[str]) -> str:
     """Return what to do about damaged files."""
     from fmsci.config import parse
     from fmsci.files import read_json
     from fmsci.generate.plan import Request
+    from fmsci.shards.check import FOREIGN
     from fmsci.shards.layout import PLAN
 
+    move = "move away what does not belong here"
+    if set(problems) == {FOREIGN}:
+        return move
     if not (folder / PLAN).exists():
-        return "remove the folder and import the data again (fmsci data import); move away what does not belong here"
-    command = parse(Request, read_json(folder / PLAN), str(folder / PLAN)).command(folder)
-    return f"move away what does not belong here, then: {command} (it makes only what is bad or missing)"
+        again = "remove the folder and import the data again (fmsci data import)"
+    else:
+        command = parse(Request, read_json(folder / PLAN), str(folder / PLAN)).command(folder)
+        again = f"{command} (it makes only what is bad or missing)"
+    return f"{move}, then: {again}" if FOREIGN in problems else again
 
 
 @app.command()

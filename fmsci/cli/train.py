@@ -109,7 +109,9 @@ def _mean(tests: list[dict[str, Any]]) -> dict[str, Any]:
 def _dry_run(settings: TrainSettings, world_size: int, as_json: bool) -> None:
     from fmsci.terminal import say, table
     from fmsci.train.dry_run import describe, dry_run
+    from fmsci.train.recorded import check_recorded
 
+    check_recorded(settings)
     facts = dry_run(settings, world_size)
     table("what would happen", ("fact", "value"), describe(facts))
     if as_json:

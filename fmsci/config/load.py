@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 import yaml
 
 from fmsci.config.schema import Schema, parse
+from fmsci.config.sections import GenerateSettings, StudySettings, TrainSettings
 from fmsci.errors import SettingsError, UserError
 
 S = TypeVar("S", bound=Schema)
 
+VERBS: dict[str, type[Schema]] = {"generate": GenerateSettings, "train": TrainSettings, "study": StudySettings}
 
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 """What the parser raises: its own errors, and those of Python where a tag or a date is nonsense (``2001-99-01``)."""
@@ -91,6 +93,7 @@ def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()
     where = "the command line" if path is None else str(path)
     if not isinstance(document, dict):
         raise SettingsError(f"{where}: settings are 'key: value' lines, not {type(document).__name__}")
+    written = frozenset(map(str, document))
     for override in overrides:
         apply_override(document, override)
     if path is not None and overrides:
@@ -98,7 +101,19 @@ def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()
     try:
         return parse(cls, document, where)
     except UserError as error:
+        other = None if path is None else _verb_of(written)
+        if other is not None and not issubclass(cls, VERBS[other]):
+            raise SettingsError(f"{path} is a file for fmsci {other}; give one that fits this command") from None
         raise SettingsError(str(error)) from None
+
+
+def _verb_of(keys: frozenset[str]) -> str | None:
+    """Return the verb whose settings these are: it knows every key, and none that it needs is missing."""
+    for verb, cls in VERBS.items():
+        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+        if needed <= keys <= cls.model_fields.keys():
+            return verb
+    return None
 
 
 def dump_settings(settings: Schema) -> str:

@@ -11,6 +11,8 @@ from fmsci.config.schema import Schema
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Positive = Annotated[float, Field(gt=0)]
+RangeEnd = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""Far outside every range that makes sense; float64 holds all that is computed from it."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -18,7 +20,9 @@ class GenerateSettings(Schema):
     """``fmsci generate``: which samples to make, and where."""
 
     system: str = Field(description="the equation: poisson, advection_diffusion or helmholtz")
-    range: tuple[float, float] = Field(description="range of the system's varied coefficient, as in SYS-1(lo, hi)")
+    range: tuple[RangeEnd, RangeEnd] = Field(
+        description="range of the system's varied coefficient, as in SYS-1(lo, hi)"
+    )
     grid: Annotated[int, Field(ge=8, le=8192)] = Field(64, description="points along each side of the unit square")
     seed: Seed = Field(0, description="another seed, other samples")
     train: Count = Field(description="samples in the training split")

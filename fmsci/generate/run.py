@@ -14,6 +14,7 @@ from fmsci.config import GenerateSettings
 from fmsci.errors import EXIT_MISTAKE, Interrupted, UserError
 from fmsci.files import ASIDE_PREFIX
 from fmsci.generate.draws import Stream
+from fmsci.generate.place import check_place
 from fmsci.generate.plan import Request, Task, agree_with_plan, build_request, build_tasks, share
 from fmsci.generate.ranks import Ranks, build_ranks
 from fmsci.generate.samples import SampleMaker
@@ -53,6 +54,7 @@ def generate(settings: GenerateSettings, world: World) -> Manifest:
 
 def _run(folder: Path, request: Request, ranks: Ranks) -> Manifest:
     if ranks.rank == 0:
+        check_place(folder, request)
         agree_with_plan(folder, request)
         _remove_unfinished(folder)
     ranks.share(None)  # nobody writes before the plan is there and the leftovers are gone

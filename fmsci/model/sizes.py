@@ -60,10 +60,14 @@ def architecture(
     return Architecture(in_channels, width or dial_width, modes or dial_modes, layers or DEFAULT_LAYERS)
 
 
-def check_grid(modes: int, ny: int, nx: int) -> None:
-    """Raise UserError where a grid has too few points for the kept wavenumbers: 2 m <= n along both axes."""
+def check_grid(modes: int, ny: int, nx: int, trained: bool = False) -> None:
+    """Raise UserError where a grid has too few points for the kept wavenumbers: 2 m <= n along both axes.
+
+    A ``trained`` model has its modes: only the grid can be another one.
+    """
     if 2 * modes > min(ny, nx):
-        raise UserError(
-            f"a model with {modes} modes needs at least {2 * modes} grid points along each side, not {ny} x {nx}; "
-            f"set model.modes to {min(ny, nx) // 2} or fewer"
+        needed = f"a model with {modes} modes needs a grid of at least {2 * modes} x {2 * modes}, not {ny} x {nx}"
+        advice = "give data on a finer grid" + (
+            "" if trained else f", or train from scratch with model.modes={min(ny, nx) // 2}"
         )
+        raise UserError(f"{needed}; {advice}")

@@ -73,6 +73,9 @@ def _differs(path: Path, layout: ShardLayout) -> str | None:
     return None
 
 
+FOREIGN = "it does not belong here"
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that is wrong with a file of a data folder."""
@@ -103,7 +106,7 @@ def check_folder(folder: Path, tell: Callable[[int], None] = lambda num_bytes: N
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in known:
             unfinished = path.name.startswith(ASIDE_PREFIX)
-            findings.append(Finding(name, "unfinished work" if unfinished else "it does not belong here"))
+            findings.append(Finding(name, "unfinished work" if unfinished else FOREIGN))
     return findings
 
 

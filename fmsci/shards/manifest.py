@@ -117,6 +117,10 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a data folder; UserError where there is none, or it is of another format."""
     path = folder / MANIFEST
     if not path.exists():
+        inside = sorted(place.parent.name for place in folder.glob(f"*/{MANIFEST}"))
+        if inside:
+            named = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "")
+            raise UserError(f"{folder} is no data folder but holds some: {named}; give the path of one")
         what = "is not finished: repeat the fmsci generate command" if folder.exists() else "does not exist"
         raise UserError(f"{folder} is no data folder: {path.name} is missing ({folder.name} {what})")
     return parse(Manifest, read_json(path), str(path))

@@ -114,7 +114,7 @@ class _Shard:
                     name: np.ndarray(shape, dtype, pages, start) for name, (shape, dtype, start) in self.maps.items()
                 }
             except (OSError, ValueError, TypeError) as error:  # gone, empty, shorter than its datasets
-                raise UserError(f"{path} cannot be read: {error}; run: fmsci data check {folder}") from None
+                raise _unreadable(folder, path, error) from None
         self.fields, self.tensor, self.sample_id = (found[name] for name in (FIELDS, TENSOR, SAMPLE_ID))
 
     def _look(self, folder: Path, path: Path, record: ShardRecord) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class _Shard:
             file = h5py.File(path, "r", locking=False)
             found = {name: file[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
         except (OSError, KeyError) as error:
-            raise UserError(f"{path} cannot be read: {error}; run: fmsci data check {folder}") from None
+            raise _unreadable(folder, path, error) from None
         if any(len(dataset) != record.count for dataset in found.values()):
             raise UserError(f"{path} does not hold {record.count} samples; run: fmsci data check {folder}")
         offsets = {name: dataset.id.get_offset() for name, dataset in found.items()}
@@ -141,7 +141,12 @@ def read_datasets(folder: Path, record: ShardRecord, names: Sequence[str]) -> di
         with h5py.File(path, "r", locking=False) as file:
             return {name: file[name][()] for name in names}
     except (OSError, KeyError) as error:
-        raise UserError(f"{path} cannot be read: {error}; run: fmsci data check {folder}") from None
+        raise _unreadable(folder, path, error) from None
+
+
+def _unreadable(folder: Path, path: Path, error: Exception) -> UserError:
+    reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+    return UserError(f"{path} {reason}; run: fmsci data check {folder}")
 
 
 def open_split(folder: Path, split: str) -> SplitReader:

@@ -6,15 +6,23 @@ from typing import Any
 
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import SettingsError
+from fmsci.files import taken
 
 MAY_CHANGE = {"run", "engine", "checkpoint", "monitor", "data.cache", "data.prefetch"}
 """What a restart may change: it decides how and how often, not on what and towards what the model is trained."""
 
 
+BEFORE_IT_STARTS = ("log.txt", "slurm_job", "*.log", "*.sbatch")
+"""What a study or a job script puts into a run folder before the run has its first moment there."""
+
+
 def check_recorded(settings: TrainSettings) -> None:
-    """Raise SettingsError where the run folder holds a run with other settings: results would be mixed."""
+    """Raise SettingsError where the run folder holds a run with other settings (results would be mixed), or no run."""
     path = settings.run / "config.yaml"
     if not path.exists():
+        held = None if (settings.run / ".lock").exists() else taken(settings.run, BEFORE_IT_STARTS)
+        if held is not None:
+            raise SettingsError(f"{held}; choose another run=")
         return
     recorded = load_settings(TrainSettings, path).model_dump(mode="json")
     for key, old, new in _differences(recorded, settings.model_dump(mode="json")):
