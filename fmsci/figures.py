@@ -34,8 +34,10 @@ def field_comparison(source: Fields, solution: Fields, predicted: Fields) -> NDA
     return pixels[:, :, :3]
 
 
-def comparison_figure(source: Fields, solution: Fields, predicted: Fields) -> Figure:
-    """Draw one row a sample: source, solution, prediction, error; (B, H, W) each.
+def comparison_figure(
+    source: Fields, solution: Fields, predicted: Fields, title: str = "", captions: Sequence[str] = ()
+) -> Figure:
+    """Draw one row a sample: source, solution, prediction, error; (B, H, W) each. ``captions`` stand at the rows.
 
     Solution and prediction share one colour scale, centred on 0; the error has its own, written at its bar.
     """
@@ -54,14 +56,18 @@ def comparison_figure(source: Fields, solution: Fields, predicted: Fields) -> Fi
             ("prediction", predicted[row], "RdBu_r", limit),
             (f"error, relative L2 = {relative:.3f}", error, "PuOr_r", small),
         ]
-        for axis, (title, field, colours, bound) in zip(axes[row], panels, strict=True):
+        for axis, (name, field, colours, bound) in zip(axes[row], panels, strict=True):
             bounds = {} if bound is None else {"vmin": -bound, "vmax": bound}
             image = axis.imshow(field, origin="lower", extent=(0, 1, 0, 1), cmap=colours, **bounds)
-            axis.set_title(title, fontsize=10)
+            axis.set_title(name, fontsize=10)
             axis.set_xticks([])
             axis.set_yticks([])
             bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
             bar.ax.tick_params(labelsize=7)
+        if captions:
+            axes[row, 0].set_ylabel(captions[row], fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=11, wrap=True)
     return figure
 
 
@@ -92,6 +98,8 @@ def error_curves(
     curves: Mapping[str, Sequence[tuple[int, float]]], title: str, levels: Mapping[str, float] | None = None
 ) -> Figure:
     """Draw error against downstream samples, both logarithmic; ``levels`` are horizontal lines, such as zero-shot."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure = _blank(figsize=(6.4, 4.4), dpi=130, layout="constrained")
     axis = figure.subplots()
     markers = ["o", "s", "^", "D"]
@@ -109,11 +117,12 @@ def error_curves(
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks(samples, [f"{count:,}" for count in samples])
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("downstream training samples")
     axis.set_ylabel("relative L2 error on the test split")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))  # at least two in half a decade
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="y", which="minor", labelsize=7)
     axis.set_title(title, fontsize=11)
     axis.grid(True, which="both", alpha=0.25)
     axis.legend(frameon=False)

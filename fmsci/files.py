@@ -124,8 +124,8 @@ def taken(folder: Path, but: Sequence[str] = ()) -> str | None:
 def lock(path: Path, refusal: str) -> Iterator[None]:
     """Hold ``path`` as a lock for the time of the block; it ends with the process, however that ends.
 
-    The file says who holds it. Raises UserError, ``refusal`` with the holder's process id and host, where another process
-    does. On a file system without locks nothing is held.
+    The file says who holds it. Raises UserError, ``refusal`` with the holder's process id and host, where another
+    process does. On a file system without locks nothing is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as handle:

@@ -156,9 +156,13 @@ def load_operator(path: Path) -> SolutionOperator:
     return operator
 
 
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _card(config: ConfigDocument) -> str:
     def lines(facts: Mapping[str, Any]) -> str:
-        return "".join(f"- {name}: {value}\n" for name, value in facts.items())
+        return "".join(f"- {name}: {_shown(value)}\n" for name, value in facts.items() if value is not None)
 
     arch = config.architecture
     return (

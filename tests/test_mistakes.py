@@ -75,8 +75,8 @@ def everything(place):
         ("generate generate.yaml range=[5,1]", "generate.yaml with range=[5,1]: range is [5.0, 1.0] but the first "
          "number should not exceed the second"),
         ("generate --system poisson", "the command line: the setting 'range' is missing"),
-        ("generate generate.yaml range=[1,1e300]", "generate.yaml with range=[1,1e300]: 'range.1' is '1e300' but should be "
-         "less than or equal to 1000000"),
+        ("generate generate.yaml range=[1,1e300]", "generate.yaml with range=[1,1e300]: 'range.1' is '1e300' "
+         "but should be less than or equal to 1000000"),
         ("generate --range 1", "--range needs two numbers, LO HI, as in --range 1 5; see 'fmsci --help'"),
         ("generate --range 1 --grid 8", "--range needs two numbers, LO HI, as in --range 1 5; see 'fmsci generate "
          "--help'"),

@@ -81,6 +81,15 @@ def test_the_files_of_the_contract(folder):
         assert fact in card
 
 
+def test_the_card_rounds_and_leaves_out_what_there_is_not(folder):
+    weights, measured = build().state_dict(), {"valid_rel_l2": 0.123456789012, "step": 40}
+    write_model(folder, weights, ARCHITECTURE, SCALES, {"samples": 7, "init": None}, measured)
+    card = (folder / "README.md").read_text()
+    assert "valid_rel_l2: 0.1235\n" in card
+    assert "init" not in card
+    assert open_model_folder(folder).config.measured == measured  # in full, for programs
+
+
 def test_a_model_is_replaced_as_a_whole(folder):
     other = Architecture(in_channels=2, width=3, modes=2, layers=1)
     scales = Scales(1.0, {"a": 1.0})
