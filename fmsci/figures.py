@@ -120,7 +120,9 @@ def error_curves(
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("downstream training samples")
     axis.set_ylabel("relative L2 error on the test split")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))  # at least two in half a decade
+    low, high = axis.get_ylim()
+    decades = np.log10(high / low)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0) if decades < 2 else (1.0, 3.0)))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter("{x:g}")
     axis.set_title(title, fontsize=11)

@@ -22,7 +22,9 @@ def test_an_axis_of_errors_has_readable_ticks_of_one_size(errors):
 
 def test_a_comparison_names_what_it_compares():
     fields = np.random.default_rng(0).normal(size=(3, 2, 8, 8)).astype(np.float32)
-    figure = comparison_figure(*fields, title="model on data, test", captions=["sample 0, k11 = 1", "sample 1, k11 = 2"])
+    figure = comparison_figure(
+        *fields, title="model on data, test", captions=["sample 0, k11 = 1", "sample 1, k11 = 2"]
+    )
     assert figure.get_suptitle() == "model on data, test"
     rows = [axis.get_ylabel() for axis in figure.axes if axis.get_title() == "source f"]
     assert rows == ["sample 0, k11 = 1", "sample 1, k11 = 2"]

@@ -125,13 +125,22 @@ def test_the_printed_command_repairs(folder, pristine):
     said = run(["data", "check", folder, "--json"], code=1)
     assert json.loads(said.splitlines()[-1])["ok"] is False
     (line,) = [line for line in said.splitlines() if line.startswith("to repair")]
-    words = shlex.split(line.partition("then: ")[2].partition(" (it makes")[0])
+    assert "does not belong" not in line  # nothing here does
+    words = shlex.split(line.partition("to repair: ")[2].partition(" (it makes")[0])
     assert words[:2] == ["fmsci", "generate"]
     run(words[1:])
     assert found(folder) == []
     assert (folder / "train/shard-00000.h5").stat().st_mtime_ns == untouched
     for name in ("train/shard-00001.h5", "train/shard-00003.h5", "valid.h5"):
         assert (folder / name).read_bytes() == (pristine / name).read_bytes()
+
+
+def test_what_is_foreign_is_to_be_moved_away(folder):
+    (folder / "notes.txt").touch()
+    assert "to repair: move away what does not belong here\n" in run(["data", "check", folder], code=1)
+    flip(folder / "train/shard-00001.h5", 9000)
+    said = run(["data", "check", folder], code=1)
+    assert "to repair: move away what does not belong here, then: fmsci generate " in said
 
 
 def test_a_damaged_manifest_is_a_sentence_and_is_made_anew(folder):

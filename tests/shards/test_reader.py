@@ -90,3 +90,12 @@ def test_missing_things_are_sentences(folder, tmp_path):
         open_split(tmp_path, "train")
     with pytest.raises(UserError, match="does not exist"):
         open_split(tmp_path / "nowhere", "train")
+    shard = folder / "train/shard-00000.h5"
+    shard.rename(tmp_path / "kept.h5")
+    try:
+        for read in (lambda reader: reader.gather(np.array([0])), lambda reader: reader.figure("residual")):
+            with pytest.raises(UserError) as missing:
+                read(open_split(folder, "train"))
+            assert str(missing.value) == f"{shard} is missing; run: fmsci data check {folder}"
+    finally:
+        (tmp_path / "kept.h5").rename(shard)

@@ -88,6 +88,13 @@ def test_a_dry_run_foretells_the_checkpoint(trained, train_config):
     assert foretold < written
 
 
+def test_a_dry_run_tells_what_would_refuse_the_run(trained, train_config):
+    arguments = ["train", train_config, f"run={trained}", *TRAINING, "optim.epochs=9"]
+    refusal = f"{trained} holds a run with optim.epochs=4, not 9; choose another run= or remove it"
+    assert refusal in run([*arguments, "--dry-run"], code=2)
+    assert refusal in run(arguments, code=2)
+
+
 def test_warm_up_rises_to_the_peak_then_cosine_falls_to_zero():
     settings = OptimSettings(lr=1.0, epochs=1, warmup=4)
     rates = [learning_rate(settings, step, 20) for step in range(20)]
