@@ -1,0 +1,160 @@
+"""The Fourier layer as one step of differentiation: few passes over memory, one saved field a layer.
+
+The layer takes what stands BEFORE the activation of the layer below, z, and applies the activation itself:
+
+    v = gelu(z),    out = S(v) + v A^T + b
+
+So z is the only field that the backward pass needs; v is made again from it, sample by sample, where it still fits into
+a core's cache. The bias is added to the mean wavenumber of S(v), which costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fmsci.model.precision import compute_dtype
+from fmsci.model.sizes import check_grid
+from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
+from fmsci.model.transform import Transform, transform
+
+CACHE_BYTES = 1 << 20
+"""Fields of about this size are worked on at once on a CPU; on a GPU the whole batch."""
+
+
+class FourierLayer(nn.Module):
+    """gelu(z) -> S + A + b at each point, (B, H, W, d) -> (B, H, W, d); the first layer has no activation before it.
+
+    ``spectral``: (2, 2m, m, d, d), see :mod:`fmsci.model.spectral`; ``pointwise``: (d, d) and ``bias``: (d,), as those
+    of ``nn.Linear``. The parameters belong to this module itself, so that whoever gathers them does it before its step.
+    """
+
+    def __init__(self, width: int, modes: int, backend: str, activate: bool) -> None:
+        super().__init__()
+        self.modes, self.backend, self.activate = modes, backend, activate
+        self.spectral = nn.Parameter(initial_weight(width, modes))
+        linear = nn.Linear(width, width)
+        self.pointwise, self.bias = linear.weight, linear.bias
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the layer's output before the next activation. Raises UserError where the grid is too small."""
+        check_grid(self.modes, z.shape[1], z.shape[2])
+        dtype = compute_dtype(z)
+        weights = (self.spectral.to(dtype), self.pointwise.to(dtype), self.bias.to(dtype))
+        with torch.autocast(z.device.type, enabled=False):
+            if self.backend == "dft" and not torch.compiler.is_compiling():
+                out: Tensor = _Fused.apply(z.to(dtype), *weights, self.activate)
+                return out
+            return self._composed(z.to(dtype), *weights)
+
+    def _composed(self, z: Tensor, spectral: Tensor, pointwise: Tensor, bias: Tensor) -> Tensor:
+        """Return the same from operations that a compiler can see through."""
+        v = functional.gelu(z) if self.activate else z
+        convolve = convolve_dft if self.backend == "dft" else convolve_fft
+        return convolve(v, spectral) + functional.linear(v, pointwise, bias)
+
+
+def mix(spectrum: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
+    """Multiply each wavenumber by its complex matrix, or by its conjugate transpose: (M, 2, B, C) with (2, M, C, D).
+
+    Real and imaginary part stand below each other, so each plane of the weights is read once.
+    """
+    count, _, batch, channels = spectrum.shape
+    real, imag = weight
+    if adjoint:
+        real, imag = real.transpose(1, 2), imag.transpose(1, 2)
+    rows = spectrum.view(count, 2 * batch, channels)
+    result = torch.bmm(rows, real).view(count, 2, batch, -1)
+    crossed = torch.bmm(rows, imag).view(count, 2, batch, -1)
+    sign = 1 if adjoint else -1
+    result[:, 0].add_(crossed[:, 1], alpha=sign)
+    result[:, 1].sub_(crossed[:, 0], alpha=sign)
+    return result
+
+
+def _pieces(z: Tensor) -> int:
+    """Return how many samples are worked on at once."""
+    if z.device.type != "cpu":
+        return len(z)
+    return max(1, CACHE_BYTES // (z[0].numel() * z.element_size()))
+
+
+class _Fused(torch.autograd.Function):
+    """The layer and its gradient."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool
+    ) -> Tensor:
+        z = z.contiguous()
+        _, height, width, channels = z.shape
+        waves = transform(height, width, weight.shape[2], z.dtype, z.device)
+        at_once = _pieces(z)
+        out = torch.empty_like(z)
+        products = waves.products(z, len(z))
+        columns = pointwise.t()
+        for index, (part, target) in enumerate(zip(z.split(at_once), out.split(at_once), strict=True)):
+            v = functional.gelu(part) if activate else part
+            waves.analyse(v, _part(products, index, at_once), twice=False)
+            torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
+        spectrum = waves.collect(products)
+        mixed = mix(spectrum, weight.flatten(1, 2))
+        mixed[0, 0] += bias * math.sqrt(height * width)
+        _add_fields(waves, mixed, out, at_once, twice=True)
+        ctx.save_for_backward(z, weight, pointwise, spectrum)
+        ctx.activate = activate
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight, pointwise, spectrum = ctx.saved_tensors
+        grad = grad.contiguous()
+        _, height, width, channels = z.shape
+        waves = transform(height, width, weight.shape[2], z.dtype, z.device)
+        at_once = _pieces(z)
+        products = waves.products(grad, len(z))
+        for index, part in enumerate(grad.split(at_once)):
+            waves.analyse(part, _part(products, index, at_once), twice=True)
+        grad_mixed = waves.collect(products)
+        grad_bias = grad_mixed[0, 0].sum(0) * math.sqrt(height * width)
+        grad_weight = _weight_gradient(spectrum, grad_mixed).view_as(weight)
+        pieces = waves.spread(mix(grad_mixed, weight.flatten(1, 2), adjoint=True))
+        grad_z, grad_pointwise = torch.empty_like(z), torch.zeros_like(pointwise)
+        splits = zip(z.split(at_once), grad.split(at_once), grad_z.split(at_once), strict=True)
+        for index, (part, above, target) in enumerate(splits):
+            rows = above.view(-1, channels)
+            v = functional.gelu(part) if ctx.activate else part
+            grad_pointwise.addmm_(rows.t(), v.view(-1, channels))
+            grad_v = v if ctx.activate else target  # v has served
+            torch.mm(rows, pointwise, out=grad_v.view(-1, channels))
+            waves.synthesise(_part(pieces, index, at_once), grad_v, twice=False)
+            if ctx.activate:
+                torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
+        return grad_z, grad_weight, grad_pointwise, grad_bias, None
+
+
+def _part(products: list[Tensor], index: int, at_once: int) -> list[Tensor]:
+    return [one[index * at_once : (index + 1) * at_once] for one in products]
+
+
+def _add_fields(waves: Transform, spectrum: Tensor, out: Tensor, at_once: int, twice: bool) -> None:
+    """Add the field of every sample's spectrum to ``out``."""
+    pieces = waves.spread(spectrum)
+    for index, target in enumerate(out.split(at_once)):
+        waves.synthesise(_part(pieces, index, at_once), target, twice)
+
+
+def _weight_gradient(spectrum: Tensor, grad: Tensor) -> Tensor:
+    """Return v^H g for each wavenumber: (M, 2, B, C) and (M, 2, B, D) -> (2, M, C, D), summed over samples."""
+    count, _, batch, channels = spectrum.shape
+    result = spectrum.new_empty(2, count, channels, grad.shape[-1])
+    columns = spectrum.view(count, 2 * batch, channels).transpose(1, 2)
+    torch.bmm(columns, grad.view(count, 2 * batch, -1), out=result[0])
+    turned = torch.stack((grad[:, 1], -grad[:, 0]), dim=1)
+    torch.bmm(columns, turned.view(count, 2 * batch, -1), out=result[1])
+    return result

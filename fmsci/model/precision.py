@@ -1,0 +1,18 @@
+"""In which number type each stage of the model computes.
+
+- float32: everything, float64 in, float64 throughout. tf32 is a switch of the matrix products (engine.precision).
+- bfloat16 (under autocast): fields between the layers, transforms, mixing, pointwise products and gelu are bfloat16,
+  products add up in float32 inside; parameters, their gradients as the optimizer sees them, the last product of the
+  head and the loss are float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(values: Tensor) -> torch.dtype:
+    """Return the number type of a stage that takes ``values``: autocast's where it is on, else their own."""
+    kind = values.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else values.dtype
