@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from fmsci.model.head import Head
 from fmsci.model.layer import FourierLayer
 from fmsci.model.sizes import DEFAULT_LAYERS, Architecture
+
+
+class Lift(nn.Linear):
+    """Linear(c, d) at each point, from channels first to channels last: (B, c, H, W) -> (B, H, W, d)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the lifted field. A product per sample: c is far too small for one tall product to be fast."""
+        columns = x.flatten(2).transpose(1, 2)
+        lifted = torch.baddbmm(self.bias, columns, self.weight.t().expand(len(x), -1, -1))
+        return lifted.view(len(x), *x.shape[2:], -1)
 
 
 class FNO(nn.Module):
@@ -22,13 +33,13 @@ class FNO(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = Architecture(in_channels, width, modes, layers)
-        self.lift = nn.Linear(in_channels, width)
+        self.lift = Lift(in_channels, width)
         self.layers = nn.ModuleList(FourierLayer(width, modes, backend, activate=index > 0) for index in range(layers))
         self.head = Head(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predicted field, (B, c, H, W) -> (B, 1, H, W). Raises UserError where the grid is too small."""
-        z = self.lift(x.movedim(1, -1))
+        z = self.lift(x)
         for layer in self.layers:
             z = layer(z)
         u: Tensor = self.head(z)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from fmsci.model.precision import compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
-from fmsci.model.transform import Transform, transform
+from fmsci.model.transform import transform
 
 CACHE_BYTES = 1 << 20
 """Fields of about this size are worked on at once on a CPU; on a GPU the whole batch."""
@@ -58,22 +58,29 @@ class FourierLayer(nn.Module):
         return convolve(v, spectral) + functional.linear(v, pointwise, bias)
 
 
-def mix(spectrum: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
-    """Multiply each wavenumber by its complex matrix, or by its conjugate transpose: (M, 2, B, C) with (2, M, C, D).
+def mix(spectrum: Tensor, turned: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
+    """Multiply each wavenumber by its complex matrix, or by its conjugate transpose.
 
-    Real and imaginary part stand below each other, so each plane of the weights is read once.
+    spectrum: (2, B, 2m, m, C); ``turned``: the same times i, or times -i for the adjoint; weight: (2, 2m, m, C, D).
+    Real and imaginary part stand below each other as rows, so each plane of the weights is read once.
     """
-    count, _, batch, channels = spectrum.shape
-    real, imag = weight
+    real, imag = weight.flatten(1, 2)
     if adjoint:
         real, imag = real.transpose(1, 2), imag.transpose(1, 2)
-    rows = spectrum.view(count, 2 * batch, channels)
-    result = torch.bmm(rows, real).view(count, 2, batch, -1)
-    crossed = torch.bmm(rows, imag).view(count, 2, batch, -1)
-    sign = 1 if adjoint else -1
-    result[:, 0].add_(crossed[:, 1], alpha=sign)
-    result[:, 1].sub_(crossed[:, 0], alpha=sign)
-    return result
+    parts, batch, ky, kx, _ = spectrum.shape
+    mixed = torch.bmm(_by_wavenumber(spectrum), real).baddbmm_(_by_wavenumber(turned), imag)
+    return mixed.view(ky, kx, parts, batch, -1).permute(2, 3, 0, 1, 4).contiguous()
+
+
+def _by_wavenumber(spectrum: Tensor) -> Tensor:
+    """Return (2, B, 2m, m, C) as (M, 2B, C), a view."""
+    return spectrum.flatten(0, 1).flatten(1, 2).transpose(0, 1)
+
+
+def _times_i(spectrum: Tensor, sign: int) -> Tensor:
+    """Return i V (``sign`` 1) or -i V (-1)."""
+    real, imag = spectrum
+    return torch.stack((-imag, real) if sign > 0 else (imag, -real))
 
 
 def _pieces(z: Tensor) -> int:
@@ -95,16 +102,18 @@ class _Fused(torch.autograd.Function):
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
         at_once = _pieces(z)
         out = torch.empty_like(z)
-        products = waves.products(z, len(z))
+        products = waves.room(z, len(z))
         columns = pointwise.t()
         for index, (part, target) in enumerate(zip(z.split(at_once), out.split(at_once), strict=True)):
             v = functional.gelu(part) if activate else part
             waves.analyse(v, _part(products, index, at_once), twice=False)
             torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
         spectrum = waves.collect(products)
-        mixed = mix(spectrum, weight.flatten(1, 2))
-        mixed[0, 0] += bias * math.sqrt(height * width)
-        _add_fields(waves, mixed, out, at_once, twice=True)
+        mixed = mix(spectrum, _times_i(spectrum, 1), weight)
+        mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
+        products = waves.spread(mixed)
+        for index, target in enumerate(out.split(at_once)):
+            waves.synthesise(_part(products, index, at_once), target, twice=True)
         ctx.save_for_backward(z, weight, pointwise, spectrum)
         ctx.activate = activate
         return out
@@ -117,13 +126,17 @@ class _Fused(torch.autograd.Function):
         _, height, width, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
         at_once = _pieces(z)
-        products = waves.products(grad, len(z))
+        products = waves.room(grad, len(z))
         for index, part in enumerate(grad.split(at_once)):
             waves.analyse(part, _part(products, index, at_once), twice=True)
         grad_mixed = waves.collect(products)
-        grad_bias = grad_mixed[0, 0].sum(0) * math.sqrt(height * width)
-        grad_weight = _weight_gradient(spectrum, grad_mixed).view_as(weight)
-        pieces = waves.spread(mix(grad_mixed, weight.flatten(1, 2), adjoint=True))
+        grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
+        turned = _times_i(grad_mixed, -1)
+        grad_weight = torch.empty_like(weight)
+        columns = _by_wavenumber(spectrum).transpose(1, 2)
+        for target, rows in zip(grad_weight.flatten(1, 2), (grad_mixed, turned), strict=True):
+            torch.bmm(columns, _by_wavenumber(rows), out=target)
+        products = waves.spread(mix(grad_mixed, turned, weight, adjoint=True))
         grad_z, grad_pointwise = torch.empty_like(z), torch.zeros_like(pointwise)
         splits = zip(z.split(at_once), grad.split(at_once), grad_z.split(at_once), strict=True)
         for index, (part, above, target) in enumerate(splits):
@@ -132,7 +145,7 @@ class _Fused(torch.autograd.Function):
             grad_pointwise.addmm_(rows.t(), v.view(-1, channels))
             grad_v = v if ctx.activate else target  # v has served
             torch.mm(rows, pointwise, out=grad_v.view(-1, channels))
-            waves.synthesise(_part(pieces, index, at_once), grad_v, twice=False)
+            waves.synthesise(_part(products, index, at_once), grad_v, twice=False)
             if ctx.activate:
                 torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
         return grad_z, grad_weight, grad_pointwise, grad_bias, None
@@ -140,21 +153,3 @@ class _Fused(torch.autograd.Function):
 
 def _part(products: list[Tensor], index: int, at_once: int) -> list[Tensor]:
     return [one[index * at_once : (index + 1) * at_once] for one in products]
-
-
-def _add_fields(waves: Transform, spectrum: Tensor, out: Tensor, at_once: int, twice: bool) -> None:
-    """Add the field of every sample's spectrum to ``out``."""
-    pieces = waves.spread(spectrum)
-    for index, target in enumerate(out.split(at_once)):
-        waves.synthesise(_part(pieces, index, at_once), target, twice)
-
-
-def _weight_gradient(spectrum: Tensor, grad: Tensor) -> Tensor:
-    """Return v^H g for each wavenumber: (M, 2, B, C) and (M, 2, B, D) -> (2, M, C, D), summed over samples."""
-    count, _, batch, channels = spectrum.shape
-    result = spectrum.new_empty(2, count, channels, grad.shape[-1])
-    columns = spectrum.view(count, 2 * batch, channels).transpose(1, 2)
-    torch.bmm(columns, grad.view(count, 2 * batch, -1), out=result[0])
-    turned = torch.stack((grad[:, 1], -grad[:, 0]), dim=1)
-    torch.bmm(columns, turned.view(count, 2 * batch, -1), out=result[1])
-    return result

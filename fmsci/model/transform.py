@@ -7,8 +7,8 @@ Of the orthonormal transform of a real field v (H, W, C) the wavenumbers kx = 0.
 Along y first, the rows cos(k y) and -sin(k y) for k = 0..m; the rows of -k are conjugates, as v is real. Along x then
 the products with cos(k x) and sin(k x). Four of their sums and differences are V(k, .) and V(-k, .).
 
-Where there are many wavenumbers the sums are halved first: with h half the points, even k see only v(y) + v(y + h), odd
-k only v(y) - v(y + h), each on half of the points.
+Where there are many wavenumbers the sums along y are halved first: with h half the points, even k see only
+v(y) + v(y + h), odd k only v(y) - v(y + h), each on half of the points.
 """
 
 from __future__ import annotations
@@ -21,29 +21,50 @@ import torch
 from torch import Tensor
 
 HALVED_FROM = 24
-"""Modes from which halving a sum on a CPU costs less than it saves (docs/benchmarks.md); on a GPU it never does."""
+"""Modes from which halving the sums on a CPU costs less than it saves (docs/benchmarks.md); on a GPU it never does."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some wavenumbers of an axis: 0..K-1 (``step`` 1), the even (``first`` 0) or the odd ones (``first`` 1)."""
+class Rows:
+    """Some wavenumbers k = first, first + step, ... <= m along y."""
 
     first: int
     step: int
     count: int
     matrix: Tensor
-    """(2 count, points that it sums over): a cosine row for each wavenumber, then a sine row for each."""
+    """(2 count, points that it sums over): the row cos(k y) of each k, then the row -sin(k y) of each."""
     transposed: Tensor
+    plus: slice
+    """Those of them that are ky = k of a spectrum, k < m."""
+    minus: slice
+    """Those that are ky = -k, k > 0."""
+    at_plus: slice
+    at_minus: slice
+    """Where these stand along ky = 0..m-1, -1..-m."""
 
 
-def build_axis(points: int, cosine: Tensor, sine: Tensor, halved: bool) -> tuple[Part, ...]:
-    """Return the parts of an axis from its rows (K, points), which hold every factor already."""
-    steps = ((0, 2), (1, 2)) if halved else ((0, 1),)
+def build_rows(modes: int, points: int, halved: bool, dtype: torch.dtype, device: torch.device) -> tuple[Rows, ...]:
+    """Return all rows along y, or the even and the odd ones, each over half of the points."""
+    angles = _angles(modes + 1, points)
     parts = []
-    for first, step in steps:
-        rows = [wave[first::step, : points // len(steps)] for wave in (cosine, sine)]
-        matrix = torch.cat(rows)
-        parts.append(Part(first, step, len(rows[0]), matrix.contiguous(), matrix.T.contiguous()))
+    for first, step in ((0, 2), (1, 2)) if halved else ((0, 1),):
+        own = angles[first::step, : points // step]
+        matrix = (torch.cat((own.cos(), -own.sin())) / math.sqrt(points)).to(device, dtype)
+        count, lowest = len(own), first or step
+        last = first + (count - 1) * step
+        parts.append(
+            Rows(
+                first,
+                step,
+                count,
+                matrix.contiguous(),
+                matrix.T.contiguous(),
+                plus=slice(0, count - 1 if last == modes else count),
+                minus=slice(1 if first == 0 else 0, count),
+                at_plus=slice(first, modes, step),
+                at_minus=slice(modes + lowest - 1, 2 * modes, step),
+            )
+        )
     return tuple(parts)
 
 
@@ -51,138 +72,96 @@ class Transform:
     """The transform of one grid, number of modes, number type and device.
 
     ``twice`` counts every kx > 0 twice, for its conjugate partner: the inverse transform does, the forward one does not.
-    The adjoint of ``analyse`` is ``synthesise`` with the same ``twice``, and the other way round.
+    The adjoint of the forward one is the inverse one with the same ``twice``, and the other way round.
+
+    A spectrum is (2, B, 2m, m, C): real and imaginary part, sample, ky = 0..m-1, -1..-m, kx = 0..m-1, channel.
     """
 
     def __init__(self, height: int, width: int, modes: int, dtype: torch.dtype, device: torch.device) -> None:
         self.height, self.width, self.modes = height, width, modes
-        on_cpu = device.type == "cpu" and modes >= HALVED_FROM
-        halve_y, halve_x = on_cpu and height % 2 == 0, on_cpu and width % 2 == 0
-        y, x = _angles(modes + 1, height), _angles(modes, width)
-        weight = torch.full((modes, 1), 2.0, dtype=torch.float64)
-        weight[0] = 1.0
+        halved = device.type == "cpu" and modes >= HALVED_FROM and height % 2 == 0
+        self.rows = build_rows(modes, height, halved, dtype, device)
+        angles = _angles(modes, width)
+        partners = torch.full((modes, 1), 2.0, dtype=torch.float64)
+        partners[0] = 1.0
+        self.columns: dict[bool, Tensor] = {}
+        """(2m, W): the row cos(kx x) of each kx, then the row sin(kx x) of each; by ``twice``."""
+        self.columns_transposed: dict[bool, Tensor] = {}
+        for twice, factor in ((False, torch.ones_like(partners)), (True, partners)):
+            matrix = (torch.cat((factor * angles.cos(), factor * angles.sin())) / math.sqrt(width)).to(device, dtype)
+            self.columns[twice], self.columns_transposed[twice] = matrix.contiguous(), matrix.T.contiguous()
 
-        def place(wave: Tensor) -> Tensor:
-            return wave.to(device, dtype)
+    def room(self, like: Tensor, batch: int) -> list[Tensor]:
+        """Return room for the products of fields with all waves: (batch, 2, count, 2, m, C) for each part of y.
 
-        self.y = build_axis(height, place(y.cos() / math.sqrt(height)), place(-y.sin() / math.sqrt(height)), halve_y)
-        self.x = {
-            twice: build_axis(width, *(place(factor * wave / math.sqrt(width)) for wave in (x.cos(), x.sin())), halve_x)
-            for twice, factor in ((False, torch.ones_like(weight)), (True, weight))
-        }
+        First 2: cosine or sine row along y; second 2: along x.
+        """
+        return [like.new_empty(batch, 2, part.count, 2, self.modes, like.shape[-1]) for part in self.rows]
 
-    def analyse(self, v: Tensor, into: list[Tensor], twice: bool) -> None:
-        """Write the products of fields v (B, H, W, C) with all waves to ``into``, as :meth:`products` made it."""
+    def analyse(self, v: Tensor, products: list[Tensor], twice: bool) -> None:
+        """Write the products of fields v (B, H, W, C) with all waves."""
         batch, _, width, channels = v.shape
-        at = 0
-        for part_y, folded in zip(self.y, _fold(v.view(batch, self.height, width * channels), len(self.y)), strict=True):
-            rows = torch.matmul(part_y.matrix, folded).view(batch, 2 * part_y.count, width, channels)
-            for part_x, narrow in zip(self.x[twice], _fold(rows, len(self.x[twice])), strict=True):
-                torch.matmul(part_x.matrix, narrow, out=into[at])
-                at += 1
-
-    def products(self, v: Tensor, batch: int) -> list[Tensor]:
-        """Return room for what :meth:`analyse` writes: (batch, 2 rows, 2 columns, C) for each pair of parts."""
-        return [
-            v.new_empty(batch, 2 * rows.count, 2 * columns.count, v.shape[-1])
-            for rows in self.y
-            for columns in self.x[False]
-        ]
+        field = v.view(batch, self.height, width * channels)
+        for part, folded, target in zip(self.rows, self._fold(field), products, strict=True):
+            rows = torch.matmul(part.matrix, folded).view(-1, width, channels)
+            torch.matmul(self.columns[twice], rows, out=target.view(len(rows), 2 * self.modes, channels))
 
     def collect(self, products: list[Tensor]) -> Tensor:
-        """Return the spectrum (2 m m, 2, B, C) of the products: wavenumber, real and imaginary part, sample, channel."""
+        """Return the spectrum of products: sums and differences of the four of each k and kx."""
         batch, channels, m = len(products[0]), products[0].shape[-1], self.modes
-        spectrum = products[0].new_empty(2 * m, m, 2, batch, channels)
-        pieces = iter(products)
-        for rows in self.y:
-            for columns in self.x[False]:
-                piece = next(pieces).view(batch, 2, rows.count, 2, columns.count, channels).permute(1, 3, 2, 4, 0, 5)
-                (cos_cos, cos_sin), (sin_cos, sin_sin) = piece[0], piece[1]
-                kx = slice(columns.first, None, columns.step)
-                plus, minus = _rows_of(rows, m)
-                ours = spectrum[plus.target, kx]
-                torch.add(cos_cos[plus.source], sin_sin[plus.source], out=ours[:, :, 0])
-                torch.sub(sin_cos[plus.source], cos_sin[plus.source], out=ours[:, :, 1])
-                ours = spectrum[minus.target, kx]
-                torch.sub(cos_cos[minus.source], sin_sin[minus.source], out=ours[:, :, 0])
-                torch.add(sin_cos[minus.source], cos_sin[minus.source], out=ours[:, :, 1]).neg_()
-        return spectrum.view(2 * m * m, 2, batch, channels)
+        spectrum = products[0].new_empty(2, batch, 2 * m, m, channels)
+        for part, found in zip(self.rows, products, strict=True):
+            (cos_cos, cos_sin), (sin_cos, sin_sin) = found[:, :, part.plus].permute(1, 3, 0, 2, 4, 5)
+            real, imag = spectrum[:, :, part.at_plus]
+            torch.add(cos_cos, sin_sin, out=real)
+            torch.sub(sin_cos, cos_sin, out=imag)
+            (cos_cos, cos_sin), (sin_cos, sin_sin) = found[:, :, part.minus].permute(1, 3, 0, 2, 4, 5)
+            real, imag = spectrum[:, :, part.at_minus]
+            torch.sub(cos_cos, sin_sin, out=real)
+            torch.add(sin_cos, cos_sin, out=imag).neg_()
+        return spectrum
 
     def spread(self, spectrum: Tensor) -> list[Tensor]:
-        """Return what :meth:`synthesise` takes, from a spectrum (2 m m, 2, B, C): the adjoint of :meth:`collect`."""
-        _, _, batch, channels = spectrum.shape
-        m = self.modes
-        spectrum = spectrum.view(2 * m, m, 2, batch, channels)
-        result = []
-        for rows in self.y:
-            for columns in self.x[False]:
-                piece = spectrum.new_empty(batch, 2, rows.count, 2, columns.count, channels)
-                (cos_cos, cos_sin), (sin_cos, sin_sin) = piece.permute(1, 3, 2, 4, 0, 5)
-                kx = slice(columns.first, None, columns.step)
-                plus, minus = _rows_of(rows, m)
-                ours = spectrum[plus.target, kx]
-                real, imag = ours[:, :, 0], ours[:, :, 1]
-                for target, source in ((cos_cos, real), (sin_sin, real), (sin_cos, imag)):
-                    target[plus.source] = source
-                torch.neg(imag, out=cos_sin[plus.source])
-                if plus.source.stop is not None:  # ky = m has no partner +m among the kept wavenumbers
-                    for target in (cos_cos, sin_sin, sin_cos, cos_sin):
-                        target[-1] = 0
-                ours = spectrum[minus.target, kx]
-                real, imag = ours[:, :, 0], ours[:, :, 1]
-                cos_cos[minus.source] += real
-                sin_sin[minus.source] -= real
-                sin_cos[minus.source] -= imag
-                cos_sin[minus.source] -= imag
-                result.append(piece.view(batch, 2 * rows.count, 2 * columns.count, channels))
-        return result
+        """Return the products that make up a spectrum: the adjoint of :meth:`collect`."""
+        products = self.room(spectrum, spectrum.shape[1])
+        for part, target in zip(self.rows, products, strict=True):
+            real, imag = spectrum[:, :, part.at_plus]
+            (cos_cos, cos_sin), (sin_cos, sin_sin) = target[:, :, part.plus].permute(1, 3, 0, 2, 4, 5)
+            for product, value in ((cos_cos, real), (sin_sin, real), (sin_cos, imag)):
+                product.copy_(value)
+            torch.neg(imag, out=cos_sin)
+            if part.plus.stop < part.count:  # k = m stands for -m alone
+                target[:, :, -1] = 0
+            real, imag = spectrum[:, :, part.at_minus]
+            (cos_cos, cos_sin), (sin_cos, sin_sin) = target[:, :, part.minus].permute(1, 3, 0, 2, 4, 5)
+            cos_cos += real
+            for product, value in ((sin_sin, real), (sin_cos, imag), (cos_sin, imag)):
+                product -= value
+        return products
 
-    def synthesise(self, pieces: list[Tensor], out: Tensor, twice: bool) -> None:
-        """Add the fields of spread spectra to ``out`` (B, H, W, C)."""
+    def synthesise(self, products: list[Tensor], out: Tensor, twice: bool) -> None:
+        """Add the fields of products to ``out`` (B, H, W, C)."""
         batch, _, width, channels = out.shape
-        at = 0
-        halves = []
-        for part_y in self.y:
-            narrow = []
-            for part_x in self.x[twice]:
-                narrow.append(torch.matmul(part_x.transposed, pieces[at]))
-                at += 1
-            rows = narrow[0] if len(narrow) == 1 else torch.cat((narrow[0] + narrow[1], narrow[0] - narrow[1]), dim=2)
-            halves.append((part_y.transposed, rows.view(batch, 2 * part_y.count, width * channels)))
         field = out.view(batch, self.height, width * channels)
-        if len(halves) == 1:
-            field.baddbmm_(halves[0][0].expand(batch, -1, -1), halves[0][1])
+        rows = [
+            torch.matmul(self.columns_transposed[twice], found.view(-1, 2 * self.modes, channels))
+            for found in products
+        ]
+        wide = [one.view(batch, -1, width * channels) for one in rows]
+        if len(wide) == 1:
+            field.baddbmm_(self.rows[0].transposed.expand(batch, -1, -1), wide[0])
             return
+        even, odd = (torch.matmul(part.transposed, one) for part, one in zip(self.rows, wide, strict=True))
         upper, lower = field.chunk(2, dim=1)
-        even, odd = (torch.matmul(matrix, rows) for matrix, rows in halves)
         upper.add_(even).add_(odd)
         lower.add_(even).sub_(odd)
 
-
-@dataclass(frozen=True)
-class _Rows:
-    """Which rows of a part (``source``) belong to which ky of a spectrum (``target``)."""
-
-    source: slice
-    target: slice
-
-
-def _rows_of(part: Part, m: int) -> tuple[_Rows, _Rows]:
-    """Return the rows of ky = 0..m-1 and those of ky = -1..-m, which stand behind them from -1 on."""
-    last = part.first + (part.count - 1) * part.step
-    plus = _Rows(slice(0, -1 if last == m else None), slice(part.first, m, part.step))
-    skipped = 1 if part.first == 0 else 0
-    lowest = part.first + skipped * part.step
-    return plus, _Rows(slice(skipped, None), slice(m + lowest - 1, 2 * m, part.step))
-
-
-def _fold(values: Tensor, parts: int) -> tuple[Tensor, ...]:
-    """Return what the parts of an axis sum over: the values (B, points, ...), or sum and difference of their halves."""
-    if parts == 1:
-        return (values,)
-    axis = 1 if values.dim() == 3 else 2
-    first, second = values.chunk(2, dim=axis)
-    return first + second, first - second
+    def _fold(self, field: Tensor) -> tuple[Tensor, ...]:
+        """Return what the parts of y sum over: the field, or sum and difference of its halves."""
+        if len(self.rows) == 1:
+            return (field,)
+        upper, lower = field.chunk(2, dim=1)
+        return upper + lower, upper - lower
 
 
 def _angles(count: int, points: int) -> Tensor:
