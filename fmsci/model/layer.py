@@ -17,13 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsci.model.precision import compute_dtype
+from fmsci.model.pieces import count_at_once, split
+from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
 from fmsci.model.transform import transform
-
-CACHE_BYTES = 1 << 20
-"""Fields of about this size are worked on at once on a CPU; on a GPU the whole batch."""
 
 
 class FourierLayer(nn.Module):
@@ -45,9 +43,9 @@ class FourierLayer(nn.Module):
         check_grid(self.modes, z.shape[1], z.shape[2])
         dtype = compute_dtype(z)
         weights = (self.spectral.to(dtype), self.pointwise.to(dtype), self.bias.to(dtype))
-        with torch.autocast(z.device.type, enabled=False):
+        with as_it_is(z):
             if self.backend == "dft" and not torch.compiler.is_compiling():
-                out: Tensor = _Fused.apply(z.to(dtype), *weights, self.activate)
+                out: Tensor = _Fused.apply(z.to(dtype), *weights, self.activate)  # type: ignore[no-untyped-call]
                 return out
             return self._composed(z.to(dtype), *weights)
 
@@ -83,28 +81,19 @@ def _times_i(spectrum: Tensor, sign: int) -> Tensor:
     return torch.stack((-imag, real) if sign > 0 else (imag, -real))
 
 
-def _pieces(z: Tensor) -> int:
-    """Return how many samples are worked on at once."""
-    if z.device.type != "cpu":
-        return len(z)
-    return max(1, CACHE_BYTES // (z[0].numel() * z.element_size()))
-
-
 class _Fused(torch.autograd.Function):
     """The layer and its gradient."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool
-    ) -> Tensor:
+    def forward(ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
         z = z.contiguous()
         _, height, width, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
-        at_once = _pieces(z)
+        at_once = count_at_once(z, height * width * channels * z.element_size())
         out = torch.empty_like(z)
         products = waves.room(z, len(z))
         columns = pointwise.t()
-        for index, (part, target) in enumerate(zip(z.split(at_once), out.split(at_once), strict=True)):
+        for index, (part, target) in enumerate(zip(split(z, at_once), split(out, at_once), strict=True)):
             v = functional.gelu(part) if activate else part
             waves.analyse(v, _part(products, index, at_once), twice=False)
             torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
@@ -112,22 +101,22 @@ class _Fused(torch.autograd.Function):
         mixed = mix(spectrum, _times_i(spectrum, 1), weight)
         mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
         products = waves.spread(mixed)
-        for index, target in enumerate(out.split(at_once)):
+        for index, target in enumerate(split(out, at_once)):
             waves.synthesise(_part(products, index, at_once), target, twice=True)
         ctx.save_for_backward(z, weight, pointwise, spectrum)
         ctx.activate = activate
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, weight, pointwise, spectrum = ctx.saved_tensors
         grad = grad.contiguous()
         _, height, width, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
-        at_once = _pieces(z)
+        at_once = count_at_once(z, height * width * channels * z.element_size())
         products = waves.room(grad, len(z))
-        for index, part in enumerate(grad.split(at_once)):
+        for index, part in enumerate(split(grad, at_once)):
             waves.analyse(part, _part(products, index, at_once), twice=True)
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
@@ -138,7 +127,7 @@ class _Fused(torch.autograd.Function):
             torch.bmm(columns, _by_wavenumber(rows), out=target)
         products = waves.spread(mix(grad_mixed, turned, weight, adjoint=True))
         grad_z, grad_pointwise = torch.empty_like(z), torch.zeros_like(pointwise)
-        splits = zip(z.split(at_once), grad.split(at_once), grad_z.split(at_once), strict=True)
+        splits = zip(split(z, at_once), split(grad, at_once), split(grad_z, at_once), strict=True)
         for index, (part, above, target) in enumerate(splits):
             rows = above.view(-1, channels)
             v = functional.gelu(part) if ctx.activate else part

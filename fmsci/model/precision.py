@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -15,4 +17,10 @@ from torch import Tensor
 def compute_dtype(values: Tensor) -> torch.dtype:
     """Return the number type of a stage that takes ``values``: autocast's where it is on, else their own."""
     kind = values.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else values.dtype
+    on = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else values.dtype
+
+
+def as_it_is(values: Tensor) -> AbstractContextManager[object]:
+    """Return the context in which autocast changes no number type: the stage has chosen its own."""
+    return nullcontext() if values.device.type == "meta" else torch.autocast(values.device.type, enabled=False)

@@ -49,7 +49,9 @@ def convolve_dft(v: Tensor, weight: Tensor) -> Tensor:
     batch, height, width, channels = v.shape
     out_channels = weight.shape[-1]
     m = weight.shape[2]
-    to_ky, to_kx, from_kx, from_ky = _transforms(height, width, m, v.dtype, v.device)
+    # A compiler traces through a cache, and says so in a warning; it makes constants of them itself.
+    matrices = _transforms if torch.compiler.is_compiling() else _cached_transforms
+    to_ky, to_kx, from_kx, from_ky = matrices(height, width, m, v.dtype, v.device)
 
     # (B, 2 (m+1), W C): rows 0..m real part, then 0..m imaginary part of V(ky, x).
     rows = torch.matmul(to_ky, v.reshape(batch, height, width * channels))
@@ -89,7 +91,6 @@ def _mix(v_real: Tensor, v_imag: Tensor, weight: Tensor) -> tuple[Tensor, Tensor
     return out_real.reshape(shape).permute(2, 0, 1, 3), out_imag.reshape(shape).permute(2, 0, 1, 3)
 
 
-@lru_cache(maxsize=32)
 def _transforms(
     height: int, width: int, m: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -112,3 +113,6 @@ def _transforms(
     from_kx = torch.stack((torch.cat((cos, -sin)).T, torch.cat((cos, sin)).T)).unsqueeze(1)
     from_ky = torch.cat((y.cos(), -y.sin())).T / math.sqrt(height)
     return tuple(matrix.contiguous().to(device, dtype) for matrix in (to_ky, to_kx, from_kx, from_ky))  # type: ignore[return-value]
+
+
+_cached_transforms = lru_cache(maxsize=32)(_transforms)

@@ -71,8 +71,8 @@ def build_rows(modes: int, points: int, halved: bool, dtype: torch.dtype, device
 class Transform:
     """The transform of one grid, number of modes, number type and device.
 
-    ``twice`` counts every kx > 0 twice, for its conjugate partner: the inverse transform does, the forward one does not.
-    The adjoint of the forward one is the inverse one with the same ``twice``, and the other way round.
+    ``twice`` counts every kx > 0 twice, for its conjugate partner: the inverse transform does, the forward one does
+    not. The adjoint of the forward one is the inverse one with the same ``twice``, and the other way round.
 
     A spectrum is (2, B, 2m, m, C): real and imaginary part, sample, ky = 0..m-1, -1..-m, kx = 0..m-1, channel.
     """
@@ -144,8 +144,7 @@ class Transform:
         batch, _, width, channels = out.shape
         field = out.view(batch, self.height, width * channels)
         rows = [
-            torch.matmul(self.columns_transposed[twice], found.view(-1, 2 * self.modes, channels))
-            for found in products
+            torch.matmul(self.columns_transposed[twice], found.view(-1, 2 * self.modes, channels)) for found in products
         ]
         wide = [one.view(batch, -1, width * channels) for one in rows]
         if len(wide) == 1:
