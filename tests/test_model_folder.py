@@ -189,7 +189,7 @@ def test_another_place_is_no_model_folder(tmp_path):
         (lambda t: t.update(extra=torch.zeros(3)), "extra"),
         (lambda t: t.update({"fno.lift.weight": t["fno.lift.weight"][:2].clone(), "pad": torch.zeros(99)}),
          "fno.lift.weight, pad"),
-        (lambda t: t.update({"fno.head_out.bias": t["fno.head_out.bias"].double()}), "fno.head_out.bias"),
+        (lambda t: t.update({"fno.head.outer_bias": t["fno.head.outer_bias"].double()}), "fno.head.outer_bias"),
         (lambda t: t.update({name: tensor.double() for name, tensor in t.items()}), "fno.lift.weight, fno.lift.bias, "),
     ],
     ids=["renamed", "too many", "other shape", "one of another type", "all of another type"],

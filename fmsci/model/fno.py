@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
+from fmsci.model.head import Head
+from fmsci.model.layer import FourierLayer
 from fmsci.model.sizes import DEFAULT_LAYERS, Architecture
-from fmsci.model.spectral import SpectralConv
 
 
-class FourierLayer(nn.Module):
-    """v -> S(v) + v A + b, with S the spectral convolution and A a d x d matrix at each point; (B, H, W, d)."""
+class Lift(nn.Linear):
+    """Linear(c, d) at each point, from channels first to channels last: (B, c, H, W) -> (B, H, W, d)."""
 
-    def __init__(self, width: int, modes: int, backend: str) -> None:
-        super().__init__()
-        self.spectral = SpectralConv(width, modes, backend)
-        self.pointwise = nn.Linear(width, width)
-
-    def forward(self, v: Tensor) -> Tensor:
-        """Return the layer's output, (B, H, W, d) -> (B, H, W, d)."""
-        out: Tensor = self.spectral(v) + self.pointwise(v)
-        return out
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the lifted field. A product per sample: c is far too small for one tall product to be fast."""
+        columns = x.flatten(2).transpose(1, 2)
+        lifted = torch.baddbmm(self.bias, columns, self.weight.t().expand(len(x), -1, -1))
+        return lifted.view(len(x), *x.shape[2:], -1)
 
 
 class FNO(nn.Module):
@@ -36,18 +33,14 @@ class FNO(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = Architecture(in_channels, width, modes, layers)
-        self.lift = nn.Linear(in_channels, width)
-        self.layers = nn.ModuleList(FourierLayer(width, modes, backend) for _ in range(layers))
-        self.head_in = nn.Linear(width, 2 * width)
-        self.head_out = nn.Linear(2 * width, 1)
+        self.lift = Lift(in_channels, width)
+        self.layers = nn.ModuleList(FourierLayer(width, modes, backend, activate=index > 0) for index in range(layers))
+        self.head = Head(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predicted field, (B, c, H, W) -> (B, 1, H, W). Raises UserError where the grid is too small."""
-        v = self.lift(x.movedim(1, -1))
-        last = len(self.layers) - 1
-        for index, layer in enumerate(self.layers):
-            v = layer(v)
-            if index < last:
-                v = gelu(v)
-        u: Tensor = self.head_out(gelu(self.head_in(v)))
+        z = self.lift(x)
+        for layer in self.layers:
+            z = layer(z)
+        u: Tensor = self.head(z)
         return u.movedim(-1, 1)

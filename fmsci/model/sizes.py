@@ -37,6 +37,27 @@ class Architecture:
         d, m = self.width, self.modes
         return self.layers * (4 * d * d * m * m + d * d + d) + (self.in_channels + 1) * d + 2 * d * d + 4 * d + 1
 
+    def flops(self, ny: int, nx: int) -> int:
+        """Count of multiplications and additions of one forward pass of one sample; backward takes about twice as many.
+
+        Along y, 2 (m + 1) rows over ny points for nx d columns; along x, 2 m rows over nx points for 2 (m + 1) d
+        columns; the same back; four d x d products for each of 2 m^2 wavenumbers; d x d at each point. (Halved sums,
+        see fmsci.model.transform, save up to half of the first.) Activations are not counted.
+        """
+        d, m, points = self.width, self.modes, ny * nx
+        transform = 2 * (2 * (m + 1) * ny * nx * d + 2 * (m + 1) * 2 * m * nx * d)
+        mixing = 2 * 4 * d * d * 2 * m * m
+        layer = 2 * transform + mixing + 2 * d * d * points
+        return self.layers * layer + 2 * self.in_channels * d * points + 2 * 2 * d * d * points + 2 * 2 * d * points
+
+    def saved_bytes(self, ny: int, nx: int) -> int:
+        """Bytes that a training step keeps of one sample between forward and backward, in float32.
+
+        A field of d channels for each layer's input and one for the head's, and a layer's spectrum: 4 m^2 d numbers.
+        """
+        d, m = self.width, self.modes
+        return 4 * ((self.layers + 1) * ny * nx * d + self.layers * 4 * m * m * d)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a plain mapping."""
         return asdict(self)

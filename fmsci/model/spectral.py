@@ -1,8 +1,15 @@
 """The spectral convolution: truncated Fourier transform, one complex matrix per kept wavenumber, transform back.
 
+    u_hat(k) = v_hat(k) W(k) for kept k, 0 elsewhere;      v, u: (B, H, W, C) real, channels last
+
 Of the orthonormal transform of a real field, the wavenumbers kx = 0..m-1 (last grid axis, half spectrum) and
-ky = 0..m-1, -m..-1 are kept. The kept ones are few, so the transform is two small real matrix products per side, and
+ky = 0..m-1, -1..-m are kept. The kept ones are few, so the transform is two small real matrix products per side, and
 no complex tensor exists: gradients, autocast, sharding and compilation meet nothing but real numbers.
+
+``weight``: (2, 2m, m, C_in, C_out), first axis real and imaginary part, then ky in the order 0..m-1, -1..-m, then kx.
+Source: Li et al., arXiv 2010.08895, eq. (4), with the orthonormal transform of arXiv 2306.00258.
+
+The two forms here are plain operations, for compilers and as oracles; training runs the one of fmsci.model.layer.
 """
 
 from __future__ import annotations
@@ -11,30 +18,12 @@ import math
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
-
-from fmsci.model.sizes import check_grid
+from torch import Tensor
 
 
-class SpectralConv(nn.Module):
-    """u_hat(k) = v_hat(k) W(k) for kept k, 0 elsewhere; v, u: (B, H, W, C) real, channels last.
-
-    ``weight``: (2, 2m, m, C_in, C_out), first axis real and imaginary part, then ky in the order 0..m-1, -m..-1, then
-    kx. Source: Li et al., arXiv 2010.08895, eq. (4), with the orthonormal transform of arXiv 2306.00258.
-    """
-
-    def __init__(self, width: int, modes: int, backend: str = "dft") -> None:
-        super().__init__()
-        self.modes = modes
-        self.backend = backend
-        # U[0, 1/d^2), the initialisation of arXiv 2306.00258.
-        self.weight = nn.Parameter(torch.rand(2, 2 * modes, modes, width, width) / width**2)
-
-    def forward(self, v: Tensor) -> Tensor:
-        """Return the convolution of v, (B, H, W, C) -> (B, H, W, C). Raises UserError where the grid is too small."""
-        check_grid(self.modes, v.shape[1], v.shape[2])
-        convolve = convolve_dft if self.backend == "dft" else convolve_fft
-        return convolve(v, self.weight)
+def initial_weight(width: int, modes: int) -> Tensor:
+    """Return spectral weights (2, 2m, m, d, d) drawn from U[0, 1/d^2), as arXiv 2306.00258."""
+    return torch.rand(2, 2 * modes, modes, width, width) / width**2
 
 
 def convolve_fft(v: Tensor, weight: Tensor) -> Tensor:
@@ -42,11 +31,11 @@ def convolve_fft(v: Tensor, weight: Tensor) -> Tensor:
     _, height, width, _ = v.shape
     m = weight.shape[2]
     v_hat = torch.fft.rfft2(v, dim=(1, 2), norm="ortho")
-    kept = torch.cat((v_hat[:, :m, :m], v_hat[:, -m:, :m]), dim=1)
+    kept = torch.cat((v_hat[:, :m, :m], v_hat[:, -m:, :m].flip(1)), dim=1)
     mixed = torch.einsum("byxi,yxio->byxo", kept, torch.complex(weight[0], weight[1]))
     u_hat = v.new_zeros(v.shape[0], height, width // 2 + 1, weight.shape[-1], dtype=mixed.dtype)
     u_hat[:, :m, :m] = mixed[:, :m]
-    u_hat[:, -m:, :m] = mixed[:, m:]
+    u_hat[:, -m:, :m] = mixed[:, m:].flip(1)
     u: Tensor = torch.fft.irfft2(u_hat, s=(height, width), dim=(1, 2), norm="ortho")
     return u
 
@@ -60,7 +49,9 @@ def convolve_dft(v: Tensor, weight: Tensor) -> Tensor:
     batch, height, width, channels = v.shape
     out_channels = weight.shape[-1]
     m = weight.shape[2]
-    to_ky, to_kx, from_kx, from_ky = _transforms(height, width, m, v.dtype, v.device)
+    # A compiler traces through a cache, and says so in a warning; it makes constants of them itself.
+    matrices = _transforms if torch.compiler.is_compiling() else _cached_transforms
+    to_ky, to_kx, from_kx, from_ky = matrices(height, width, m, v.dtype, v.device)
 
     # (B, 2 (m+1), W C): rows 0..m real part, then 0..m imaginary part of V(ky, x).
     rows = torch.matmul(to_ky, v.reshape(batch, height, width * channels))
@@ -68,16 +59,16 @@ def convolve_dft(v: Tensor, weight: Tensor) -> Tensor:
     parts = torch.matmul(to_kx, rows.reshape(batch, 2, m + 1, width, channels))
     real_cos, real_sin = parts[:, 0, :, :m], parts[:, 0, :, m:]
     imag_cos, imag_sin = parts[:, 1, :, :m], parts[:, 1, :, m:]
-    # V exp(-i kx x) for +ky, and conj(V) exp(-i kx x) for -ky; the rows -m..-1 are |ky| = m..1.
-    v_real = torch.cat(((real_cos + imag_sin)[:, :m], (real_cos - imag_sin)[:, 1:].flip(1)), dim=1)
-    v_imag = torch.cat(((imag_cos - real_sin)[:, :m], (-imag_cos - real_sin)[:, 1:].flip(1)), dim=1)
+    # V exp(-i kx x) for +ky, and conj(V) exp(-i kx x) for -ky; the rows -1..-m are |ky| = 1..m.
+    v_real = torch.cat(((real_cos + imag_sin)[:, :m], (real_cos - imag_sin)[:, 1:]), dim=1)
+    v_imag = torch.cat(((imag_cos - real_sin)[:, :m], (-imag_cos - real_sin)[:, 1:]), dim=1)
 
     u_real, u_imag = _mix(v_real, v_imag, weight)
 
     # Rows k = 0..m of the sums and differences of +k and -k; row 0 has no partner below, row m none above.
     zero = u_real.new_zeros(batch, 1, m, out_channels)
     plus = [torch.cat((part[:, :m], zero), dim=1) for part in (u_real, u_imag)]
-    minus = [torch.cat((zero, part[:, m:].flip(1)), dim=1) for part in (u_real, u_imag)]
+    minus = [torch.cat((zero, part[:, m:]), dim=1) for part in (u_real, u_imag)]
     even = torch.cat((plus[0] + minus[0], plus[1] + minus[1]), dim=2)
     odd = torch.cat((plus[1] - minus[1], plus[0] - minus[0]), dim=2)
     halves = torch.stack((even, odd), dim=1)  # (B, 2, m+1, 2m, C)
@@ -100,7 +91,6 @@ def _mix(v_real: Tensor, v_imag: Tensor, weight: Tensor) -> tuple[Tensor, Tensor
     return out_real.reshape(shape).permute(2, 0, 1, 3), out_imag.reshape(shape).permute(2, 0, 1, 3)
 
 
-@lru_cache(maxsize=32)
 def _transforms(
     height: int, width: int, m: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -123,3 +113,6 @@ def _transforms(
     from_kx = torch.stack((torch.cat((cos, -sin)).T, torch.cat((cos, sin)).T)).unsqueeze(1)
     from_ky = torch.cat((y.cos(), -y.sin())).T / math.sqrt(height)
     return tuple(matrix.contiguous().to(device, dtype) for matrix in (to_ky, to_kx, from_kx, from_ky))  # type: ignore[return-value]
+
+
+_cached_transforms = lru_cache(maxsize=32)(_transforms)

@@ -1,0 +1,69 @@
+"""The head of the operator: Linear(d, 2d), gelu, Linear(2d, 1) at each point; the wide field inside is never whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fmsci.model.pieces import count_at_once, split
+from fmsci.model.precision import as_it_is, compute_dtype
+
+
+class Head(nn.Module):
+    """u = gelu(v H^T + h) . o + q, (B, H, W, d) -> (B, H, W, 1); the result is float32 also where the rest is not."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner, outer = nn.Linear(width, 2 * width), nn.Linear(2 * width, 1)
+        self.inner, self.inner_bias = inner.weight, inner.bias
+        self.outer, self.outer_bias = outer.weight, outer.bias
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Return the field, (B, H, W, d) -> (B, H, W, 1)."""
+        dtype = compute_dtype(v)
+        inner, inner_bias = self.inner.to(dtype), self.inner_bias.to(dtype)
+        with as_it_is(v):
+            if not torch.compiler.is_compiling():
+                u: Tensor = _Fused.apply(v.to(dtype), inner, inner_bias, self.outer, self.outer_bias)  # type: ignore[no-untyped-call]
+                return u
+            h = functional.gelu(functional.linear(v.to(dtype), inner, inner_bias))
+            return functional.linear(h.to(self.outer.dtype), self.outer, self.outer_bias)
+
+
+class _Fused(torch.autograd.Function):
+    """The head and its gradient; of the fields only v is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
+        points = v.reshape(-1, v.shape[-1])
+        at_once = count_at_once(points, 2 * len(inner) * points.element_size())
+        u = outer.new_empty(len(points), 1)
+        for part, target in zip(split(points, at_once), split(u, at_once), strict=True):
+            h = functional.gelu(torch.addmm(inner_bias, part, inner.t()))
+            torch.addmm(outer_bias, h.to(outer.dtype), outer.t(), out=target)
+        ctx.save_for_backward(points, inner, inner_bias, outer)
+        return u.view(*v.shape[:-1], 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        points, inner, inner_bias, outer = ctx.saved_tensors
+        shape = (*grad.shape[:-1], points.shape[-1])
+        grad = grad.reshape(-1, 1)
+        at_once = count_at_once(points, 2 * len(inner) * points.element_size())
+        grad_v = torch.empty_like(points)
+        grad_inner, grad_outer = torch.zeros_like(inner), torch.zeros_like(outer)
+        grad_bias = torch.zeros_like(inner_bias)
+        splits = zip(split(points, at_once), split(grad, at_once), split(grad_v, at_once), strict=True)
+        for part, above, target in splits:
+            h = torch.addmm(inner_bias, part, inner.t())
+            a = functional.gelu(h)
+            grad_outer.addmm_(above.t(), a.to(outer.dtype))
+            grad_h = torch.ops.aten.gelu_backward(torch.mul(above, outer).to(h.dtype), h)
+            grad_bias += grad_h.sum(0)
+            grad_inner.addmm_(grad_h.t(), part)
+            torch.mm(grad_h, inner, out=target)
+        return grad_v.view(shape), grad_inner, grad_bias, grad_outer, grad.sum(0)

@@ -1,0 +1,144 @@
+"""The Fourier layer as one step of differentiation: few passes over memory, one saved field a layer.
+
+The layer takes what stands BEFORE the activation of the layer below, z, and applies the activation itself:
+
+    v = gelu(z),    out = S(v) + v A^T + b
+
+So z is the only field that the backward pass needs; v is made again from it, sample by sample, where it still fits into
+a core's cache. The bias is added to the mean wavenumber of S(v), which costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fmsci.model.pieces import count_at_once, split
+from fmsci.model.precision import as_it_is, compute_dtype
+from fmsci.model.sizes import check_grid
+from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
+from fmsci.model.transform import transform
+
+
+class FourierLayer(nn.Module):
+    """gelu(z) -> S + A + b at each point, (B, H, W, d) -> (B, H, W, d); the first layer has no activation before it.
+
+    ``spectral``: (2, 2m, m, d, d), see :mod:`fmsci.model.spectral`; ``pointwise``: (d, d) and ``bias``: (d,), as those
+    of ``nn.Linear``. The parameters belong to this module itself, so that whoever gathers them does it before its step.
+    """
+
+    def __init__(self, width: int, modes: int, backend: str, activate: bool) -> None:
+        super().__init__()
+        self.modes, self.backend, self.activate = modes, backend, activate
+        self.spectral = nn.Parameter(initial_weight(width, modes))
+        linear = nn.Linear(width, width)
+        self.pointwise, self.bias = linear.weight, linear.bias
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the layer's output before the next activation. Raises UserError where the grid is too small."""
+        check_grid(self.modes, z.shape[1], z.shape[2])
+        dtype = compute_dtype(z)
+        weights = (self.spectral.to(dtype), self.pointwise.to(dtype), self.bias.to(dtype))
+        with as_it_is(z):
+            if self.backend == "dft" and not torch.compiler.is_compiling():
+                out: Tensor = _Fused.apply(z.to(dtype), *weights, self.activate)  # type: ignore[no-untyped-call]
+                return out
+            return self._composed(z.to(dtype), *weights)
+
+    def _composed(self, z: Tensor, spectral: Tensor, pointwise: Tensor, bias: Tensor) -> Tensor:
+        """Return the same from operations that a compiler can see through."""
+        v = functional.gelu(z) if self.activate else z
+        convolve = convolve_dft if self.backend == "dft" else convolve_fft
+        return convolve(v, spectral) + functional.linear(v, pointwise, bias)
+
+
+def mix(spectrum: Tensor, turned: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
+    """Multiply each wavenumber by its complex matrix, or by its conjugate transpose.
+
+    spectrum: (2, B, 2m, m, C); ``turned``: the same times i, or times -i for the adjoint; weight: (2, 2m, m, C, D).
+    Real and imaginary part stand below each other as rows, so each plane of the weights is read once.
+    """
+    real, imag = weight.flatten(1, 2)
+    if adjoint:
+        real, imag = real.transpose(1, 2), imag.transpose(1, 2)
+    parts, batch, ky, kx, _ = spectrum.shape
+    mixed = torch.bmm(_by_wavenumber(spectrum), real).baddbmm_(_by_wavenumber(turned), imag)
+    return mixed.view(ky, kx, parts, batch, -1).permute(2, 3, 0, 1, 4).contiguous()
+
+
+def _by_wavenumber(spectrum: Tensor) -> Tensor:
+    """Return (2, B, 2m, m, C) as (M, 2B, C), a view."""
+    return spectrum.flatten(0, 1).flatten(1, 2).transpose(0, 1)
+
+
+def _times_i(spectrum: Tensor, sign: int) -> Tensor:
+    """Return i V (``sign`` 1) or -i V (-1)."""
+    real, imag = spectrum
+    return torch.stack((-imag, real) if sign > 0 else (imag, -real))
+
+
+class _Fused(torch.autograd.Function):
+    """The layer and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
+        z = z.contiguous()
+        _, height, width, channels = z.shape
+        waves = transform(height, width, weight.shape[2], z.dtype, z.device)
+        at_once = count_at_once(z, height * width * channels * z.element_size())
+        out = torch.empty_like(z)
+        products = waves.room(z, len(z))
+        columns = pointwise.t()
+        for index, (part, target) in enumerate(zip(split(z, at_once), split(out, at_once), strict=True)):
+            v = functional.gelu(part) if activate else part
+            waves.analyse(v, _part(products, index, at_once), twice=False)
+            torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
+        spectrum = waves.collect(products)
+        mixed = mix(spectrum, _times_i(spectrum, 1), weight)
+        mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
+        products = waves.spread(mixed)
+        for index, target in enumerate(split(out, at_once)):
+            waves.synthesise(_part(products, index, at_once), target, twice=True)
+        ctx.save_for_backward(z, weight, pointwise, spectrum)
+        ctx.activate = activate
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight, pointwise, spectrum = ctx.saved_tensors
+        grad = grad.contiguous()
+        _, height, width, channels = z.shape
+        waves = transform(height, width, weight.shape[2], z.dtype, z.device)
+        at_once = count_at_once(z, height * width * channels * z.element_size())
+        products = waves.room(grad, len(z))
+        for index, part in enumerate(split(grad, at_once)):
+            waves.analyse(part, _part(products, index, at_once), twice=True)
+        grad_mixed = waves.collect(products)
+        grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
+        turned = _times_i(grad_mixed, -1)
+        grad_weight = torch.empty_like(weight)
+        columns = _by_wavenumber(spectrum).transpose(1, 2)
+        for target, rows in zip(grad_weight.flatten(1, 2), (grad_mixed, turned), strict=True):
+            torch.bmm(columns, _by_wavenumber(rows), out=target)
+        products = waves.spread(mix(grad_mixed, turned, weight, adjoint=True))
+        grad_z, grad_pointwise = torch.empty_like(z), torch.zeros_like(pointwise)
+        splits = zip(split(z, at_once), split(grad, at_once), split(grad_z, at_once), strict=True)
+        for index, (part, above, target) in enumerate(splits):
+            rows = above.view(-1, channels)
+            v = functional.gelu(part) if ctx.activate else part
+            grad_pointwise.addmm_(rows.t(), v.view(-1, channels))
+            grad_v = v if ctx.activate else target  # v has served
+            torch.mm(rows, pointwise, out=grad_v.view(-1, channels))
+            waves.synthesise(_part(products, index, at_once), grad_v, twice=False)
+            if ctx.activate:
+                torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
+        return grad_z, grad_weight, grad_pointwise, grad_bias, None
+
+
+def _part(products: list[Tensor], index: int, at_once: int) -> list[Tensor]:
+    return [one[index * at_once : (index + 1) * at_once] for one in products]

@@ -1,0 +1,19 @@
+"""How much of a batch is worked on at once: on a CPU what fits into a core's cache, on a GPU everything."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CACHE_BYTES = 1 << 20
+"""A piece of a field has about this size."""
+
+
+def count_at_once(values: Tensor, bytes_of_one: int) -> int:
+    """Return how many of ``values``' first axis make a piece, at least one."""
+    return max(1, CACHE_BYTES // bytes_of_one if values.device.type == "cpu" else len(values))
+
+
+def split(values: Tensor, at_once: int) -> tuple[Tensor, ...]:
+    """Return the pieces, views of ``values``."""
+    return torch.split(values, at_once)

@@ -1,0 +1,169 @@
+"""The fused Fourier layer and head against plain operations: values, gradients, memory; compiled and exported."""
+
+import shutil
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from fmsci.model import pieces
+from fmsci.model import transform as transform_module
+from fmsci.model.fno import FNO
+from fmsci.model.head import Head
+from fmsci.model.layer import FourierLayer
+from fmsci.model.sizes import SIZES, Architecture
+
+GRIDS = [(16, 12, 4), (16, 16, 8), (15, 18, 5), (32, 18, 6), (8, 8, 1), (17, 13, 6), (6, 40, 3)]
+
+
+def layer(modes, activate, width=3):
+    torch.manual_seed(modes)
+    made = FourierLayer(width, modes, "dft", activate).double()
+    made.spectral.data.normal_()
+    return made
+
+
+def value_and_gradients(function, inputs, probe):
+    out = function()
+    return out.detach(), *torch.autograd.grad((out * probe).sum(), inputs)
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("halved_from", [1, 1000])
+@pytest.mark.parametrize("activate", [False, True])
+@pytest.mark.parametrize(("height", "width", "modes"), GRIDS)
+def test_the_fused_layer_is_the_plain_one(monkeypatch, height, width, modes, activate, halved_from, cache_bytes):
+    """In float64 to 1e-12, one sample at a time or all, with whole and with halved sums; gradients too."""
+    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    monkeypatch.setattr(transform_module, "HALVED_FROM", halved_from)
+    transform_module.transform.cache_clear()
+    made = layer(modes, activate)
+    z = torch.randn(3, height, width, 3, dtype=torch.float64, requires_grad=True)
+    probe, inputs = torch.randn_like(z), [z, *made.parameters()]
+    fused = value_and_gradients(lambda: made(z), inputs, probe)
+    made.backend = "fft"
+    plain = value_and_gradients(lambda: made(z), inputs, probe)
+    transform_module.transform.cache_clear()
+    for ours, oracle in zip(fused, plain, strict=True):
+        assert torch.allclose(ours, oracle, rtol=0, atol=1e-12 * float(oracle.abs().max()))
+
+
+def test_gradcheck():
+    made = layer(3, activate=True, width=2)
+    z = torch.randn(2, 7, 6, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z, *_: made(z), (z, *made.parameters()))
+    top = Head(2).double()
+    assert torch.autograd.gradcheck(lambda z, *_: top(z), (z, *top.parameters()))
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 1 << 20])
+def test_the_fused_head_is_the_plain_one(monkeypatch, cache_bytes):
+    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    torch.manual_seed(0)
+    top = Head(5).double()
+    v = torch.randn(2, 6, 7, 5, dtype=torch.float64, requires_grad=True)
+    probe, inputs = torch.randn(2, 6, 7, 1, dtype=torch.float64), [v, *top.parameters()]
+    fused = value_and_gradients(lambda: top(v), inputs, probe)
+
+    def plain():
+        inner = functional.gelu(functional.linear(v, top.inner, top.inner_bias))
+        return functional.linear(inner, top.outer, top.outer_bias)
+
+    for ours, oracle in zip(fused, value_and_gradients(plain, inputs, probe), strict=True):
+        assert torch.allclose(ours, oracle, rtol=0, atol=1e-12 * float(oracle.abs().max()))
+
+
+def relative(ours, oracle):
+    return float((ours.detach().double() - oracle.detach()).norm() / oracle.detach().norm())
+
+
+def test_single_precision_agrees_to_1e5_and_bfloat16_to_2_percent():
+    torch.manual_seed(0)
+    model, x = FNO(4, 16, 12), torch.randn(2, 4, 32, 32)
+    oracle = FNO(4, 16, 12, backend="fft").double()
+    oracle.load_state_dict(model.state_dict())
+    exact = oracle(x.double())
+    gradients = torch.autograd.grad(exact.square().sum(), list(oracle.parameters()))
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            u = model(x)
+        assert u.dtype == torch.float32  # the last product of the head
+        assert relative(u, exact) < bound
+        found = torch.autograd.grad(u.square().sum(), list(model.parameters()))
+        for ours, expected in zip(found, gradients, strict=True):
+            assert ours.dtype == torch.float32
+            assert relative(ours, expected) < 2 * bound
+
+
+def test_no_complex_tensor_is_made(monkeypatch):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for one in out if isinstance(out, (tuple, list)) else (out,):
+                assert not (isinstance(one, torch.Tensor) and one.is_complex()), function
+            self.seen += 1
+            return out
+
+    model, x = FNO(4, 6, 4), torch.randn(2, 4, 12, 12)
+    with Watch() as watch:
+        model(x).square().sum().backward()
+    assert watch.seen > 50
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_flops_of_a_forward_pass_are_what_a_counter_counts(size):
+    width, modes = SIZES[size]
+    grid = max(2 * modes, 16)
+    with torch.device("meta"):
+        model, x = FNO(4, width, modes), torch.empty(1, 4, grid, grid)
+    for one in model.layers:
+        one.forward = lambda z, one=one: one._composed(z, one.spectral, one.pointwise, one.bias)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(x)
+    assert counter.get_total_flops() == Architecture(4, width, modes).flops(grid, grid)
+
+
+def test_a_training_step_keeps_one_field_a_layer_and_its_spectrum():
+    """Saved between forward and backward; the input channels are the caller's own."""
+    model, x = FNO(4, 16, 8), torch.randn(3, 4, 32, 32)
+    saved = {}
+
+    def pack(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), x)}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(x)
+    kept = sum(size for place, size in saved.items() if place not in own)
+    assert kept == 3 * model.architecture.saved_bytes(32, 32)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, there is no g++ here")
+@pytest.mark.filterwarnings("ignore:.*jit.script:DeprecationWarning")  # torch's own
+def test_it_compiles_in_one_graph():
+    torch.manual_seed(0)
+    model, x = FNO(3, 4, 3, layers=2), torch.randn(2, 3, 8, 8)
+    compiled = torch.compile(model, fullgraph=True)
+    assert torch.allclose(compiled(x), model(x), atol=1e-5)
+    model(x).square().sum().backward()
+    ours = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    compiled(x).square().sum().backward()
+    theirs = [p.grad for p in model.parameters()]
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+
+
+def test_it_is_exported_and_runs_without_this_code(tmp_path):
+    torch.manual_seed(0)
+    model, x = FNO(3, 4, 3, layers=2), torch.randn(2, 3, 8, 8)
+    program = torch.export.export(model, (x,))
+    assert torch.allclose(program.module()(x), model(x), atol=1e-5)
+    assert not any("complex" in str(node.meta.get("val", "")) for node in program.graph.nodes)
