@@ -16,13 +16,13 @@ from fmsci.dataset.cache import cached
 from fmsci.dataset.loader import Loader
 from fmsci.dataset.samples import SampleSource
 from fmsci.engine.api import Engine
-from fmsci.engine.ddp import DDPEngine
+from fmsci.engine.build import build_engine
 from fmsci.engine.device import set_threads
 from fmsci.errors import UserError
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture, architecture, check_grid
 from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
-from fmsci.train.optim import build_optimizer
+from fmsci.train.optim import build_optimizer, peak_lr
 from fmsci.world import World
 
 
@@ -50,6 +50,11 @@ class Job:
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.loader.num_batches * self.settings.optim.epochs
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak learning rate."""
+        return peak_lr(self.settings.optim, self.architecture.num_parameters)
 
     @property
     def model_facts(self) -> dict[str, Any]:
@@ -128,7 +133,8 @@ def build_job(
     if folder is not None:
         load_weights(operator, folder.path)
     optimizer = build_optimizer(operator, settings.optim)
-    engine = DDPEngine(operator, optimizer, world, settings.optim.grad_clip)
+    skip = settings.optim.on_nonfinite == "skip"
+    engine = build_engine(settings.engine, operator, optimizer, world, settings.optim.grad_clip, skip)
 
     def keep(samples: SampleSource) -> SampleSource:
         return cached(samples, settings.data.cache, device, world.local_size)
