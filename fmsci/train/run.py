@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,9 +63,10 @@ class _Attempt:
         return 0.0
 
     def ended(self, status: str, why: str, step: int) -> None:
-        """Write how this start ended."""
+        """Write how this start ended. A failure is told even where it cannot be written."""
         if self.owned:
-            write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step})
+            with suppress(*([UserError] if status == "failed" else [])):
+                write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step})
 
     def failure(self, error: RuntimeError) -> Exception | None:
         """Return what to raise instead of one of torch's errors: a lost rank, no memory; None for any other."""
