@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from fmsci.engine.device import set_threads
 from fmsci.errors import UserError
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture, architecture, check_grid
-from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
+from fmsci.model_folder import ModelFolder, open_model_folder
+from fmsci.train.extend import extended_scales, load_extended
 from fmsci.train.optim import build_optimizer, peak_lr
 from fmsci.world import World
 
@@ -80,6 +81,8 @@ def choose_model(
     With them come the data, with the coefficients that the model takes, and the ``init`` folder to load from.
     A run that has a checkpoint needs neither ``init`` nor the statistics of the data any more.
 
+    An ``init`` model that knows fewer coefficients than the data have is extended by theirs.
+
     Raises UserError where ``model.*`` contradicts the ``init`` model, the data have other coefficients, or the grid
     is too small.
     """
@@ -95,8 +98,13 @@ def choose_model(
     else:
         folder = open_model_folder(settings.init)
         chosen, scales = folder.architecture, folder.scales
-        data = build_data(settings.data, scales.columns)
         _agree(settings.model, folder)
+        data = build_data(settings.data)
+        if set(scales.columns) < set(data.train.columns):  # it learns new coefficients
+            scales = extended_scales(scales, data.scales())
+            chosen = replace(chosen, in_channels=1 + len(scales.columns))
+        elif scales.columns != data.train.columns:
+            data = build_data(settings.data, scales.columns)
     check_grid(chosen.modes, data.train.grid, data.train.grid)
     return chosen, scales, data, folder
 
@@ -131,7 +139,7 @@ def build_job(
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
     operator = SolutionOperator(chosen, scales).to(device)
     if folder is not None:
-        load_weights(operator, folder.path)
+        load_extended(operator, folder)
     optimizer = build_optimizer(operator, settings.optim)
     skip = settings.optim.on_nonfinite == "skip"
     engine = build_engine(settings.engine, operator, optimizer, world, settings.optim.grad_clip, skip)
