@@ -89,6 +89,10 @@ def two(sharded, tmp_path_factory):
             {"name": f"{name} accumulated", "engine": {**engine, "accumulate": 2}, "steps": SHORT},
             {"name": f"{name} clipped", "engine": engine, "clip": CLIP, "steps": SHORT},
         ]
+    for name in ("ddp", "zero2"):
+        for how in ({"compress": True}, {"precision": "bf16"}):
+            engine = {**engines(sharded)[name], **how}
+            cases.append({"name": f"{name} {next(iter(how))}", "engine": engine, "steps": LONG})
     return folder, train(2, cases, folder)
 
 
@@ -141,6 +145,19 @@ def test_every_engine_clips_as_torch_does(two, sharded):
     assert max(abs(a[0] / b[0] - 1) for a, b in zip(expected, free, strict=True)) > 1e-3  # the clipping does something
     for name in engines(sharded):
         assert_same_curve(two[1][f"{name} clipped"], expected, name)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("how", "off_by"), [("compress", 3e-3), ("precision", 3e-2)])
+def test_bfloat16_follows_the_plain_loop_less_closely(two, how, off_by):
+    expected = plain()
+    for name in ("ddp", "zero2"):
+        ratios = [
+            found[0] / loss[0] - 1 for found, loss in zip(two[1][f"{name} {how}"]["curve"], expected, strict=True)
+        ]
+        largest = max(map(abs, ratios))
+        print(f"{name} {how}: losses differ by up to {largest:.1e}")
+        assert 1e-5 < largest < off_by, name
 
 
 @pytest.mark.distributed
