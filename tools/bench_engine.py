@@ -71,7 +71,7 @@ def prepare(folder: Path) -> Path:
 
 def settings(data: Path, run: Path, *more: str) -> TrainSettings:
     """Return the settings of a short run."""
-    config = run.parent / "train.yaml"
+    config = data.parent / "train.yaml"
     config.write_text(f"run: {run}\ndata: {{path: {data}, cache: host}}\noptim: {{epochs: 1, batch_size: 16}}\n")
     common = [
         "engine.threads=1",
