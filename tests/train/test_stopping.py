@@ -14,9 +14,9 @@ import pytest
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.config.sections import CheckpointSettings
 from fmsci.train.preempt import _deadline
-from tests.commands import clean_environment, command, run
+from tests.commands import run
 from tests.conftest import TRAINING
-from tests.train.test_resume import LONG, final_bits, start, wait_for_step
+from tests.train.test_resume import LONG, final_bits, start, wait_for_step, world
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def outcome(folder):
     return json.loads((folder / "outcome.json").read_text())
 
 
-def test_a_file_named_stop_is_obeyed_and_removed(undisturbed, train_config, tmp_path):
+def test_a_file_named_stop_is_obeyed_and_removed(train_config, tmp_path):
     folder = tmp_path / "run"
     arguments = ["train", train_config, f"run={folder}", *LONG]
     process = start([*arguments, "checkpoint.every_minutes=null", "optim.epochs=4000"])
@@ -88,21 +88,6 @@ def caught(pid):
 
 
 # ------------------------------------------------------------------ ranks that are lost or never come
-
-
-def world(arguments, size, ranks, port):
-    """Start these ranks of a world without a launcher, which would end the others itself."""
-    common = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
-    return [
-        subprocess.Popen(
-            command(arguments),
-            env=clean_environment(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=str(port), **common),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ranks
-    ]
 
 
 @pytest.mark.distributed
