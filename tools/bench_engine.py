@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """What the trainer costs beside the model: the loop, a second process, a checkpoint. Prints a table.
 
-    python tools/bench_engine.py                    all but the largest checkpoint
+    python tools/bench_engine.py                    grid 64; all but the largest checkpoint
     python tools/bench_engine.py --checkpoint 256M  with it: 10 GB of memory, 4 GB of disk
 
 Overhead is in processor time of one thread, so that other work on the machine counts little; the second process is
@@ -63,8 +63,8 @@ def spread(values: list[float], unit: str) -> str:
 
 
 def prepare(folder: Path) -> Path:
-    """Make a small data folder at the paper's grid."""
-    sizes = ["--grid", "128", "--train", "64", "--valid", "2", "--test", "2"]
+    """Make a small data folder at the grid of quickstart."""
+    sizes = ["--grid", "64", "--train", "64", "--valid", "2", "--test", "2"]
     command = [*FMSCI, "generate", "--system", "poisson", "--range", "1", "5", *sizes, "--output", str(folder / "data")]
     subprocess.run(command, check=True, capture_output=True)
     return folder / "data"
