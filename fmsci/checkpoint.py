@@ -1,4 +1,4 @@
-"""Checkpoints and model folders: named, published whole, verified when read; keep the newest k. No pickle anywhere.
+"""Checkpoints: named, published whole, verified when read; the newest k and chosen ones are kept. No pickle anywhere.
 
 ``RUN/checkpoints/step-NNNNNNNN/`` holds what the engine wrote, ``state.json`` (the position) and, written last,
 ``COMPLETE`` with every file's size and checksum. A folder without it, or with another content, is not a checkpoint.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,15 +62,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"the weights file {path} is damaged: {error}") from None
 
 
+def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the named tensors of a safetensors file one by one, so that not all are in memory.
+
+    Raises UserError where the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 - not a mapping
+                yield name, stream.get_tensor(name)
+    except FileNotFoundError:
+        raise UserError(f"there is no weights file {path}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"the weights file {path} is damaged: {error}") from None
+
+
 def checkpoint_path(run: Path, step: int) -> Path:
     """Return the folder of the checkpoint after ``step`` optimizer steps."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def save_checkpoint(run: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int) -> Path:
+def save_checkpoint(
+    run: Path,
+    step: int,
+    state: Mapping[str, Any],
+    write: Callable[[Path], None],
+    keep: int,
+    stays: Callable[[int], bool] = lambda step: False,
+) -> Path:
     """Publish a checkpoint (``write`` puts the engine's files into the folder given), then drop all but ``keep``.
 
-    Those of later steps go too: a run only comes to save ``step`` after them where it could not continue from them.
+    Beside the newest ``keep`` remain those of the steps for which ``stays`` is true. Those of later steps go: a run
+    only comes to save ``step`` after them where it could not continue from them.
     """
     path = checkpoint_path(run, step)
     with publish_folder(path) as folder:
@@ -85,6 +108,7 @@ def save_checkpoint(run: Path, step: int, state: Mapping[str, Any], write: Calla
         (folder / COMPLETE).write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")
     found = _numbered(run)
     kept = [path for number, path in found if number <= step][-keep:]
+    kept += [path for number, path in found if number <= step and stays(number)]
     for _, old in found:
         if old not in kept:
             discard(old)

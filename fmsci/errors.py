@@ -8,6 +8,9 @@ from collections.abc import Iterable
 EXIT_MISTAKE = 2
 """Exit code of a user's mistake: one sentence on stderr, nothing lost."""
 
+EXIT_FAILURE = 1
+"""Exit code of a job that failed though nobody made a mistake: a lost rank, a broken connection."""
+
 EXIT_REQUEUE = 75
 """Exit code of a job that saved its state and wants to be started again (EX_TEMPFAIL)."""
 
@@ -18,6 +21,10 @@ class UserError(Exception):
 
 class SettingsError(UserError):
     """A mistake in settings that could be read: every rank finds the same one, so rank 0 tells it."""
+
+
+class Failure(Exception):  # noqa: N818 - the word of the exit codes
+    """The job failed though nobody made a mistake: one sentence, no traceback."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: what was finished is kept

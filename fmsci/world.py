@@ -213,6 +213,12 @@ def thread_limit() -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def job_end_time() -> float | None:
+    """Return when Slurm will end this job, in seconds since 1970, where it says so."""
+    text = os.environ.get("SLURM_JOB_END_TIME", "")
+    return float(text) if text.isdigit() else None
+
+
 def one_numpy_thread() -> None:
     """Give numpy's linear algebra one thread, for processes that share a node; call it before numpy is imported."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -223,6 +229,17 @@ def end_with_parent() -> None:
     """Ask the kernel to send this process SIGTERM when its parent dies, however it dies (Linux; elsewhere nothing)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def prepare_deepspeed(world: World, device: str) -> None:
+    """Set the variables that DeepSpeed reads in place of arguments: rank facts, device, no kernels of its own."""
+    facts = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
+    facts["LOCAL_WORLD_SIZE"] = world.local_size
+    os.environ |= {name: str(value) for name, value in facts.items()}
+    os.environ["MASTER_ADDR"] = world.address or "127.0.0.1"
+    os.environ["MASTER_PORT"] = str(world.port or FIRST_PORT)
+    os.environ["DS_ACCELERATOR"] = device
+    os.environ.setdefault("DS_BUILD_OPS", "0")
 
 
 def child_environment(**changes: str) -> dict[str, str]:

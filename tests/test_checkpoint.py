@@ -176,6 +176,15 @@ def test_the_newest_few_are_kept(tmp_path):
     assert names(tmp_path) == ["step-00000008"]
 
 
+def test_chosen_ones_stay_beside_the_newest(tmp_path):
+    def write(folder):
+        write_tensors(folder / WEIGHTS, {"w": torch.zeros(3)})
+
+    for step in range(1, 10):
+        save_checkpoint(tmp_path, step, {}, write, keep=2, stays=lambda step: step % 4 == 0)
+    assert names(tmp_path) == [f"step-{number:08d}" for number in (4, 8, 9)]
+
+
 def test_what_was_saved_last_stays_though_damaged_ones_have_later_steps(tmp_path):
     """A run that went back behind damaged checkpoints must not lose the good ones to them."""
     save(tmp_path, 10)

@@ -28,6 +28,8 @@
     for leak in "${VIRTUAL_ENV:-$VENV}/bin" "$VENV/bin"; do PATH=${PATH//":$leak:"/:}; done
     PATH=${PATH#:} PATH=${PATH%:}
     unset VIRTUAL_ENV
+    # DeepSpeed compiles none of its own kernels: training takes torch's optimizers and collectives.
+    export DS_BUILD_OPS=0
 
     say() { printf 'set-up: %s\n' "$*"; }
     stop() { # stop CODE SENTENCE
@@ -42,7 +44,7 @@
         "$VENV/bin/python" - <<'PYTHON' 2>/dev/null
 import sys
 from importlib.util import find_spec
-for name in "fmsci h5py matplotlib mpi4py numpy pip pydantic pytest rich safetensors tensorboard torch typer yaml".split():
+for name in "deepspeed fmsci h5py matplotlib mpi4py numpy pip pydantic pytest rich safetensors tensorboard torch typer yaml".split():
     assert find_spec(name), name
 print("%d.%d" % sys.version_info[:2], sys.prefix)
 PYTHON

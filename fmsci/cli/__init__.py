@@ -11,7 +11,7 @@ import typer
 
 from fmsci import __version__
 from fmsci.cli import data, doctor, generate, study, train
-from fmsci.errors import EXIT_MISTAKE, EXIT_REQUEUE, Interrupted, SettingsError, UserError
+from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
 from fmsci.world import World, detect_world
 
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
@@ -71,6 +71,8 @@ def main() -> None:
         _end("interrupted", 130, told_by_all=True)
     except UserError as error:
         _end(str(error), EXIT_MISTAKE, told_by_all=isinstance(error, SettingsError))
+    except Failure as error:
+        _end(str(error), EXIT_FAILURE)
     except OSError as error:
         if error.filename is None or error.errno not in NOT_OURS_TO_USE:
             raise

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from fmsci.config import TrainSettings
+    from fmsci.train.signals import StopSignals
 
 
 def train(
@@ -21,10 +22,25 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
 ) -> None:
     """Pretrain a model, or fine-tune one where init= names its folder. Started again, it continues."""
+    from fmsci.train.signals import StopSignals
+
+    with StopSignals() as signals:  # first of all: what comes while torch is imported is obeyed too
+        _train(config, overrides or [], dry_run, world_size, test, as_json, signals)
+
+
+def _train(
+    config: Path,
+    overrides: list[str],
+    dry_run: bool,
+    world_size: int | None,
+    test: bool,
+    as_json: bool,
+    signals: StopSignals,
+) -> None:
     from fmsci.config import TrainSettings, load_settings
     from fmsci.errors import SettingsError
 
-    settings = load_settings(TrainSettings, config, overrides or [])
+    settings = load_settings(TrainSettings, config, overrides)
     if world_size is not None and not dry_run:
         raise SettingsError("--world-size goes with --dry-run; a real run has as many ranks as its launcher starts")
     if dry_run:
@@ -48,8 +64,9 @@ def train(
         tests = [measure(model, data, "test", evaluation_path(model, data, "test"), world, device) for data in folders]
         return tests[0] if len(tests) == 1 else _mean(tests)
 
-    with process_group(world, device, settings.engine.timeout_s):
-        result = run_training(settings, world, device, measure_test if test else None)
+    engine = settings.engine
+    with process_group(world, device, engine.timeout_s, engine.rendezvous_s, always=engine.kind == "zero"):
+        result = run_training(settings, world, device, measure_test if test else None, signals)
     if not world.is_main:
         return
     best = result["best"]

@@ -95,22 +95,58 @@ class ModelSettings(Schema):
 class OptimSettings(Schema):
     """``optim.*``: Adam and its schedule."""
 
-    lr: Positive = Field(1e-3, description="peak learning rate")
+    lr: Positive | None = Field(None, description="peak learning rate; a default by the model's size where not set")
     epochs: Count = Field(description="passes over the training samples")
     batch_size: Count = Field(128, description="samples of one optimizer step over ALL ranks")
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decays weights apart from the gradient")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="decay of weights, of adamw")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls from lr to 0 over the steps")
+    schedule_by: Literal["step", "epoch"] = Field("step", description="epoch: the cosine falls once an epoch")
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps of linear warm-up")
     grad_clip: Positive | None = Field(None, description="largest allowed L2 norm of the gradient")
+    freeze: tuple[str, ...] = Field((), description="blocks that are not trained: lift, layers, layers.0 ..., head")
+    lr_factors: dict[str, Positive] = Field(
+        default_factory=dict, description="factor of the learning rate by block; the narrower name counts"
+    )
+    on_nonfinite: Literal["stop", "skip", "rewind"] = Field(
+        "stop",
+        description="a gradient or loss that is not finite: skip its update (waits for the device every step), "
+        "or go back to the last checkpoint and leave out that batch",
+    )
+
+    @model_validator(mode="after")
+    def _only_adamw_decays(self) -> OptimSettings:
+        if self.weight_decay and self.optimizer == "adam":
+            raise ValueError("should have optimizer adamw with a weight_decay")
+        return self
 
 
 class EngineSettings(Schema):
     """``engine.*``: how a step runs on many devices."""
 
-    kind: Literal["ddp"] = Field("ddp", description="PyTorch DistributedDataParallel")
+    kind: Literal["ddp", "zero"] = Field("ddp", description="ddp: PyTorch's; zero: DeepSpeed's, which cuts the state")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        1, description="with zero, cut over the ranks: 1 optimizer state, 2 gradients too, 3 weights too, 0 nothing"
+    )
+    offload: bool = Field(False, description="with zero: optimizer state and update on the host")
+    deepspeed_config: Path | None = Field(None, description="with zero: a JSON file with more of DeepSpeed's settings")
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32", description="matrix products; parameters, gradients and optimizer state stay float32"
+    )
+    compress: bool = Field(False, description="gradients travel between the ranks as bfloat16, half the bytes")
     accumulate: Count = Field(1, description="pieces that each rank's part of a batch is computed in, to save memory")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     threads: Count | None = Field(None, description="CPU threads of a process; its share of the cores where not set")
+    rendezvous_s: Positive = Field(60.0, description="seconds that the ranks wait for each other at the start")
     timeout_s: Positive = Field(600.0, description="seconds after which a silent rank ends the job")
+
+    @model_validator(mode="after")
+    def _zero_alone_has_its_settings(self) -> EngineSettings:
+        if self.kind == "ddp" and (self.offload or self.deepspeed_config is not None):
+            raise ValueError("should have offload and deepspeed_config only with kind zero")
+        if self.offload and self.zero_stage == 0:
+            raise ValueError("should have a zero_stage of 1 or more with offload")
+        return self
 
 
 class CheckpointSettings(Schema):
@@ -120,6 +156,14 @@ class CheckpointSettings(Schema):
     every_steps: Count | None = Field(None, description="save after so many optimizer steps")
     every_minutes: Positive | None = Field(10.0, description="save after so many minutes")
     keep: Count = Field(2, description="how many of the newest checkpoints stay")
+    keep_best: bool = Field(True, description="the checkpoint of the best validation error stays too")
+    keep_every_epochs: Count | None = Field(None, description="that of every so many epochs stays too")
+    deadline_minutes: Positive | None = Field(
+        None, description="save and stop after so many minutes; under Slurm also before the job's end"
+    )
+    margin_minutes: Positive = Field(
+        5.0, description="so long before the end of a Slurm job; at most a tenth of the time that is left at the start"
+    )
 
 
 class MonitorSettings(Schema):

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from fmsci.checkpoint import read_tensors, write_tensors
+from fmsci.checkpoint import each_tensor
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.metrics import relative_l2, squared_error
+from fmsci.engine.api import Snapshot, piece_loss, set_rate
+from fmsci.engine.precision import in_precision
+from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder import load_weights
 from fmsci.world import World
 
 
 class DDPEngine:
-    """Every rank holds the whole model; gradients are averaged while the backward pass still runs."""
+    """Every rank holds the whole model; gradients are averaged in buckets while the backward pass still runs."""
 
-    def __init__(self, operator: SolutionOperator, optimizer: Optimizer, world: World, grad_clip: float | None) -> None:
+    def __init__(
+        self,
+        operator: SolutionOperator,
+        optimizer: Optimizer,
+        world: World,
+        grad_clip: float | None,
+        *,
+        precision: str = "fp32",
+        compress: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None:
         self.operator, self.optimizer, self.grad_clip = operator, optimizer, grad_clip
         self.world = world
+        self.skip_nonfinite = skip_nonfinite
+        self.module: nn.Module = in_precision(operator, precision)
+        self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
         self.parallel: DistributedDataParallel | None = None
         if world.size > 1:
             # The scales never change, so nothing is broadcast in a forward pass. torch 2.13 renamed the switch.
             known = inspect.signature(DistributedDataParallel).parameters
             switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             switches: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True}
-            self.parallel = DistributedDataParallel(operator, **switches)
+            self.parallel = DistributedDataParallel(self.module, **switches)
+            if compress:
+                self.parallel.register_comm_hook(None, reduce_in_bfloat16)
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         """See :meth:`fmsci.engine.api.Engine.step`."""
@@ -40,13 +60,16 @@ class DDPEngine:
         for index, piece in enumerate(batch.pieces):
             with self._reduce_only(index == len(batch.pieces) - 1):
                 parts.append(self._backward(piece, batch.global_count))
-        if self.grad_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.operator.parameters(), self.grad_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        result = torch.stack(parts).sum(0)
+        if self.grad_clip is not None or self.skip_nonfinite:
+            norm = nn.utils.clip_grad_norm_(self.trained, math.inf if self.grad_clip is None else self.grad_clip)
+            if self.skip_nonfinite and not math.isfinite(float(norm)):  # the same on every rank: gradients are reduced
+                self.optimizer.zero_grad()
+                return torch.full_like(result, math.nan)
+        set_rate(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return torch.stack(parts).sum(0)
+        return result
 
     def _reduce_only(self, now: bool) -> AbstractContextManager[None]:
         """Return the context in which gradients are only accumulated, unless ``now`` is the time to reduce them."""
@@ -55,44 +78,68 @@ class DDPEngine:
         return self.parallel.no_sync()
 
     def _backward(self, piece: Piece, global_count: int) -> Tensor:
-        samples = piece.samples
-        u = (self.parallel or self.operator)(samples.source, samples.coefficients)
-        # A stand-in sample has weight 0: its rank takes part in the reduction and adds nothing.
-        weight = min(piece.count, 1) / global_count
-        loss = squared_error(u, samples.solution).sum() * weight
+        u = (self.parallel or self.module)(piece.samples.source, piece.samples.coefficients)
+        loss, error = piece_loss(u, piece, global_count)
         # DDP divides the summed gradient by the world size; the loss is already a mean over the global batch.
         (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
-        error = relative_l2(u.detach(), samples.solution).sum() * weight
         return torch.stack((loss.detach(), error))
 
     @torch.no_grad()
     def predict(self, source: Tensor, coefficients: Tensor) -> Tensor:
         """See :meth:`fmsci.engine.api.Engine.predict`."""
-        u: Tensor = self.operator(source, coefficients)
+        u: Tensor = self.module(source, coefficients)
         return u
 
     def weights(self) -> dict[str, Tensor]:
         """See :meth:`fmsci.engine.api.Engine.weights`."""
         return {name: tensor.detach().cpu() for name, tensor in self.operator.state_dict().items()}
 
-    def save(self, folder: Path) -> None:
-        """Write ``model.safetensors`` and ``optimizer.safetensors`` (``FIELD.PARAMETER`` -> tensor)."""
-        write_tensors(folder / "model.safetensors", self.weights())
+    def snapshot(self) -> Snapshot:
+        """See :meth:`fmsci.engine.api.Engine.snapshot`."""
+        if not self.world.is_main:
+            return Snapshot({}, {})
+        weights = {name: host_copy(tensor) for name, tensor in self.operator.state_dict().items()}
         state = {
-            f"{field}.{name}": value
+            f"{field}.{name}": host_copy(value)
             for name, parameter in self.operator.named_parameters()
-            for field, value in self.optimizer.state[parameter].items()
+            for field, value in self.optimizer.state.get(parameter, {}).items()
         }
-        write_tensors(folder / "optimizer.safetensors", state)
+        return Snapshot(weights, state)
 
     def load(self, folder: Path) -> None:
         """See :meth:`fmsci.engine.api.Engine.load`."""
         load_weights(self.operator, folder)
         parameters = dict(self.operator.named_parameters())
-        for key, value in read_tensors(folder / "optimizer.safetensors").items():
+        for key, value in each_tensor(folder / "optimizer.safetensors"):
             field, _, name = key.partition(".")
+            if name not in parameters or not (field == "step" or value.shape == parameters[name].shape):
+                raise UserError(f"{folder}/optimizer.safetensors does not fit the model: {key}; remove the checkpoint")
             # Adam's step counter stays where torch made it (the CPU, unless fused on a GPU); moments follow the weight.
             target = parameters[name]
-            self.optimizer.state[target][field] = (
-                value if field == "step" and target.device.type == "cpu" else value.to(target.device)
-            )
+            if target.requires_grad:
+                self.optimizer.state[target][field] = (
+                    value if field == "step" and target.device.type == "cpu" else value.to(target.device)
+                )
+
+
+def reduce_in_bfloat16(state: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Average a bucket of gradients with half the bytes. (torch's own hook of this kind refuses gloo, so CPUs.)"""
+    halved = bucket.buffer().to(torch.bfloat16).div_(dist.get_world_size())
+    work = dist.all_reduce(halved, async_op=True)
+    assert work is not None
+
+    def restore(done: torch.futures.Future[list[Tensor]]) -> Tensor:
+        buffer: Tensor = bucket.buffer()
+        return buffer.copy_(done.value()[0])
+
+    reduced: torch.futures.Future[Tensor] = work.get_future().then(restore)
+    return reduced
+
+
+# DDP reads them, and does not understand postponed ones.
+reduce_in_bfloat16.__annotations__ |= {"bucket": GradBucket, "return": torch.futures.Future[Tensor]}
+
+
+def host_copy(tensor: Tensor) -> Tensor:
+    """Return a copy on the host that training does not change."""
+    return tensor.detach().to("cpu", copy=True)

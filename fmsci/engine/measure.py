@@ -28,15 +28,29 @@ class Measured:
 
 
 def measure(
-    predict: Predict, samples: SampleSource, world: World, device: torch.device, batch_size: int = 32
+    predict: Predict,
+    samples: SampleSource,
+    world: World,
+    device: torch.device,
+    batch_size: int = 32,
+    between: Callable[[], None] = lambda: None,
 ) -> Measured:
-    """Return mean relative L2 error and loss over the split; sums are reduced in float64. Collective."""
-    numbers = np.arange(len(samples))[share(len(samples), world.size, world.rank)]
+    """Return mean relative L2 error and loss over the split; sums are reduced in float64. Collective.
+
+    ``between`` is called after each batch and may raise. Every rank has equally many batches, the last maybe of a
+    stand-in that does not count: ``predict`` and ``between`` may be collective.
+    """
+    numbers = np.arange(len(samples))
+    mine = numbers[share(len(numbers), world.size, world.rank)]
+    most = len(numbers[share(len(numbers), world.size, 0)])
     error = loss = 0.0
-    for start in range(0, len(numbers), batch_size):
-        part = samples.gather(numbers[start : start + batch_size]).to(device)
+    for start in range(0, most, batch_size):
+        chosen = mine[start : start + batch_size]
+        part = samples.gather(chosen if len(chosen) else numbers[:1]).to(device)
         u = predict(part.source, part.coefficients)
-        error += float(relative_l2(u, part.solution).double().sum())
-        loss += float(squared_error(u, part.solution).double().sum())
-    error, loss, count = total([error, loss, float(len(numbers))], device)
+        if len(chosen):
+            error += float(relative_l2(u, part.solution).double().sum())
+            loss += float(squared_error(u, part.solution).double().sum())
+        between()
+    error, loss, count = total([error, loss, float(len(mine))], device)
     return Measured(error / count, loss / count, int(count))

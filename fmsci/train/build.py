@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from fmsci.dataset.cache import cached
 from fmsci.dataset.loader import Loader
 from fmsci.dataset.samples import SampleSource
 from fmsci.engine.api import Engine
-from fmsci.engine.ddp import DDPEngine
+from fmsci.engine.build import build_engine
 from fmsci.engine.device import set_threads
 from fmsci.errors import UserError
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture, architecture, check_grid
-from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
-from fmsci.train.optim import build_optimizer
+from fmsci.model_folder import ModelFolder, open_model_folder
+from fmsci.train.extend import extended_scales, load_extended
+from fmsci.train.optim import build_optimizer, peak_lr
 from fmsci.world import World
 
 
@@ -52,6 +53,11 @@ class Job:
         return self.loader.num_batches * self.settings.optim.epochs
 
     @property
+    def peak_lr(self) -> float:
+        """The peak learning rate."""
+        return peak_lr(self.settings.optim, self.architecture.num_parameters)
+
+    @property
     def model_facts(self) -> dict[str, Any]:
         """Architecture and scales, for a checkpoint: what ``choose_model`` needs of it."""
         return {"architecture": self.architecture.as_dict(), "scales": asdict(self.scales)}
@@ -75,6 +81,8 @@ def choose_model(
     With them come the data, with the coefficients that the model takes, and the ``init`` folder to load from.
     A run that has a checkpoint needs neither ``init`` nor the statistics of the data any more.
 
+    An ``init`` model that knows fewer coefficients than the data have is extended by theirs.
+
     Raises UserError where ``model.*`` contradicts the ``init`` model, the data have other coefficients, or the grid
     is too small.
     """
@@ -90,8 +98,13 @@ def choose_model(
     else:
         folder = open_model_folder(settings.init)
         chosen, scales = folder.architecture, folder.scales
-        data = build_data(settings.data, scales.columns)
         _agree(settings.model, folder)
+        data = build_data(settings.data)
+        if set(scales.columns) < set(data.train.columns):  # it learns new coefficients
+            scales = extended_scales(scales, data.scales())
+            chosen = replace(chosen, in_channels=1 + len(scales.columns))
+        elif scales.columns != data.train.columns:
+            data = build_data(settings.data, scales.columns)
     check_grid(chosen.modes, data.train.grid, data.train.grid)
     return chosen, scales, data, folder
 
@@ -126,9 +139,10 @@ def build_job(
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
     operator = SolutionOperator(chosen, scales).to(device)
     if folder is not None:
-        load_weights(operator, folder.path)
+        load_extended(operator, folder)
     optimizer = build_optimizer(operator, settings.optim)
-    engine = DDPEngine(operator, optimizer, world, settings.optim.grad_clip)
+    skip = settings.optim.on_nonfinite == "skip"
+    engine = build_engine(settings.engine, operator, optimizer, world, settings.optim.grad_clip, skip)
 
     def keep(samples: SampleSource) -> SampleSource:
         return cached(samples, settings.data.cache, device, world.local_size)

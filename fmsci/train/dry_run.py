@@ -6,6 +6,7 @@ from typing import Any
 
 from fmsci.config import TrainSettings
 from fmsci.dataset.order import num_batches, share
+from fmsci.engine.traffic import sent_bytes
 from fmsci.terminal import amount
 from fmsci.train.build import choose_model
 
@@ -32,6 +33,7 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "gradient_bytes": p * BYTES,
         "optimizer_bytes": 2 * p * BYTES,
         "checkpoint_bytes": 3 * p * BYTES,
+        "step_bytes": sent_bytes(settings.engine, p, world_size),
         "train_samples": samples,
         "steps_per_epoch": steps,
         "steps": steps * settings.optim.epochs,
@@ -65,5 +67,6 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("training samples", f"{facts['train_samples']:,}"),
         ("optimizer steps", f"{facts['steps']:,} ({facts['steps_per_epoch']:,} an epoch)"),
         ("global batch", f"{facts['global_batch']} on {facts['world_size']} rank(s): {local} each"),
+        ("sent by each rank", f"{amount(facts['step_bytes'])} an optimizer step"),
         ("accumulation", f"{facts['accumulate']} piece(s) of at most {facts['piece_largest']}"),
     ]

@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-from fmsci.checkpoint import save_checkpoint
 from fmsci.engine.measure import measure
 from fmsci.errors import Interrupted
 from fmsci.model_folder import write_model
 from fmsci.train.build import Job
 from fmsci.train.monitor import Monitor, check_finite
 from fmsci.train.optim import learning_rate
-from fmsci.train.preempt import Preempt
+from fmsci.train.preempt import Preempt, StopAsked
+from fmsci.train.saving import Saver
 from fmsci.train.state import State
 
 
-def train(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> None:
+def train(job: Job, state: State, monitor: Monitor, preempt: Preempt, saver: Saver) -> None:
     """Run from ``state`` to the last epoch.
 
     Raises Interrupted after saving, when any rank was asked to stop.
     """
     settings, engine, loader = job.settings, job.engine, job.loader
-    if state.step == 0:
-        validate(job, state, monitor)
-    while state.epoch < settings.optim.epochs:
-        for batch in loader.epoch(state.epoch, start=state.seen):
-            lr = learning_rate(settings.optim, state.step, job.num_steps)
-            result = engine.step(batch, lr)  # forward, backward, reduce, clip, update
-            state.advance(batch.global_count)
-            stop, save = preempt.poll()  # all ranks agree
-            save = save or stop or _checkpoint_due(job, state)
-            if save or monitor.due(state):  # looks at the loss: what has diverged is never saved
-                monitor.write(state, result, lr)
-            if _validation_due(job, state):
-                validate(job, state, monitor)
-            if save:  # after the entries of this step: a restart repeats none
-                checkpoint(job, state, monitor, preempt)
-            if stop:
-                raise Interrupted(f"saved after step {state.step} of {job.num_steps}")
-        state.next_epoch()
+    try:
+        if state.step == 0 or state.validation_due:
+            again = state.validation_due
+            validate(job, state, monitor, preempt)
+            if again:
+                checkpoint(state, monitor, preempt, saver)
+        while state.epoch < settings.optim.epochs:
+            for batch in loader.epoch(state.epoch, start=state.seen):
+                lr = learning_rate(settings.optim, job.peak_lr, state.step, job.num_steps, loader.num_batches)
+                if state.step + 1 not in state.skipped:
+                    monitor.collect(engine.step(batch, lr))  # forward, backward, reduce, clip, update
+                state.advance(batch.global_count)
+                stop = preempt.poll()  # all ranks agree
+                save = stop or preempt.save or preempt.broken or _checkpoint_due(job, state)
+                if save or monitor.due(state):  # looks at the loss: what has diverged is never saved
+                    monitor.write(state, lr)
+                if _validation_due(job, state):
+                    validate(job, state, monitor, preempt)
+                if save:  # after the entries of this step: a restart repeats none
+                    checkpoint(state, monitor, preempt, saver)
+                if stop:
+                    raise StopAsked
+            state.next_epoch()
+    except StopAsked:
+        if state.validation_due:
+            checkpoint(state, monitor, preempt, saver)
+        saver.close()
+        preempt.stopped()
+        raise Interrupted(f"{preempt.why} asked for it; saved after step {state.step} of {job.num_steps}") from None
+    saver.close()
+    preempt.stopped()
 
 
 def _validation_due(job: Job, state: State) -> bool:
@@ -57,11 +70,18 @@ def _due(every: int | None, count: int) -> bool:
     return every is not None and count % every == 0
 
 
-def validate(job: Job, state: State, monitor: Monitor) -> None:
-    """Measure the validation split of every system; publish the model where their mean is the best so far."""
-    measured = {name: measure(job.engine.predict, split, job.world, job.device) for name, split in job.valid.items()}
+def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> None:
+    """Measure the validation split of every system; publish the model where their mean is the best so far.
+
+    Raises StopAsked when the ranks are to stop: ``state.validation_due`` then stays set.
+    """
+    state.validation_due = True
+    measured = {
+        name: measure(job.engine.predict, split, job.world, job.device, between=preempt.check)
+        for name, split in job.valid.items()
+    }
     rel_l2 = sum(one.rel_l2 for one in measured.values()) / len(measured)
-    check_finite(job, state, "validation error", rel_l2)
+    check_finite(job, state.step, "validation error", rel_l2)
     improved = state.validated(rel_l2)
     if improved:
         weights = job.engine.weights()
@@ -71,13 +91,12 @@ def validate(job: Job, state: State, monitor: Monitor) -> None:
             if len(measured) > 1:
                 facts |= {f"valid_{name}_rel_l2": one.rel_l2 for name, one in measured.items()}
             write_model(job.run / "model", weights, job.architecture, job.scales, job.trained_on, facts)
+    state.validation_due = False
     monitor.validated(state, measured, improved)
 
 
-def checkpoint(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> None:
+def checkpoint(state: State, monitor: Monitor, preempt: Preempt, saver: Saver) -> None:
     """Save everything that a restart needs."""
     state.elapsed_s = monitor.elapsed_s()
-    if job.world.is_main:
-        saved = {"position": state.as_dict(), "model": job.model_facts}
-        save_checkpoint(job.run, state.step, saved, job.engine.save, job.settings.checkpoint.keep)
+    saver.save(state)
     preempt.saved()

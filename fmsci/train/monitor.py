@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from fmsci.config import dump_settings
+from fmsci.dataset.order import global_batch
 from fmsci.engine.collective import total
 from fmsci.engine.measure import Measured
-from fmsci.errors import UserError
+from fmsci.errors import SettingsError
 from fmsci.figures import field_comparison
 from fmsci.files import write_text
-from fmsci.terminal import Progress
+from fmsci.terminal import Progress, warn
 from fmsci.train.build import Job
+from fmsci.train.saving import advice
 from fmsci.train.state import State
 
 
@@ -30,6 +32,7 @@ class Monitor:
         self.job = job
         self.main = job.world.is_main
         self._started = time.monotonic() - state.elapsed_s
+        self._results: list[Tensor] = []
         self._restart_clock(state)
         self._note = "" if state.best_rel_l2 is None else f"valid {state.best_rel_l2:.4f}"
         title = f"train {job.run.name}"
@@ -62,11 +65,25 @@ class Monitor:
         """Tell whether this step has an entry; the same answer on every rank."""
         return state.step % self.job.settings.monitor.every_steps == 0 or state.step == self.job.num_steps
 
-    def write(self, state: State, result: Tensor, lr: float) -> None:
-        """Write the entry of a training step, where one is due. Collective. UserError where the loss is not finite."""
-        loss, rel_l2 = total(result.tolist(), self.job.device)
-        check_finite(self.job, state, "loss", loss)
-        if not self.due(state):
+    def collect(self, result: Tensor) -> None:
+        """Keep what a step gave (this rank's part of loss and error) on the device until an entry is due."""
+        self._results.append(result)
+
+    def write(self, state: State, lr: float) -> None:
+        """Write the entry of a training step, where one is due. Collective.
+
+        Raises NotFinite where the loss of a step since the last look is not finite, unless such steps are skipped.
+        """
+        if not self._results:
+            return  # every step since the last look was left out
+        results = torch.stack(self._results)
+        self._results = []
+        sums = total(results.flatten().tolist(), self.job.device)
+        for number, loss in enumerate(sums[::2]):
+            if not math.isfinite(loss):
+                self._not_finite(state.step - len(results) + 1 + number, loss)
+        loss, rel_l2 = sums[-2:]
+        if not self.due(state) or not math.isfinite(loss):
             return
         passed = max(time.monotonic() - self._since, 1e-9)
         rate = (state.samples_seen - self._since_samples) / passed
@@ -85,6 +102,12 @@ class Monitor:
         )
         if self.main:
             self.progress.update(state.step, f"error {rel_l2:.4f}" + (f", {self._note}" if self._note else ""))
+
+    def _not_finite(self, step: int, loss: float) -> None:
+        if self.job.settings.optim.on_nonfinite != "skip":
+            check_finite(self.job, step, "loss", loss)
+        if self.main:
+            warn(f"no update in step {step}: its gradient is not finite ({_samples(self.job, step)})")
 
     def validated(self, state: State, measured: dict[str, Measured], improved: bool) -> None:
         """Write the entry of a validation by system, with pictures where the mean error improved. Collective."""
@@ -133,10 +156,28 @@ class Monitor:
             write_text(path, "".join(kept))
 
 
-def check_finite(job: Job, state: State, name: str, value: float) -> None:
-    """Raise UserError where training has diverged: the same on every rank, as the value is."""
+class NotFinite(SettingsError):  # noqa: N818 - says what it is
+    """Training has diverged at ``step``."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def check_finite(job: Job, step: int, name: str, value: float) -> None:
+    """Raise NotFinite where training has diverged: the same on every rank, as the value is."""
     if not math.isfinite(value):
-        raise UserError(
-            f"the {name} of {job.run} is {value} at step {state.step}: training diverged; in another run= "
-            f"lower optim.lr (now {job.settings.optim.lr:g}) or set optim.warmup and optim.grad_clip"
+        raise NotFinite(
+            f"the {name} of {job.run} is {value} at step {step} ({_samples(job, step)}): {advice(job)}", step
         )
+
+
+def _samples(job: Job, step: int) -> str:
+    """Name the training samples of the batch of a step, the first few of many."""
+    if step == 0:
+        return "before the first"
+    loader = job.loader
+    epoch, index = divmod(step - 1, loader.num_batches)
+    numbers = global_batch(loader.samples.order(loader.seed, epoch), index, loader.batch_size).tolist()
+    more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    return f"training samples {', '.join(map(str, numbers[:8]))}{more}"

@@ -3,23 +3,72 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from fmsci.config.sections import OptimSettings
+from fmsci.errors import UserError
+
+DEFAULT_LR = ((100_000, 1e-3), (2_000_000, 1e-3), (30_000_000, 1e-3), (math.inf, 1e-3))
+"""Peak learning rate where ``optim.lr`` is not set: (parameters up to, rate). That of arXiv 2306.00258 at every size,
+until a measurement says otherwise: the place to write it is here."""
 
 
-def learning_rate(settings: OptimSettings, step: int, num_steps: int) -> float:
-    """Return the rate of optimizer step ``step`` of ``num_steps``: linear warm-up, then cosine to 0 or constant."""
-    if step < settings.warmup:
-        return settings.lr * (step + 1) / (settings.warmup + 1)
-    if settings.schedule == "constant":
+def peak_lr(settings: OptimSettings, num_parameters: int) -> float:
+    """Return the peak learning rate: ``optim.lr``, else the default for a model of so many parameters."""
+    if settings.lr is not None:
         return settings.lr
+    return next(rate for largest, rate in DEFAULT_LR if num_parameters <= largest)
+
+
+def learning_rate(settings: OptimSettings, peak: float, step: int, num_steps: int, epoch_steps: int = 1) -> float:
+    """Return the rate of optimizer step ``step`` of ``num_steps``: linear warm-up, then cosine to 0 or constant.
+
+    With ``schedule_by`` epoch, the cosine stays where it is for the ``epoch_steps`` steps of an epoch, as in
+    arXiv 2306.00258. The warm-up goes by steps in any case.
+    """
+    if step < settings.warmup:
+        return peak * (step + 1) / (settings.warmup + 1)
+    if settings.schedule == "constant":
+        return peak
+    if settings.schedule_by == "epoch":
+        return peak * 0.5 * (1.0 + math.cos(math.pi * (step // epoch_steps) / (num_steps // epoch_steps)))
     done = (step - settings.warmup) / max(1, num_steps - settings.warmup)
-    return settings.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+    return peak * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """Return Adam without weight decay over all parameters, as arXiv 2306.00258; one fused pass over the weights."""
-    return torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True)
+    """Return Adam (or AdamW) over the parameters that are not frozen; one fused pass over the weights.
+
+    Each parameter group has the key ``lr_factor``, by which an engine multiplies the learning rate. Frozen parameters
+    are marked so in the model. Raises UserError where a setting names a block that the model does not have.
+    """
+    _check_blocks(model, settings)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if any(in_block(name, block) for block in settings.freeze):
+            parameter.requires_grad_(False)
+            continue
+        named = [block for block in settings.lr_factors if in_block(name, block)]
+        groups.setdefault(settings.lr_factors[max(named, key=len)] if named else 1.0, []).append(parameter)
+    if not groups:
+        raise UserError(f"optim.freeze is {', '.join(settings.freeze)}: nothing is left to train")
+    described: list[dict[str, Any]] = [{"params": params, "lr_factor": factor} for factor, params in groups.items()]
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(described, lr=1e-3, weight_decay=settings.weight_decay, fused=True)
+
+
+def in_block(name: str, block: str) -> bool:
+    """Tell whether the parameter ``name`` of an operator belongs to a block: lift, layers, layers.2, head."""
+    inside = name.removeprefix("fno.")
+    return inside.startswith((f"{block}.", f"{block}_"))
+
+
+def _check_blocks(model: nn.Module, settings: OptimSettings) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    for setting, blocks in (("freeze", settings.freeze), ("lr_factors", tuple(settings.lr_factors))):
+        for block in blocks:
+            if not any(in_block(name, block) for name in names):
+                raise UserError(f"optim.{setting} names '{block}'; a model has lift, layers, layers.0 and so on, head")

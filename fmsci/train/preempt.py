@@ -1,48 +1,96 @@
-"""Being asked to stop: a signal sets a flag, all ranks agree on it at a step boundary, the run saves, exits with 75."""
+"""When to save and when to stop: every rank tells what it knows, all act on the same sum at the same step boundary."""
 
 from __future__ import annotations
 
-import signal
 import time
-from types import FrameType
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
-import torch
+from fmsci.config.sections import CheckpointSettings
+from fmsci.engine.collective import Agreement
+from fmsci.files import discard
+from fmsci.train.signals import StopSignals
+from fmsci.world import World, job_end_time
 
-from fmsci.engine.collective import total
+STOP_FILE = "STOP"
+"""A file of this name in the run folder asks the run to save and stop; it is removed when it has."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-"""TERM and USR2 come from schedulers, INT from Ctrl-C. A second one changes nothing: the save goes on."""
+LOOK_S = 1.0
+"""Seconds between two looks for that file: a shared file system answers slowly."""
+
+
+class StopAsked(Exception):  # noqa: N818 - not an error, and only for the loop
+    """All ranks know that they are to stop."""
 
 
 class Preempt:
-    """Holds what this rank was asked for, and asks the others, once a step, in one small sum."""
+    """Holds what this rank was asked for and knows of the time, and exchanges it with the others, once a step.
 
-    def __init__(self, save_every_minutes: float | None, device: torch.device) -> None:
-        self._asked = False
-        self._device = device
-        self._every_s = None if save_every_minutes is None else 60.0 * save_every_minutes
-        self._saved = time.monotonic()
-        self._previous: dict[signal.Signals, Any] = {}
+    The answer is the one to what was asked a step before (a process alone has it at once): no device waits for it.
+    """
 
-    def __enter__(self) -> Preempt:
-        for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._ask)
-        return self
+    def __init__(
+        self,
+        settings: CheckpointSettings,
+        run: Path,
+        world: World,
+        signals: StopSignals,
+        agreement: Agreement,
+        failed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._run, self._world, self._signals, self._agreement, self._failed = run, world, signals, agreement, failed
+        self._every_s = None if settings.every_minutes is None else 60.0 * settings.every_minutes
+        self._saved = self._looked = time.monotonic()
+        self._deadline = _deadline(settings)
+        self._file = False
+        self._answer_is_old = False
+        self.why: str | None = None
+        """What asked the run to stop, once all ranks know."""
+        self.save = False
+        """Whether it is time for a checkpoint, as far as all ranks know."""
+        self.broken = False
+        """Whether a checkpoint could not be written."""
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def poll(self) -> bool:
+        """Tell whether to stop, the same on every rank. Collective."""
+        now = time.monotonic()
+        if self._world.is_main and now - self._looked >= LOOK_S:
+            self._looked = now
+            self._file = (self._run / STOP_FILE).exists()
+        late = self._every_s is not None and now - self._saved >= self._every_s
+        over = self._deadline is not None and now >= self._deadline
+        asked = (self._signals.asked, over, self._file, late, self._failed())
+        signal, over_all, file, late_all, failed = self._agreement.exchange([float(value) for value in asked])
+        self.save, self.broken = late_all > 0 and not self._answer_is_old, failed > 0
+        self._answer_is_old = False
+        for name, value in (("a signal", signal), ("the deadline", over_all), (f"the file {STOP_FILE}", file)):
+            if value > 0:
+                self.why = name
+        return self.why is not None
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-
-    def poll(self) -> tuple[bool, bool]:
-        """Return (stop, save), the same on every rank. Collective."""
-        late = self._every_s is not None and time.monotonic() - self._saved >= self._every_s
-        stop, save = total([float(self._asked), float(late)], self._device)
-        return stop > 0, save > 0
+    def check(self) -> None:
+        """Raise StopAsked where the ranks are to stop. Collective; for the inside of a validation."""
+        if self.poll():
+            raise StopAsked
 
     def saved(self) -> None:
-        """Start the clock of the next timed checkpoint."""
+        """Start the clock of the next timed checkpoint. Every rank calls it at the same step."""
         self._saved = time.monotonic()
+        self._answer_is_old = self._agreement.delayed  # what is under way was asked before
+
+    def stopped(self) -> None:
+        """Forget what has been obeyed, so that the next start trains."""
+        self._agreement.close()
+        if self._world.is_main:
+            discard(self._run / STOP_FILE)
+
+
+def _deadline(settings: CheckpointSettings) -> float | None:
+    """Return the monotonic time to stop at: so long after the start, or so long before the job's end."""
+    now = time.monotonic()
+    ends = [] if settings.deadline_minutes is None else [now + 60.0 * settings.deadline_minutes]
+    job_end = job_end_time()
+    if job_end is not None:
+        left = job_end - time.time()
+        ends.append(now + left - min(60.0 * settings.margin_minutes, 0.1 * left))
+    return min(ends, default=None)

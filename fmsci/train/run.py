@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +12,25 @@ import torch
 import fmsci
 from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
 from fmsci.config import TrainSettings, dump_settings
-from fmsci.engine.collective import total
-from fmsci.errors import Interrupted, SettingsError, UserError
+from fmsci.engine.collective import Agreement, decided_by_main, lost_rank
+from fmsci.errors import Failure, Interrupted, UserError
 from fmsci.files import lock, read_json, write_json, write_text
-from fmsci.terminal import say
+from fmsci.terminal import say, warn
 from fmsci.train.build import Job, build_job
 from fmsci.train.loop import train
-from fmsci.train.monitor import Monitor
+from fmsci.train.monitor import Monitor, NotFinite
 from fmsci.train.preempt import Preempt
 from fmsci.train.recorded import check_recorded
+from fmsci.train.saving import Saver
+from fmsci.train.signals import StopSignals
 from fmsci.train.state import State
 from fmsci.world import World
 
 Afterwards = Callable[[], dict[str, Any]]
+
+
+MAX_REWINDS = 10
+"""A run that needs more than so many batches left out has another problem than its data."""
 
 
 def forget_outcome(settings: TrainSettings, world: World) -> None:
@@ -40,29 +46,14 @@ class _Attempt:
     settings: TrainSettings
     world: World
     device: torch.device
-    preempt: Preempt
+    signals: StopSignals
     held: ExitStack
     position: State = field(default_factory=State)
     owned: bool = False
 
     def decided_by_main(self, decide: Callable[[], float]) -> float:
-        """Return what rank 0 finds, on every rank; its mistake ends them all. Collective.
-
-        One rank looks for all: on a shared file system another might still see an older folder.
-        """
-        mistake: UserError | None = None
-        value = 0.0
-        if self.world.is_main:
-            try:
-                value = decide()
-            except UserError as error:
-                mistake = error
-        failed, value = total([float(mistake is not None), value], self.device)
-        if mistake is not None:
-            raise mistake
-        if failed:
-            raise SettingsError("rank 0 has said what is wrong")
-        return value
+        """Return what rank 0 finds, on every rank; its mistake ends them all. Collective."""
+        return decided_by_main(self.world, self.device, decide)
 
     def own_folder(self) -> float:
         """Lock the run folder for as long as this process lives; on rank 0."""
@@ -72,31 +63,58 @@ class _Attempt:
         return 0.0
 
     def ended(self, status: str, why: str, step: int) -> None:
-        """Write how this start ended."""
+        """Write how this start ended. A failure is told even where it cannot be written."""
         if self.owned:
-            write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step})
+            with suppress(*([UserError] if status == "failed" else [])):
+                write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step})
+
+    def failure(self, error: RuntimeError) -> Exception | None:
+        """Return what to raise instead of one of torch's errors: a lost rank, no memory; None for any other."""
+        lost = lost_rank(error, self.world)
+        if lost is not None:
+            return lost
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            return UserError(
+                f"out of memory ({self.device.type}) after step {self.position.step}: set engine.accumulate to more "
+                f"than {self.settings.engine.accumulate}, use more ranks, or engine.kind=zero; a restart continues "
+                "from the last checkpoint"
+            )
+        return None
 
 
 def run_training(
-    settings: TrainSettings, world: World, device: torch.device, test: Afterwards | None = None
+    settings: TrainSettings,
+    world: World,
+    device: torch.device,
+    test: Afterwards | None = None,
+    signals: StopSignals | None = None,
 ) -> dict[str, Any]:
     """Train, or continue, the run in ``settings.run``; return its result (also in ``result.json``).
 
-    ``test`` is called once the model is trained; what it returns becomes the result's ``test``. Collective: all ranks
-    call it inside a process group.
+    ``test`` is called once the model is trained; what it returns becomes the result's ``test``. ``signals`` have been
+    taken over by the caller already, else they are for the time of the run. Collective: all ranks call it inside a
+    process group.
 
-    Raises UserError for a mistake, Interrupted where it saved and should be started again.
+    Raises UserError for a mistake, Failure for a lost rank, Interrupted where it saved and should be started again.
     """
     with ExitStack() as held:
-        preempt = held.enter_context(Preempt(settings.checkpoint.every_minutes, device))
-        attempt = _Attempt(settings, world, device, preempt, held)
+        attempt = _Attempt(settings, world, device, signals or held.enter_context(StopSignals()), held)
         try:
-            result = _finished(attempt) or _train(attempt)
-            if test is not None:
-                attempt.decided_by_main(lambda: 0.0)  # rank 0 has published the best model: only now others read it
-                result["test"] = test()
+            try:
+                result = _finished(attempt) or _train(attempt)
+                if test is not None:
+                    attempt.decided_by_main(lambda: 0.0)  # rank 0 has published the best model: only now others read it
+                    result["test"] = test()
+            except RuntimeError as error:
+                known = attempt.failure(error)
+                if known is None:
+                    raise
+                raise known from None
         except Interrupted as stop:
             attempt.ended("saved", str(stop), attempt.position.step)
+            raise
+        except (UserError, Failure) as error:
+            attempt.ended("failed", str(error), attempt.position.step)
             raise
         except BaseException as error:
             attempt.ended("failed", f"{type(error).__name__}: {error}", attempt.position.step)
@@ -133,12 +151,43 @@ def _train(attempt: _Attempt) -> dict[str, Any]:
         job.engine.load(checkpoint_path(settings.run, position.step))
         if attempt.world.is_main:
             say(f"continuing {settings.run} after step {position.step}")
-    with Monitor(job, position) as monitor:
-        train(job, position, monitor, attempt.preempt)
-        result = _result(job, position, monitor.elapsed_s())
+    agreement = Agreement(settings.engine.timeout_s)
+    while True:
+        try:
+            with Monitor(job, position) as monitor, Saver(job) as saver:
+                preempt = Preempt(
+                    settings.checkpoint, settings.run, attempt.world, attempt.signals, agreement, saver.failed
+                )
+                train(job, position, monitor, preempt, saver)
+                result = _result(job, position, monitor.elapsed_s())
+            break
+        except NotFinite as error:
+            if settings.optim.on_nonfinite != "rewind":
+                raise
+            agreement.close()
+            _rewind(attempt, job, error)
     if attempt.world.is_main:
         write_json(settings.run / "result.json", result)
     return result
+
+
+def _rewind(attempt: _Attempt, job: Job, error: NotFinite) -> None:
+    """Go back to the last checkpoint, to leave out the batch that ``error`` tells of when it comes again.
+
+    Raises ``error`` itself where that cannot help: no checkpoint, no batch to blame, too many of them already.
+    """
+    position = attempt.position
+    skipped = [*position.skipped, error.step]
+    saved = _saved(attempt)
+    if saved is None or error.step in position.skipped or len(skipped) > MAX_REWINDS:
+        raise error
+    position.restore(saved["position"])
+    if error.step <= position.step:
+        raise error
+    position.skipped = skipped
+    job.engine.load(checkpoint_path(attempt.settings.run, position.step))
+    if attempt.world.is_main:
+        warn(f"{error}; going on after step {position.step} without the batch of step {error.step}")
 
 
 def _saved(attempt: _Attempt) -> dict[str, Any] | None:

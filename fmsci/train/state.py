@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fmsci.errors import UserError
@@ -10,7 +10,11 @@ from fmsci.errors import UserError
 
 @dataclass
 class State:
-    """The position of a run. ``seen`` counts the batches done in the current epoch."""
+    """The position of a run. ``seen`` counts the batches done in the current epoch.
+
+    ``validation_due``: it was stopped inside the validation of this step. ``skipped``: steps whose batch makes no
+    update, because it gave a gradient that is not finite.
+    """
 
     epoch: int = 0
     seen: int = 0
@@ -20,6 +24,8 @@ class State:
     best_rel_l2: float | None = None
     best_step: int = 0
     elapsed_s: float = 0.0
+    validation_due: bool = False
+    skipped: list[int] = field(default_factory=list)
 
     def advance(self, num_samples: int) -> None:
         """Count one optimizer step on a global batch of ``num_samples``."""

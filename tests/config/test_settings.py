@@ -23,7 +23,10 @@ TRAIN = "run: r\ndata: {path: d}\noptim: {epochs: 3}\n"
 GENERATE = "system: poisson\nrange: [1, 5]\ntrain: 4\nvalid: 4\ntest: 4\noutput: o\n"
 STUDY = "study: q1\nrun: r\npretrained: p\ntrain: t\nsamples: [16, 64]\n"
 TOP = "run, seed, init, data, model, optim, engine, checkpoint, monitor"
-OPTIM = "lr, epochs, batch_size, schedule, warmup, grad_clip"
+OPTIM = (
+    "lr, epochs, batch_size, optimizer, weight_decay, schedule, schedule_by, warmup, grad_clip, freeze, lr_factors, "
+    "on_nonfinite"
+)
 
 
 def mistake(cls, path, *overrides):

@@ -8,6 +8,7 @@ from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.model_folder import open_model_folder
 from fmsci.pde import NAMES
+from fmsci.train.build import choose_model
 from fmsci.train.dry_run import dry_run
 from tests.commands import run
 from tests.conftest import TRAINING
@@ -83,10 +84,11 @@ def test_a_dry_run_counts_the_mixture(mixture_config):
 # ------------------------------------------------------------------ mistakes
 
 
-def test_a_model_of_one_system_does_not_take_a_mixture(trained, mixture_config):
+def test_a_model_of_one_system_is_extended_to_take_a_mixture(trained, mixture_config):
     settings = load_settings(TrainSettings, mixture_config, [f"init={trained / 'model'}"])
-    with pytest.raises(UserError, match="takes the coefficients k11, k22, k12, a mixture needs one of all six"):
-        dry_run(settings, 1)
+    chosen, scales, _, folder = choose_model(settings)
+    assert (chosen.in_channels, scales.columns) == (7, tuple(NAMES))
+    assert {name: scales.coefficients[name] for name in folder.scales.columns} == folder.scales.coefficients
 
 
 @pytest.mark.parametrize(

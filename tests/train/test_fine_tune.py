@@ -97,9 +97,9 @@ def test_a_dry_run_tells_what_would_refuse_the_run(trained, train_config):
 
 def test_warm_up_rises_to_the_peak_then_cosine_falls_to_zero():
     settings = OptimSettings(lr=1.0, epochs=1, warmup=4)
-    rates = [learning_rate(settings, step, 20) for step in range(20)]
+    rates = [learning_rate(settings, 1.0, step, 20) for step in range(20)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(a > b for a, b in pairwise(rates[4:]))
     assert rates[12] == pytest.approx(0.5)
-    assert learning_rate(settings, 20, 20) == pytest.approx(0.0)
-    assert learning_rate(OptimSettings(lr=0.5, epochs=1, schedule="constant"), 17, 20) == 0.5
+    assert learning_rate(settings, 1.0, 20, 20) == pytest.approx(0.0)
+    assert learning_rate(OptimSettings(lr=0.5, epochs=1, schedule="constant"), 0.5, 17, 20) == 0.5

@@ -88,5 +88,6 @@ def test_solution_and_prediction_share_one_colour_scale_and_the_error_is_written
 def test_a_diverged_run_stops_with_a_sentence(train_config, tmp_path):
     arguments = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "optim.lr=1e18"]
     printed = run(arguments, code=2)
-    assert "training diverged; in another run= lower optim.lr (now 1e+18)" in printed
+    assert "is nan at step 2 (training samples " in printed
+    assert "training diverged; there is no checkpoint yet; in another run= lower optim.lr (now 1e+18)" in printed
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["status"] == "failed"

@@ -29,6 +29,24 @@ def start(arguments, ranks=None):
     )
 
 
+def world(arguments, size, ranks, port, more=None):
+    """Start these ranks of a world without a launcher, which would end the others itself.
+
+    ``more`` are the arguments that each has for itself.
+    """
+    common = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
+    return [
+        subprocess.Popen(
+            command([*arguments, *(more[number] if more else [])]),
+            env=clean_environment(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=str(port), **common),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number, rank in enumerate(ranks)
+    ]
+
+
 def wait_for_step(process, folder, step):
     """Wait until a run has written the entry of a step."""
     path = folder / "metrics.jsonl"
@@ -208,3 +226,26 @@ def test_the_test_error_comes_with_the_result_on_several_ranks(trained, train_co
     assert result["test"]["count"] == 5
     evaluated = run(["evaluate", tmp_path / "run" / "model", "--data", poisson_data, "--json"])
     assert json.loads(evaluated.splitlines()[-1])["rel_l2"] == pytest.approx(result["test"]["rel_l2"], rel=1e-6)
+
+
+@pytest.mark.distributed
+def test_rank_0_chooses_the_checkpoint_for_all(undisturbed, train_config, tmp_path):
+    """Another rank may see other checkpoints on a shared file system: here it sees one that rank 0 does not."""
+    ranks, expected = undisturbed
+    if ranks is None:
+        pytest.skip("a process alone chooses for itself")
+    own, other = tmp_path / "own", tmp_path / "other"
+    arguments = ["train", train_config, *LONG]
+    process = start([*arguments, f"run={own}"], ranks)
+    wait_for_step(process, own, 16)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    _wait_until_gone(own)
+    shutil.copytree(own, other)
+    newest = newest_checkpoint(own)[0]
+    shutil.copytree(newest, other / "checkpoints" / "step-00000119")
+    processes = world(arguments, 2, [0, 1], 27000 + os.getpid() % 1000, [[f"run={own}"], [f"run={other}"]])
+    printed = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert f"continuing {own} after step {int(newest.name[5:])}" in printed[0]
+    assert final_bits(own) == expected

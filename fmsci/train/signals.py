@@ -1,0 +1,34 @@
+"""Signals that ask a run to stop. No torch here: they are taken over before that import, which takes seconds."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+"""TERM and USR2 come from schedulers, INT from Ctrl-C. A second one changes nothing: the save goes on."""
+
+
+class StopSignals:
+    """Within its block, the signals of SIGNALS only set ``asked``."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        """Take the signals over; in a thread they cannot come, so there is nothing to do."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True

@@ -1,0 +1,110 @@
+"""Train one tiny model with several engine settings inside one group of real processes; rank 0 writes what they gave.
+
+``mpiexec -n N python -m tests.engine.curves OUTPUT JSON`` where JSON is a list of settings (see ``Case``).
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fmsci.config.sections import EngineSettings
+from fmsci.dataset.loader import Loader
+from fmsci.dataset.order import epoch_order
+from fmsci.dataset.samples import Samples
+from fmsci.engine.build import build_engine
+from fmsci.engine.collective import process_group, total
+from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.sizes import Architecture
+from fmsci.world import detect_world
+
+NUM_SAMPLES, BATCH, LR = 13, 5, 3e-3
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Case:
+    """One training: engine settings by name, steps, the checkpoint to start from and those to leave behind."""
+
+    name: str
+    engine: dict
+    steps: int = 50
+    start: int = 0
+    load: str | None = None
+    save: dict[str, str] | None = None  # step -> folder
+    clip: float | None = None
+    spoil: tuple[int, ...] = ()  # steps whose batch holds a NaN
+    skip: bool = False
+
+
+class Remembered:
+    """Samples in memory: smoothing noise is as good as physics for comparing engines."""
+
+    columns, grid = ("a", "b", "c"), 16
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(7)
+        noise = torch.randn(NUM_SAMPLES, 16, 16, generator=generator)
+        smooth = (noise.roll(1, 1) + 2 * noise + noise.roll(-1, 1)) / 4  # what there is to learn
+        self.fields = torch.stack((noise, smooth), dim=1)
+        self.coefficients = torch.rand(NUM_SAMPLES, 3, generator=generator) + 0.5
+
+    def __len__(self):
+        return NUM_SAMPLES
+
+    def order(self, seed, epoch):
+        return epoch_order(seed, epoch, NUM_SAMPLES)
+
+    def gather(self, indices, pin=False):
+        chosen = torch.from_numpy(np.asarray(indices))
+        return Samples(self.fields[chosen], self.coefficients[chosen])
+
+
+def build_operator():
+    torch.manual_seed(0)
+    return SolutionOperator(Architecture(4, 4, 4, 2), Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0}))
+
+
+def train(case, world):
+    """Return losses, relative errors, final weights (flat) and a prediction."""
+    operator = build_operator()
+    optimizer = torch.optim.Adam(operator.parameters(), LR, fused=True)
+    settings = EngineSettings(**case.engine)
+    engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip)
+    if case.load is not None:
+        engine.load(Path(case.load))
+    loader = Loader(Remembered(), BATCH, 0, world.rank, world.size, settings.accumulate, CPU, prefetch=0)
+    curve = []
+    for step in range(case.start, case.steps):
+        epoch, index = divmod(step, loader.num_batches)
+        batch = next(iter(loader.epoch(epoch, index)))
+        if step in case.spoil and world.is_main:
+            batch.pieces[0].samples.fields[0] = float("nan")
+        curve.append(total(engine.step(batch, LR).tolist(), CPU))
+        folder = (case.save or {}).get(str(step + 1))
+        if folder is not None:
+            snapshot = engine.snapshot()
+            if world.is_main:
+                Path(folder).mkdir(parents=True)
+                snapshot.write(Path(folder))
+    weights = engine.weights()
+    sample = Remembered().gather([0])
+    predicted = engine.predict(sample.source, sample.coefficients)
+    flat = {name: tensor.flatten().tolist() for name, tensor in weights.items()}
+    return {"curve": curve, "weights": flat, "predicted": predicted.flatten().tolist()}
+
+
+def main(output, cases):
+    torch.set_num_threads(1)
+    world = detect_world()
+    with process_group(world, CPU, timeout_s=60.0, always=True):
+        found = {case["name"]: train(Case(**case), world) for case in json.loads(cases)}
+    if world.is_main:
+        Path(output).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,202 @@
+"""Every engine on any number of processes trains as one plain loop does, and goes on where another stopped."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fmsci.checkpoint import read_tensors
+from fmsci.dataset.order import epoch_order
+from tests.commands import MPIEXEC, clean_environment
+from tests.engine.curves import BATCH, LR, NUM_SAMPLES, Remembered, build_operator
+
+ROOT = Path(__file__).parents[2]
+CLIP = 2.0
+pytestmark = pytest.mark.xdist_group("engines")  # they share what the first of them trained
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """DeepSpeed keeps small weights whole on every rank, and this model has no others: ask it to cut all."""
+    path = tmp_path_factory.mktemp("deepspeed") / "cut.json"
+    path.write_text('{"zero_optimization": {"stage3_param_persistence_threshold": 0}}')
+    return path
+
+
+def engines(sharded):
+    zero = {f"zero{stage}": {"kind": "zero", "zero_stage": stage} for stage in (0, 1, 2, 3)}
+    zero["zero3"]["deepspeed_config"] = str(sharded)
+    return {"ddp": {"kind": "ddp"}, **zero}
+
+
+def train(ranks, cases, folder):
+    """Run the cases in one group of so many processes."""
+    output = folder / f"curves-{ranks}.json"
+    command = [str(MPIEXEC), "-n", str(ranks), sys.executable, "-m", "tests.engine.curves", str(output)]
+    done = subprocess.run(
+        [*command, json.dumps(cases)],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(output.read_text())
+
+
+def plain(clip=None, steps=50, skipped=()):
+    """The recipe as plainly as can be: one process, whole batches, torch's own Adam and clipping."""
+    operator, samples = build_operator(), Remembered()
+    optimizer = torch.optim.Adam(operator.parameters(), LR)
+    curve = []
+    for step in range(steps):
+        order = epoch_order(0, step // 3, NUM_SAMPLES)
+        part = samples.gather(order[step % 3 * BATCH :][:BATCH])
+        predicted = operator(part.source, part.coefficients)
+        loss = (predicted - part.solution).square().sum(dim=(1, 2)).mean()
+        if step in skipped:
+            continue
+        optimizer.zero_grad()
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(operator.parameters(), clip)
+        optimizer.step()
+        error = (predicted - part.solution).detach().norm(dim=(1, 2)) / part.solution.norm(dim=(1, 2))
+        curve.append([loss.item(), error.mean().item()])
+    return curve
+
+
+LONG, SHORT, MIDDLE = 50, 15, 25
+"""Steps of a whole training, of a shorter one, and of the checkpoint that others continue from."""
+
+
+@pytest.fixture(scope="module")
+def two(sharded, tmp_path_factory):
+    """What two processes give, and the checkpoints that they leave: ``FOLDER/ENGINE``."""
+    folder = tmp_path_factory.mktemp("two")
+    cases = []
+    for name, engine in engines(sharded).items():
+        whole = {"name": name, "engine": engine, "steps": LONG}
+        cases += [
+            {**whole, "save": {str(MIDDLE): str(folder / name)}},
+            {**whole, "name": f"{name} resumed", "start": MIDDLE, "load": str(folder / name)},
+            {"name": f"{name} accumulated", "engine": {**engine, "accumulate": 2}, "steps": SHORT},
+            {"name": f"{name} clipped", "engine": engine, "clip": CLIP, "steps": SHORT},
+        ]
+    for name in ("ddp", "zero2"):
+        for how in ({"compress": True}, {"precision": "bf16"}):
+            engine = {**engines(sharded)[name], **how}
+            cases.append({"name": f"{name} {next(iter(how))}", "engine": engine, "steps": LONG})
+    return folder, train(2, cases, folder)
+
+
+@pytest.fixture(scope="module", params=(1, 3, 4), ids=lambda ranks: f"{ranks} processes")
+def others(request, sharded, two, tmp_path_factory):
+    """What other numbers of processes give, from the start and from the checkpoints of two."""
+    ranks, cases = request.param, []
+    names = list(engines(sharded))
+    for number, (name, engine) in enumerate(engines(sharded).items()):
+        came_from = names[(number + ranks) % len(names)] if ranks != 3 else name  # another engine's, or its own
+        cases += [
+            {"name": name, "engine": engine, "steps": LONG},
+            {"name": f"{name} accumulated", "engine": {**engine, "accumulate": 2}, "steps": SHORT},
+            {
+                "name": f"{name} resumed",
+                "engine": engine,
+                "start": MIDDLE,
+                "steps": MIDDLE + SHORT,
+                "load": str(two[0] / came_from),
+            },
+        ]
+    return train(ranks, cases, tmp_path_factory.mktemp("others"))
+
+
+def assert_same_curve(found, expected, name):
+    assert torch.tensor(found["curve"]).numpy() == pytest.approx(torch.tensor(expected).numpy(), rel=1e-5), name
+
+
+@pytest.mark.distributed
+def test_two_processes_follow_the_plain_loop(two, sharded):
+    expected = plain()
+    assert expected[-1][0] < 0.9 * expected[0][0]
+    for name in engines(sharded):
+        assert_same_curve(two[1][name], expected, name)
+        assert_same_curve(two[1][f"{name} accumulated"], expected[:SHORT], name)
+
+
+@pytest.mark.distributed
+def test_any_number_of_processes_follows_the_plain_loop(others, sharded):
+    expected = plain()
+    for name in engines(sharded):
+        assert_same_curve(others[name], expected, name)
+        assert_same_curve(others[f"{name} accumulated"], expected[:SHORT], name)
+
+
+@pytest.mark.distributed
+def test_every_engine_clips_as_torch_does(two, sharded):
+    expected = plain(clip=CLIP, steps=SHORT)
+    free = plain(steps=SHORT)
+    assert max(abs(a[0] / b[0] - 1) for a, b in zip(expected, free, strict=True)) > 1e-3  # the clipping does something
+    for name in engines(sharded):
+        assert_same_curve(two[1][f"{name} clipped"], expected, name)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("how", "off_by"), [("compress", 3e-3), ("precision", 3e-2)])
+def test_bfloat16_follows_the_plain_loop_less_closely(two, how, off_by):
+    expected = plain()
+    for name in ("ddp", "zero2"):
+        ratios = [
+            found[0] / loss[0] - 1 for found, loss in zip(two[1][f"{name} {how}"]["curve"], expected, strict=True)
+        ]
+        largest = max(map(abs, ratios))
+        print(f"{name} {how}: losses differ by up to {largest:.1e}")
+        assert 1e-5 < largest < off_by, name
+
+
+@pytest.mark.distributed
+def test_resumed_on_as_many_processes_it_ends_in_the_same_bits(two, sharded):
+    for name in engines(sharded):
+        whole, resumed = two[1][name], two[1][f"{name} resumed"]
+        assert resumed["curve"] == whole["curve"][MIDDLE:], name
+        assert resumed["weights"] == whole["weights"], name
+        assert resumed["predicted"] == whole["predicted"], name
+
+
+@pytest.mark.distributed
+def test_any_engine_on_any_number_of_processes_goes_on_from_any_checkpoint(others, sharded):
+    expected = plain()[MIDDLE : MIDDLE + SHORT]
+    for name in engines(sharded):
+        assert_same_curve(others[f"{name} resumed"], expected, name)
+
+
+@pytest.mark.distributed
+def test_checkpoints_of_all_engines_hold_the_same(two, sharded):
+    tensors = {
+        name: [read_tensors(two[0] / name / f"{kind}.safetensors") for kind in ("model", "optimizer")]
+        for name in engines(sharded)
+    }
+    for name, files in tensors.items():
+        for mine, other in zip(files, tensors["ddp"], strict=True):
+            assert mine.keys() == other.keys()
+            for key in mine:
+                assert torch.allclose(mine[key], other[key], rtol=1e-3, atol=1e-6), (name, key)
+    assert tensors["ddp"][1]["step.fno.lift.weight"] == MIDDLE
+
+
+@pytest.mark.distributed
+def test_a_gradient_that_is_not_finite_makes_no_update_where_that_is_wanted(sharded, tmp_path):
+    cases = [
+        {"name": name, "engine": engine, "steps": 4, "spoil": [1], "skip": True}
+        for name, engine in engines(sharded).items()
+    ]
+    expected = plain(steps=4, skipped=[1])
+    for name, found in train(2, cases, tmp_path).items():
+        assert all(math.isnan(value) for value in found["curve"].pop(1)), name
+        assert_same_curve(found, expected, name)

@@ -1,0 +1,42 @@
+"""The bytes of a step in closed form are those that are exchanged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fmsci.config.sections import EngineSettings
+from fmsci.engine.traffic import payload, sent_bytes
+from tests.commands import MPIEXEC, clean_environment
+from tests.engine.curves import build_operator
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.distributed
+def test_the_bytes_of_a_step_are_those_of_the_closed_form(tmp_path):
+    cut = tmp_path / "cut.json"
+    cut.write_text('{"zero_optimization": {"stage3_param_persistence_threshold": 0}}')
+    settings = [{"kind": "ddp", "accumulate": 2}, {"kind": "ddp", "compress": True}]
+    for stage in (0, 1, 2, 3):
+        extra = {"deepspeed_config": str(cut)} if stage == 3 else {}
+        settings.append({"kind": "zero", "zero_stage": stage, "accumulate": 2, **extra})
+    settings.append({"kind": "zero", "zero_stage": 2, "compress": True})
+    output = tmp_path / "counted.json"
+    command = [str(MPIEXEC), "-n", "2", sys.executable, "-m", "tests.engine.traffic", str(output), json.dumps(settings)]
+    subprocess.run(command, cwd=ROOT, env=clean_environment(), check=True, capture_output=True, timeout=120)
+    parameters = sum(parameter.numel() for parameter in build_operator().parameters())
+    for document, counted in zip(settings, json.loads(output.read_text()), strict=True):
+        large = {kind: count for kind, count in counted.items() if count > 100}  # without single numbers
+        expected = payload(EngineSettings(**document), parameters, 2)
+        assert large == pytest.approx(expected, rel=0.01), document
+
+
+def test_what_a_rank_sends():
+    assert sent_bytes(EngineSettings(), 1000, 1) == 0
+    assert sent_bytes(EngineSettings(), 1000, 4) == 6000
+    assert sent_bytes(EngineSettings(compress=True), 1000, 4) == 3000
+    assert sent_bytes(EngineSettings(kind="zero", zero_stage=1), 1000, 4) == 9000
+    assert sent_bytes(EngineSettings(kind="zero", zero_stage=3), 1000, 4) == 6000

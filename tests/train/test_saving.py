@@ -1,0 +1,97 @@
+"""Writing beside the training: what cannot or must not be written is a sentence, and what was there before stays."""
+
+import shlex
+import subprocess
+
+import pytest
+import torch
+
+from fmsci.checkpoint import newest_checkpoint
+from fmsci.config import TrainSettings, load_settings
+from fmsci.errors import UserError
+from fmsci.train.build import build_job
+from fmsci.train.saving import Saver
+from fmsci.train.state import State
+from fmsci.world import World
+from tests.commands import clean_environment, command
+from tests.conftest import TRAINING
+
+
+@pytest.fixture
+def job(train_config, tmp_path):
+    overrides = [f"run={tmp_path / 'run'}", *TRAINING, "checkpoint.keep=1", "checkpoint.keep_every_epochs=2"]
+    return build_job(load_settings(TrainSettings, train_config, overrides), World(), torch.device("cpu"))
+
+
+def train_epoch(job, state):
+    for batch in job.loader.epoch(state.epoch):
+        job.engine.step(batch, 1e-3)
+        state.advance(batch.global_count)
+    state.next_epoch()
+
+
+def test_what_is_written_is_the_moment_of_the_save(job):
+    """Training goes on while the thread writes: the copy must not."""
+    state = State()
+    train_epoch(job, state)
+    expected = {name: tensor.clone() for name, tensor in job.engine.weights().items()}
+    with Saver(job) as saver:
+        saver.save(state)
+        train_epoch(job, state)
+        saver.close()
+    path, saved = newest_checkpoint(job.run)
+    assert saved["position"]["step"] == 3
+    job.engine.load(path)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in job.engine.weights().items())
+
+
+def test_the_newest_the_best_and_those_of_some_epochs_stay(job):
+    state = State()
+    with Saver(job) as saver:
+        for rel_l2 in (0.5, 0.4, 0.1, 0.3, 0.2):  # the third epoch is the best
+            train_epoch(job, state)
+            state.validated(rel_l2)
+            saver.save(state)
+        saver.close()
+    kept = sorted(int(path.name[5:]) for path in (job.run / "checkpoints").iterdir())
+    assert kept == [6, 9, 12, 15]  # epochs 2 and 4, the best, the newest
+
+
+def test_weights_that_are_not_finite_are_never_published(job):
+    state = State()
+    with Saver(job) as saver:
+        train_epoch(job, state)
+        saver.save(state)
+        train_epoch(job, state)
+        with torch.no_grad():
+            next(job.engine.operator.parameters()).view(-1)[0] = float("inf")
+        saver.save(state)
+        with pytest.raises(UserError, match=r"is not finite after step 6: .* last good checkpoint is .*step-00000003"):
+            saver.close()
+    assert newest_checkpoint(job.run)[1]["position"]["step"] == 3
+
+
+def test_a_place_that_is_no_folder_is_a_sentence_and_training_keeps_its_state(job):
+    state = State()
+    train_epoch(job, state)
+    before = {name: tensor.clone() for name, tensor in job.engine.weights().items()}
+    job.run.mkdir()
+    (job.run / "checkpoints").write_text("a file")
+    with Saver(job) as saver:
+        saver.save(state)
+        with pytest.raises(UserError, match=r"^cannot write .*step-00000003: "):
+            saver.close()
+        assert saver.failed()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in job.engine.weights().items())
+    assert (job.run / "checkpoints").read_text() == "a file"
+
+
+def test_no_memory_is_a_sentence(train_config, tmp_path):
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "model.width=8192", "model.modes=8"]
+    limited = f"ulimit -v 12000000; exec {shlex.join(command(arguments))}"
+    done = subprocess.run(
+        ["bash", "-c", limited], env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "out of memory (cpu) after step 0: set engine.accumulate to more than 1" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,196 @@
+"""Stopping: whoever asks, all ranks agree, save and exit with 75; the next start ends in the undisturbed bits."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+from fmsci.checkpoint import newest_checkpoint
+from fmsci.config.sections import CheckpointSettings
+from fmsci.train.preempt import _deadline
+from tests.commands import run
+from tests.conftest import TRAINING
+from tests.train.test_resume import LONG, final_bits, start, wait_for_step, world
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, train_config):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(["train", train_config, f"run={folder}", *LONG])
+    return final_bits(folder)
+
+
+def outcome(folder):
+    return json.loads((folder / "outcome.json").read_text())
+
+
+def test_a_file_named_stop_is_obeyed_and_removed(train_config, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    process = start([*arguments, "checkpoint.every_minutes=null", "optim.epochs=4000"])
+    wait_for_step(process, folder, 20)
+    (folder / "STOP").touch()
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, printed
+    assert "the file STOP asked for it; saved after step" in printed
+    assert not (folder / "STOP").exists()
+    assert outcome(folder)["status"] == "saved"
+
+
+def test_a_stop_inside_validation_loses_nothing(undisturbed, train_config, tmp_path):
+    """The deadline is over at once: the first look at it is inside the validation before the first step."""
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    printed = run([*arguments, "checkpoint.deadline_minutes=1e-9"], code=75)
+    assert "the deadline asked for it; saved after step 0" in printed
+    position = newest_checkpoint(folder)[1]["position"]
+    assert (position["step"], position["validation_due"]) == (0, True)
+    run(arguments)
+    assert final_bits(folder) == undisturbed
+
+
+def test_the_end_of_a_slurm_job_is_a_deadline(monkeypatch):
+    def minutes(left, **settings):
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + 60 * left)))
+        return (_deadline(CheckpointSettings(**settings)) - time.monotonic()) / 60
+
+    assert minutes(100) == pytest.approx(95, abs=0.1)
+    assert minutes(100, margin_minutes=2) == pytest.approx(98, abs=0.1)
+    assert minutes(10) == pytest.approx(9, abs=0.1)  # a short job keeps most of its time
+    assert minutes(100, deadline_minutes=30) == pytest.approx(30, abs=0.1)
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    assert _deadline(CheckpointSettings()) is None
+
+
+def test_a_signal_while_torch_is_imported_is_obeyed(train_config, tmp_path):
+    folder = tmp_path / "run"
+    process = start(["train", train_config, f"run={folder}", *LONG])
+    while not caught(process.pid) >> (signal.SIGTERM - 1) & 1:
+        assert process.poll() is None
+        time.sleep(0.001)
+    assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()  # the import has not even begun
+    process.terminate()
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, printed
+    assert outcome(folder)["status"] == "saved"
+
+
+def caught(pid):
+    """Return the signals that a process has handlers for, as the kernel's mask."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("SigCgt")), 16)
+
+
+# ------------------------------------------------------------------ ranks that are lost or never come
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("kind", "lost"), [("ddp", 0), ("zero", 2)])
+def test_a_lost_rank_ends_the_others_with_its_name(train_config, tmp_path, kind, lost):
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG, "optim.epochs=4000", f"engine.kind={kind}"]
+    processes = world([*arguments, "engine.zero_stage=2"], 3, range(3), 28000 + os.getpid() % 1000)
+    wait_for_step(processes[0], folder, 10)
+    processes[lost].kill()
+    begun = time.monotonic()
+    for rank, process in enumerate(processes):
+        printed = process.communicate(timeout=60)[0]
+        if rank == lost:
+            continue
+        assert process.returncode == 1, printed
+        assert f"no sign of life from rank {lost} on " in printed
+        assert f"noticed by rank {rank} on " in printed
+        assert "Traceback" not in printed
+    assert time.monotonic() - begun < 20
+    assert newest_checkpoint(folder) is not None
+    if lost != 0:
+        assert outcome(folder)["status"] == "failed"
+
+
+@pytest.mark.distributed
+def test_a_rank_that_never_comes_is_named_in_bounded_time(train_config, tmp_path):
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "engine.rendezvous_s=2"]
+    processes = world(arguments, 3, [0, 2], 29000 + os.getpid() % 1000)
+    printed = processes[0].communicate(timeout=60)[0]
+    assert processes[0].returncode == 2, printed
+    assert "did not meet the others at 127.0.0.1:" in printed
+    assert "rank 1 never came in 2 s" in printed
+    assert "Traceback" not in printed
+    processes[1].communicate(timeout=60)
+    assert processes[1].returncode == 2
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------ what is not finite
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory, poisson_data):
+    """The same data, but for one training sample whose solution holds a NaN."""
+    folder = tmp_path_factory.mktemp("spoilt") / "poisson"
+    shutil.copytree(poisson_data, folder)
+    with h5py.File(folder / "train" / "shard-00000.h5", "r+") as shard:
+        shard["fields"][6, 1, 0, 0] = float("nan")
+    return folder
+
+
+@pytest.mark.distributed
+def test_what_is_not_finite_stops_the_run_with_its_samples_and_the_last_good_checkpoint(spoilt, tmp_path):
+    config = settings(spoilt, tmp_path)
+    saving = ["checkpoint.every_steps=1", "seed=3"]
+    printed = run(["train", config, f"run={tmp_path / 'run'}", *TRAINING, *saving], ranks=2, code=2)
+    step = int(printed.partition("is nan at step ")[2].partition(" ")[0])
+    assert 1 < step <= 3  # in the first epoch, not the first batch
+    named = printed.partition("(training samples ")[2].partition(")")[0]
+    assert "6" in named.split(", ")
+    assert len(named.split(", ")) in (3, 5)
+    assert f"the last good checkpoint is {tmp_path}/run/checkpoints/step-{step - 1:08d}" in printed
+    assert newest_checkpoint(tmp_path / "run")[1]["position"]["step"] == step - 1
+
+
+@pytest.mark.distributed
+def test_a_run_goes_on_without_the_batches_that_are_not_finite(spoilt, tmp_path):
+    """To skip them and to go back before them is the same training: the same weights at the end."""
+    config = settings(spoilt, tmp_path)
+    finals = []
+    for way in ("skip", "rewind"):
+        folder = tmp_path / way
+        saving = ["checkpoint.every_steps=1", "seed=3", f"optim.on_nonfinite={way}"]
+        printed = run(["train", config, f"run={folder}", *TRAINING, *saving], ranks=2)
+        assert printed.count("is not finite" if way == "skip" else "going on after step") == 4  # once an epoch
+        finals.append(final_bits(folder)[0])
+    assert finals[0] == finals[1]
+    assert len(newest_checkpoint(tmp_path / "rewind")[1]["position"]["skipped"]) == 4
+
+
+def settings(data, folder):
+    path = folder / "train.yaml"
+    path.write_text(f"run: unset\ndata: {{path: {data}}}\noptim: {{epochs: 1}}\n")
+    return path
+
+
+# ------------------------------------------------------------------ a place that cannot be written
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_keeps_the_checkpoint_before(train_config, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a tiny file system is not allowed here")
+    try:
+        larger = ["model.width=16", "model.modes=4", "model.layers=4", "checkpoint.every_steps=2", "checkpoint.keep=9"]
+        printed = run(["train", train_config, f"run={folder}", *TRAINING, *larger], code=2)
+        assert "No space left on device" in printed
+        assert "Traceback" not in printed
+        path, state = newest_checkpoint(folder)
+        assert state["position"]["step"] >= 2
+        assert [item.name for item in path.parent.iterdir() if item.name.startswith(".aside")] == []
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
