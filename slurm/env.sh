@@ -6,11 +6,12 @@
 #
 # What can be set, in the environment of sbatch:
 #   FMSCI_LAUNCH=srun          srun: one process per task; torchrun: srun starts one torchrun per node; mpiexec
-#   FMSCI_MPI=pmi2             srun --mpi=... for fmsci generate (a site's own MPI may want pmix or cray_shasta)
+#   FMSCI_MPI=pmi2             srun --mpi=... for fmsci generate: pmi2 fits MPICH; empty: the site's default
 #   FMSCI_REQUEUE=yes          yes: a stopped job asks Slurm to requeue it; no: it ends with exit code 75
 #   FMSCI_MAX_RESTARTS=50      a job that was restarted more often ends
 #   FMSCI_DOCTOR=yes           no: leave out fmsci doctor
 #   FMSCI_SRUN_ARGS=           more options for srun
+#   FMSCI_LINK=                set in the second and later jobs of a chain: they do not repeat what failed
 #   FMSCI_HOST_SUFFIX=         what a host's name needs for its fast network, such as i
 # `fmsci submit` writes them into the script from configs/site/NAME.yaml.
 
@@ -46,12 +47,15 @@ step_options+=("${more[@]}")
 
 child='' stopping='' interrupted=''
 
-# USR2 is what --signal asks Slurm for, before the time limit and before a preemption: save, then be requeued.
-# TERM comes from scancel, or from a preemption that gives no other warning: save, and leave to Slurm what follows.
+# USR2 is what --signal asks Slurm for, before the time limit and before a preemption: save, then be requeued. It reaches
+# only this script; scancel hands it to every process of the step, whoever launched it.
+# TERM comes from scancel, or from a preemption that gives no other warning, and reaches the ranks without us: they save,
+# and what follows is left to Slurm.
 on_signal() {
     stopping=$1 interrupted=yes
-    log "received $1: the step is asked to save and stop"
-    if [ -n "$child" ]; then kill -s "$1" "$child" 2>/dev/null; fi
+    log "received $1: the step saves and stops"
+    if [ "$1" = TERM ] || [ -z "$child" ]; then return; fi
+    if [ "${FMSCI_LAUNCH:-srun}" = mpiexec ]; then kill "$child"; else scancel --signal=USR2 "$SLURM_JOB_ID"; fi
 }
 trap 'on_signal USR2' USR2
 trap 'on_signal TERM' TERM
@@ -65,8 +69,9 @@ launch() {
     srun) command=(srun "${options[@]}" --ntasks="$((nodes * tasks))" --ntasks-per-node="$tasks" "$@") ;;
     torchrun)
         [ "$1" = fmsci ] && shift
+        # torchrun would die of the signal that is meant for its workers, which have handlers of their own.
         command=(srun "${options[@]}" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$((cores * tasks))"
-            torchrun --nnodes="$nodes" --nproc-per-node="$tasks" --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d
+            env --ignore-signal=USR2 torchrun --nnodes="$nodes" --nproc-per-node="$tasks" --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d
             --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" -m fmsci "$@")
         ;;
     mpiexec) command=(mpiexec -n "$((nodes * tasks))" -ppn "$tasks" "$@") ;;
@@ -96,7 +101,9 @@ step() {
 # MPI ranks find each other through srun's own service, where the launcher is srun.
 mpi_step() {
     if [ -n "$stopping" ]; then return; fi
-    launch --mpi="${FMSCI_MPI:-pmi2}" -- "$@"
+    local mpi=()
+    if [ -n "${FMSCI_MPI-pmi2}" ]; then mpi=(--mpi="${FMSCI_MPI-pmi2}"); fi
+    launch "${mpi[@]}" -- "$@"
     await
 }
 
@@ -105,6 +112,9 @@ prepare() {
     code=0
     if [ -n "${1:-}" ]; then
         mkdir -p "$1" && echo "$SLURM_JOB_ID ${SLURM_RESTART_COUNT:-0}" >"$1/slurm_job" || exit
+        if [ -n "${FMSCI_LINK:-}" ] && [ "$(ending "$1")" = failed ]; then
+            fail 1 "the job before this one failed: this link of the chain does not repeat it"
+        fi
         rm -f "$1/outcome.json" # of an earlier start
         first_step=$(newest_step "$1")
     fi

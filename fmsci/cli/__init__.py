@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from fmsci.cli import data, doctor, generate, status, study, train
+from fmsci.cli import data, doctor, generate, status, study, submit, train
 from fmsci.errors import EXIT_MISTAKE, EXIT_REQUEUE, Interrupted, SettingsError, UserError
 from fmsci.world import World, detect_world
 
@@ -30,6 +30,7 @@ app.command("generate")(generate.generate)
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 app.command("study")(study.study)
+app.command("submit", context_settings={"ignore_unknown_options": True})(submit.submit)
 app.command("status", context_settings={"ignore_unknown_options": True})(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")

@@ -48,7 +48,9 @@ def study(
         ]
         table(f"runs of {settings.run}", ("number", "run", "arm", "samples", "finished"), rows)
         if as_json:
-            facts = [{"run": str(run.folder), "arm": run.arm, "samples": run.samples, "steps": run.steps} for run in runs]
+            facts = [
+                {"run": str(run.folder), "arm": run.arm, "samples": run.samples, "steps": run.steps} for run in runs
+            ]
             say(json.dumps([fact | {"finished": finished(run)} for fact, run in zip(facts, runs, strict=True)]))
         return
     if action == "run":

@@ -72,5 +72,7 @@ def _call(command: Sequence[str]) -> str:
     if done.returncode != 0:
         told = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
         reason = (told or done.stderr.splitlines() or ["it gave no reason"])[-1].strip()
+        if "fetch config" in reason or "contact slurm controller" in reason:
+            raise UserError(f"Slurm does not answer here ({command[0]}: {reason}); go to a login node of the cluster")
         raise UserError(f"Slurm refused the job: {reason}" if command[0] == "sbatch" else f"{command[0]}: {reason}")
     return done.stdout
