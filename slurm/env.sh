@@ -39,7 +39,8 @@ tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 cores=${SLURM_CPUS_PER_TASK:-$((SLURM_CPUS_ON_NODE / tasks))}
 [ "$cores" -ge 1 ] || fail 2 "each node gives $tasks GPUs but $SLURM_CPUS_ON_NODE cores: submit with --ntasks-per-node=$tasks --cpus-per-task=N, or --exclusive"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cores}
-step_options=(--nodes="$nodes" --cpus-per-task="$cores")
+# A rank that is alone left over waits for the others in vain: five minutes after the first has ended, all are.
+step_options=(--nodes="$nodes" --cpus-per-task="$cores" --wait=300)
 read -r -a more <<<"${FMSCI_SRUN_ARGS:-}"
 step_options+=("${more[@]}")
 
