@@ -6,6 +6,8 @@
 #
 # What can be set, in the environment of sbatch:
 #   FMSCI_LAUNCH=srun          srun: one process per task; torchrun: srun starts one torchrun per node; mpiexec
+#   FMSCI_TASKS=               tasks on each node, for a range of nodes: with --nodes=2-4 --ntasks-per-node=4 Slurm would
+#                              count 8 tasks and give 2 nodes
 #   FMSCI_MPI=pmi2             srun --mpi=... for fmsci generate: pmi2 fits MPICH; empty: the site's default
 #   FMSCI_REQUEUE=yes          yes: a stopped job asks Slurm to requeue it; no: it ends with exit code 75
 #   FMSCI_MAX_RESTARTS=50      a job that was restarted more often ends
@@ -28,18 +30,18 @@ command -v fmsci >/dev/null || fail 2 "there is no fmsci on PATH: submit from a 
 
 # Parallel file systems without file locks: every file here has one writer, and needs none.
 export HDF5_USE_FILE_LOCKING=${HDF5_USE_FILE_LOCKING:-FALSE}
-# A step does not inherit the job's cores per task unless it is told (since Slurm 22.05).
-if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
 # Where rank 0 waits for the others. The batch script runs on the first node; each job has a port of its own.
 export MASTER_ADDR=$SLURMD_NODENAME${FMSCI_HOST_SUFFIX:-} MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
 
 # Tasks on each node: as asked for; else one for each GPU; else one.
 nodes=$SLURM_JOB_NUM_NODES
-tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
-cores=${SLURM_CPUS_PER_TASK:-$((SLURM_CPUS_ON_NODE / tasks))}
+tasks=${FMSCI_TASKS:-${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}}
+cores=$((SLURM_CPUS_ON_NODE / tasks))
+if [ -z "${FMSCI_TASKS:-}" ]; then cores=${SLURM_CPUS_PER_TASK:-$cores}; fi
 [ "$cores" -ge 1 ] || fail 2 "each node gives $tasks GPUs but $SLURM_CPUS_ON_NODE cores: submit with --ntasks-per-node=$tasks --cpus-per-task=N, or --exclusive"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cores}
 # A rank that is alone left over waits for the others in vain: five minutes after the first has ended, all are.
+# (A step does not inherit the job's cores per task since Slurm 22.05.)
 step_options=(--nodes="$nodes" --cpus-per-task="$cores" --wait=300)
 read -r -a more <<<"${FMSCI_SRUN_ARGS:-}"
 step_options+=("${more[@]}")

@@ -44,8 +44,8 @@ def render(template: str, job: Job, site: SiteSettings, site_name: str) -> str:
     if "no-requeue" in options:
         options.pop("requeue", None)
     lines = ["#!/bin/bash", f"# {job.template} for {site_name}, written by fmsci submit."]
-    lines += [DIRECTIVE + f"--{name}" + (f"={value}" if value else "") for name, value in options.items()]
-    lines += ["", *_environment(site), f"set -- {shlex.join(job.arguments)}", body]
+    lines += [DIRECTIVE + f"--{name}" + (f"={shlex.quote(value)}" if value else "") for name, value in options.items()]
+    lines += ["", *_environment(job, site), f"set -- {shlex.join(job.arguments)}", body]
     return "\n".join(lines)
 
 
@@ -56,15 +56,18 @@ def nodes_of(template: str, site: SiteSettings) -> NodeSettings:
 
 def _site_options(job: Job, site: SiteSettings, account: str | None) -> list[str]:
     nodes = nodes_of(job.template, site)
-    tasks = nodes.tasks or max(nodes.gpus, 1)
+    tasks = tasks_of(nodes)
+    cores = None if nodes.cores is None else max(1, nodes.cores // tasks)
+    if is_range(job.nodes):  # asked for tasks, Slurm gives the nodes for the fewest of them: ask for the nodes' cores
+        cores = nodes.cores
     wanted = {
         "account": account,
         "partition": nodes.partition,
         "qos": nodes.qos,
         "constraint": nodes.constraint,
         "nodes": job.nodes,
-        "ntasks-per-node": tasks if nodes.tasks or nodes.gpus or nodes.cores else None,
-        "cpus-per-task": None if nodes.cores is None else max(1, nodes.cores // tasks),
+        "ntasks-per-node": None if is_range(job.nodes) or not (nodes.tasks or nodes.gpus or nodes.cores) else tasks,
+        "cpus-per-task": cores,
         "time": job.time or site.time,
         "output": job.log,
     }
@@ -74,11 +77,23 @@ def _site_options(job: Job, site: SiteSettings, account: str | None) -> list[str
     return [*options, *(() if site.requeue else ("--no-requeue",)), *nodes.options]
 
 
-def _environment(site: SiteSettings) -> list[str]:
+def tasks_of(nodes: NodeSettings) -> int:
+    """Return how many tasks one of these nodes runs."""
+    return nodes.tasks or max(nodes.gpus, 1)
+
+
+def is_range(nodes: str) -> bool:
+    """Tell whether ``--nodes`` leaves the number open: ``2-4``."""
+    return "-" in nodes
+
+
+def _environment(job: Job, site: SiteSettings) -> list[str]:
     """Return the shell lines before the template's body."""
     lines = [f"module load {shlex.join(site.modules)}"] if site.modules else []
     variables = dict(site.environment)
     variables["FMSCI_MPI"] = site.mpi or ""
+    if is_range(job.nodes):
+        variables["FMSCI_TASKS"] = str(tasks_of(nodes_of(job.template, site)))
     if site.srun:
         variables["FMSCI_SRUN_ARGS"] = " ".join(site.srun)
     if site.host_suffix:

@@ -56,12 +56,11 @@ class Cluster:
         options = ["--parsable", f"--nodes={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1", "--output=%j.log"]
         return self.login("sbatch", *options, *arguments, **environment).strip()
 
-    def state(self, job):
-        """Return the state of a job, or of all tasks of an array where they agree."""
-        states = set(
+    def states(self, job):
+        """Return the states of a job, or of an array's tasks."""
+        return set(
             self.login("squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%T").split()
         )
-        return states.pop() if len(states) == 1 else "MIXED"
 
     def wait_for(self, what, condition, seconds=90):
         deadline = time.monotonic() + seconds
@@ -70,9 +69,9 @@ class Cluster:
             time.sleep(0.1)
 
     def ended(self, job, seconds=90):
-        """Wait until a job has ended and return its state."""
-        self.wait_for(f"the end of job {job}", lambda: self.state(job) in ENDED, seconds)
-        return self.state(job)
+        """Wait until a job has ended and return its state; MIXED where an array's tasks ended differently."""
+        self.wait_for(f"the end of job {job}", lambda: self.states(job) <= ENDED, seconds)
+        return next(iter(self.states(job))) if len(self.states(job)) == 1 else "MIXED"
 
     def log(self, job):
         path = self.folder / f"{job}.log"
@@ -89,8 +88,16 @@ class Cluster:
         self.wait_for(f"step {step} of {run}", there)
 
 
+@pytest.fixture
+def cluster(running_cluster):
+    """The cluster with nothing left of the test before."""
+    quiet = ["sinfo", "--noheader", "--partition=main", "--states=idle", "--format=%D"]
+    running_cluster.wait_for("two idle nodes", lambda: running_cluster.login(*quiet).split() == ["2"])
+    return running_cluster
+
+
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+def running_cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "slurm").symlink_to(ROOT / "slurm")  # what a checkout has
     (folder / "configs").symlink_to(ROOT / "configs")

@@ -53,7 +53,8 @@ def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     assert all(first[name].startswith("submitted as job ") for name in names)
     assert ", after pretrain, generate data" in first["study"]
     again = submit(cluster)  # while they wait
-    assert [again[name] for name in names] == [f"queued as job {job_of(first[name])}" for name in names]
+    assert all(again[name] in {f"queued as job {job_of(first[name])}", "finished"} for name in names)
+    assert again["report"].startswith("queued")
     # The runs from scratch fail (16 modes do not fit the grid): the report, which waits for them, is cancelled.
     states = [cluster.ended(job_of(first[name]), 120) for name in names]
     assert states == ["COMPLETED", "COMPLETED", "MIXED", "COMPLETED", "CANCELLED"]
