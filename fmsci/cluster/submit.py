@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fmsci
 from fmsci.cluster.queue import submit, try_submit
 from fmsci.cluster.render import TEMPLATES, Job, render
 from fmsci.cluster.status import JOB_FILE, folder_of
@@ -144,7 +143,7 @@ def _template_folder() -> Path:
 
 def _beside(folder: Path) -> Path:
     """Return a folder of the checkout: of the current one, else of that which this program runs from."""
-    home = Path(fmsci.__file__).parents[1]
+    home = Path(__file__).parents[2]
     if not folder.is_dir() and (home / folder).is_dir():
         return home / folder
     if not folder.is_dir():
