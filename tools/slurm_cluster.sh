@@ -19,8 +19,8 @@
 #   FMSCI_SLURM_SHARE   folders below /tmp, separated by blanks, that the nodes share (this checkout)
 #
 # Two partitions: main, and urgent, whose jobs preempt those of main (a warning signal, 10 s, requeue). Each node pretends
-# to have 8 cores, 16 GB and 4 GPUs; nothing enforces that. Times are short: a requeued job is eligible again after about
-# 6 s, not two minutes; a lost node is noticed within half a minute.
+# to have 8 cores, 16 GB and 4 GPUs; nothing enforces that. A requeued job is eligible again after about 6 s, not two minutes.
+# Slurm notices a lost node after a minute or two; scontrol update nodename=node2 state=down reason=power tells it at once.
 #
 # Exit codes: 0 done, 2 this machine cannot run it (the reason in one line), anything else failed.
 set -euo pipefail
@@ -176,9 +176,10 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 ReturnToService=2
 SlurmctldTimeout=30
-SlurmdTimeout=10
-MessageTimeout=10
-BatchStartTimeout=10
+# Not shorter: on a busy machine a node that is alive would pass for lost.
+SlurmdTimeout=60
+MessageTimeout=30
+BatchStartTimeout=30
 KillWait=5
 MinJobAge=300
 GresTypes=gpu

@@ -62,13 +62,13 @@ class Cluster:
             self.login("squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%T").split()
         )
 
-    def wait_for(self, what, condition, seconds=90):
+    def wait_for(self, what, condition, seconds=180):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{what} did not come within {seconds} s; {self.tool('status').stdout}"
             time.sleep(0.1)
 
-    def ended(self, job, seconds=90):
+    def ended(self, job, seconds=180):
         """Wait until a job has ended and return its state; MIXED where an array's tasks ended differently."""
         self.wait_for(f"the end of job {job}", lambda: self.states(job) <= ENDED, seconds)
         return next(iter(self.states(job))) if len(self.states(job)) == 1 else "MIXED"
