@@ -72,8 +72,9 @@ launch() {
     srun) command=(srun "${options[@]}" --ntasks="$((nodes * tasks))" --ntasks-per-node="$tasks" "$@") ;;
     torchrun)
         [ "$1" = fmsci ] && shift
-        # torchrun would die of the signal that is meant for its workers, which have handlers of their own.
-        command=(srun "${options[@]}" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$((cores * tasks))"
+        # torchrun would die of the signal that is meant for its workers, which have handlers of their own. Where one
+        # fails, those of the other nodes wait for it for five minutes.
+        command=(srun "${options[@]}" --wait=60 --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$((cores * tasks))"
             env --ignore-signal=USR2 torchrun --nnodes="$nodes" --nproc-per-node="$tasks" --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d
             --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" -m fmsci "$@")
         ;;
@@ -148,7 +149,9 @@ ending() {
 settle() {
     local ended
     ended=$(ending "${1:-}")
-    if [ "$ended" = finished ] && [ "$code" = 0 ]; then
+    if [ "$ended" = finished ]; then
+        # Everything is published by then: what a process came to afterwards, on its way out, changes nothing.
+        if [ "$code" != 0 ]; then log "the step ended with exit code $code after the run was finished"; fi
         log "finished"
         exit 0
     fi
