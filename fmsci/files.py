@@ -144,6 +144,28 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
         yield
 
 
+def can_lock(path: Path) -> bool:
+    """Tell whether the file system of a file has locks."""
+    with path.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether another process holds ``path`` as a lock (seen on the same host, or where the file system says)."""
+    try:
+        with path.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Publish ``text`` as the file ``path``."""
     with publish_file(path) as temporary:

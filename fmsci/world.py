@@ -219,6 +219,17 @@ def job_end_time() -> float | None:
     return float(text) if text.isdigit() else None
 
 
+def gpus_of_job() -> int:
+    """Return how many GPUs Slurm gave this job on this node; 0 where none were asked for."""
+    text = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    return int(text) if text.isdigit() else 0
+
+
+def hdf5_locks() -> bool:
+    """Tell whether HDF5 will lock the files that it opens."""
+    return os.environ.get("HDF5_USE_FILE_LOCKING", "TRUE").upper() not in {"FALSE", "0"}
+
+
 def one_numpy_thread() -> None:
     """Give numpy's linear algebra one thread, for processes that share a node; call it before numpy is imported."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["__main__"],
     ["cli"],
-    ["study", "cluster"],
+    ["cluster"],
+    ["study"],
     ["train", "evaluate"],
     ["engine"],
     ["model_folder"],

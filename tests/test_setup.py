@@ -300,7 +300,7 @@ def test_sourced_it_hands_its_exit_code_on(machine: Machine) -> None:
 # ------------------------------------------------------------------ the files themselves
 
 
-SCRIPTS = [*sorted(ROOT.glob("tools/*.sh")), ROOT / ".ci" / "run", *sorted(ROOT.glob("slurm/*.sbatch"))]
+SCRIPTS = [*sorted(ROOT.glob("tools/*.sh")), ROOT / ".ci" / "run", *sorted(ROOT.glob("slurm/*.s*"))]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=[str(path.relative_to(ROOT)) for path in SCRIPTS])

@@ -16,6 +16,8 @@ from fmsci.world import (
     child_environment,
     cores_per_process,
     detect_world,
+    gpus_of_job,
+    hdf5_locks,
     num_cores,
     thread_limit,
 )
@@ -351,6 +353,22 @@ def test_the_limit_of_threads_is_read_where_it_is_a_number(monkeypatch, text, li
     else:
         monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert thread_limit() == limit
+
+
+@pytest.mark.parametrize(("text", "count"), [(None, 0), ("4", 4), ("gpu:4", 0)])
+def test_the_gpus_of_a_job(monkeypatch, text, count):
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
+    if text is not None:
+        monkeypatch.setenv("SLURM_GPUS_ON_NODE", text)
+    assert gpus_of_job() == count
+
+
+@pytest.mark.parametrize(("text", "locks"), [(None, True), ("TRUE", True), ("FALSE", False), ("false", False)])
+def test_hdf5_locks_unless_it_is_told_not_to(monkeypatch, text, locks):
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    if text is not None:
+        monkeypatch.setenv("HDF5_USE_FILE_LOCKING", text)
+    assert hdf5_locks() is locks
 
 
 @pytest.mark.parametrize("env", [TORCHRUN, HYDRA, OPENMPI, BATCH, SRUN, SRUN | TORCHRUN])

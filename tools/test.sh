@@ -5,6 +5,9 @@
 #   bash tools/test.sh tests/pde -k poisson   some
 #   bash tools/test.sh -n 0 -x                all in one process, stopping at the first failure
 #
+# Tests marked slurm run jobs on a real Slurm cluster of two nodes that tools/slurm_cluster.sh makes on this machine, as root
+# on Debian (its Slurm is installed with apt-get the first time); elsewhere they are skipped and the summary says why.
+#
 # Ends with the exit code of the first check that fails; the last line of the tests is pytest's summary.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -10,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fmsci import __version__
-from fmsci.cli import data, doctor, generate, study, train
+from fmsci.cli import data, doctor, generate, status, study, submit, train
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
 from fmsci.world import World, detect_world
 
@@ -49,6 +50,8 @@ app.command("generate")(generate.generate)
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 app.command("study")(study.study)
+app.command("submit", context_settings={"ignore_unknown_options": True})(submit.submit)
+app.command("status", context_settings={"ignore_unknown_options": True})(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 
@@ -82,7 +85,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _end("interrupted", 130, told_by_all=True)
     else:
-        sys.exit(code if isinstance(code, int) else 0)
+        _leave(code if isinstance(code, int) else 0)
 
 
 def _unusable(error: OSError) -> str:
@@ -98,12 +101,29 @@ def _unusable(error: OSError) -> str:
 def _end(sentence: str, code: int, told_by_all: bool = False) -> NoReturn:
     """Print one line and exit. What every rank finds alike (``told_by_all``) is left to rank 0."""
     line = " ".join(sentence.splitlines())
-    try:
-        world = detect_world()
-    except UserError:
-        world = World()
+    world = _world()
     if not world.is_main:
         line = f"rank {world.rank} on {world.host}: {line}"
     if world.is_main or not told_by_all:
         print(f"fmsci: {line}", file=sys.stderr, flush=True)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process with an exit code.
+
+    After training on several ranks it ends at once: DDP never lets go of its process group (torch 2.13), so gloo's
+    threads are still there while Python takes itself apart, and in one run of some twenty they abort the process.
+    """
+    if "torch.distributed" in sys.modules and _world().size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def _world() -> World:
+    try:
+        return detect_world()
+    except UserError:
+        return World()

@@ -11,7 +11,7 @@ import typer
 def doctor(
     folder: Annotated[Path, typer.Option(help="the folder that jobs will write to")] = Path(),
 ) -> None:
-    """Check whether this machine is fit for the job, and say what to do where it is not."""
+    """Check whether this machine, or the nodes of this job, are fit; say what to do where they are not."""
     from fmsci.cluster.doctor import examine
     from fmsci.terminal import say
     from fmsci.world import detect_world
@@ -19,7 +19,7 @@ def doctor(
     world = detect_world()
     checks = examine(world, folder)
     failed = [check for check in checks if check.advice is not None]
-    if world.is_main or failed:
+    if world.is_main:  # it tells for all
         for check in checks:
             say(f"  {'ok ' if check.advice is None else 'BAD'}  {check.name}: {check.found}")
             if check.advice is not None:

@@ -15,7 +15,11 @@ def study(
     config: Annotated[Path, typer.Argument(help="settings, a YAML file such as configs/study/quickstart.yaml")],
     action: Annotated[str, typer.Argument(help="plan: list the runs; run: make the missing ones; report: table, plot")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, on top of the file")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the table as JSON in the last line")] = False,
+    arguments_of: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="with plan: print what fmsci train needs for run N, one word a line"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print plan or table as JSON in the last line")] = False,
 ) -> None:
     """Answer a question of the paper: plan its runs, make those that are missing, report."""
     from fmsci.config import StudySettings, load_settings
@@ -32,10 +36,22 @@ def study(
     from fmsci.study.plan import plan
 
     if action == "plan":
+        runs = plan(settings)
+        if arguments_of is not None:
+            if arguments_of >= len(runs):
+                raise UserError(f"there is no run {arguments_of}: {settings.run} has the runs 0 to {len(runs) - 1}")
+            say("\n".join([str(settings.train), *runs[arguments_of].overrides]))
+            return
         rows = [
-            (run.folder.name, run.arm, str(run.samples), "yes" if finished(run) else "no") for run in plan(settings)
+            (str(number), run.folder.name, run.arm, str(run.samples), "yes" if finished(run) else "no")
+            for number, run in enumerate(runs)
         ]
-        table(f"runs of {settings.run}", ("run", "arm", "samples", "finished"), rows)
+        table(f"runs of {settings.run}", ("number", "run", "arm", "samples", "finished"), rows)
+        if as_json:
+            facts = [
+                {"run": str(run.folder), "arm": run.arm, "samples": run.samples, "steps": run.steps} for run in runs
+            ]
+            say(json.dumps([fact | {"finished": finished(run)} for fact, run in zip(facts, runs, strict=True)]))
         return
     if action == "run":
         execute(settings)

@@ -1,21 +1,32 @@
-"""Is this machine fit for the job? Each check says what it found and, where it failed, what to do."""
+"""Are these processes fit for the job? Each check says what it found and, where it failed, what to do."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import fmsci
+from fmsci.engine.collective import process_group
 from fmsci.engine.device import pick_device
+from fmsci.engine.probe import all_reduce_speed, clock_after_barrier, gather_facts
 from fmsci.errors import UserError
-from fmsci.files import publish_file
+from fmsci.files import can_lock, discard, publish_file
 from fmsci.terminal import amount
-from fmsci.world import World, cores_per_process, num_cores, thread_limit
+from fmsci.world import World, cores_per_process, gpus_of_job, hdf5_locks, num_cores, thread_limit
 
 NEEDED_FREE_BYTES = 1 << 30
 PACKAGES = ("torch", "h5py", "numpy", "mpi4py")
+MEETING_S = 25.0
+"""How long ranks wait for each other."""
+MAX_SKEW_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -28,12 +39,100 @@ class Check:
 
 
 def examine(world: World, folder: Path) -> list[Check]:
-    """Return all checks for this process and the folder that jobs will write to."""
-    return [_versions(world), _ranks(world), _device(world), _threads(world), *_folder(folder, world)]
+    """Return all checks, of this process and of what lies between the ranks; ``folder`` is where jobs will write.
+
+    Collective: all ranks call it. Rank 0 returns what failed on any of them, the others only their own.
+
+    Raises UserError where the ranks do not meet.
+    """
+    own = [_versions(world), _device(world), _threads(world), *_folder(folder, world)]
+    if world.size == 1:
+        return [*own, Check("ranks", f"one, on {world.host}, launcher: {world.launcher}")]
+    device = pick_device("auto", world)
+    began = time.monotonic()
+    with process_group(world, device, MEETING_S):
+        met_s = time.monotonic() - began
+        token = folder / f".fmsci-doctor-{world.port}"
+        if world.is_main:
+            with suppress(UserError), publish_file(token) as temporary:  # where it cannot, a check says so
+                temporary.write_text(world.host)
+        right, speed = all_reduce_speed(device)
+        facts = {
+            "rank": world.rank,
+            "host": world.host,
+            "device": str(device),
+            "clock": clock_after_barrier(),
+            "sees_token": token.exists(),
+            "checks": [asdict(check) for check in own],
+        }
+        found = gather_facts(facts, device)
+        clock_after_barrier()  # all have looked
+        if world.is_main:
+            discard(token)
+    if not world.is_main:
+        return own
+    between = [
+        Check("ranks", _hosts(found) + f", launcher: {world.launcher}"),
+        Check("address", f"all met at {world.address}:{world.port} within {met_s:.1f} s"),
+        Check("all-reduce", f"{'right' if right else 'WRONG'}, {amount(speed)}/s", None if right else BROKEN_SUM),
+        *compare(found, folder),
+    ]
+    return [*merge(found), *between]
+
+
+BROKEN_SUM = "the network or its driver loses data: leave these nodes out (sbatch --exclude) and tell the site"
+
+
+def merge(found: Sequence[dict[str, Any]]) -> list[Check]:
+    """Return each rank's own checks as one: rank 0's where all passed, else the first that failed, with its rank."""
+    merged = []
+    for index, first in enumerate(found[0]["checks"]):
+        every = [(fact, Check(**fact["checks"][index])) for fact in found if index < len(fact["checks"])]
+        failed = [(fact, check) for fact, check in every if check.advice is not None]
+        if failed:
+            fact, check = failed[0]
+            others = f" (and {len(failed) - 1} more ranks)" if len(failed) > 1 else ""
+            where = f"rank {fact['rank']} on {fact['host']}{others}"
+            merged.append(Check(check.name, f"{where}: {check.found}", check.advice))
+        else:
+            merged.append(Check(**first))
+    return merged
+
+
+def compare(found: Sequence[dict[str, Any]], folder: Path) -> list[Check]:
+    """Return the checks of what must be equal, or different, between the ranks."""
+    checks = []
+    versions = Counter(fact["checks"][0]["found"] for fact in found)
+    usual = versions.most_common(1)[0][0]
+    other = [fact for fact in found if fact["checks"][0]["found"] != usual]
+    if other:
+        text = f"{other[0]['host']} has {other[0]['checks'][0]['found']}, others {usual}"
+        checks.append(Check("same versions", text, "let every node use one environment, on a shared file system"))
+    else:
+        checks.append(Check("same versions", "on all ranks"))
+    shared = [(fact["host"], fact["device"]) for fact in found if fact["device"] != "cpu"]
+    twice = [pair for pair, count in Counter(shared).items() if count > 1 and pair[1] != "cuda:0"]
+    if twice:
+        text = f"several ranks on {twice[0][0]} use {twice[0][1]}"
+        checks.append(Check("a device each", text, "start one task per GPU: --ntasks-per-node as --gpus-per-node"))
+    blind = sorted({fact["host"] for fact in found if not fact["sees_token"]})
+    advice = f"choose a folder on a file system that all nodes share, not {folder.resolve()}" if blind else None
+    checks.append(Check("shared folder", f"not seen on {', '.join(blind)}" if blind else "seen by all ranks", advice))
+    clocks = [fact["clock"] for fact in found]
+    skew = max(clocks) - min(clocks)
+    advice = "tell the site that the clocks of its nodes differ (NTP)" if skew > MAX_SKEW_S else None
+    checks.append(Check("clocks", f"at most {skew:.2f} s apart", advice))
+    return checks
+
+
+def _hosts(found: Sequence[dict[str, Any]]) -> str:
+    hosts = Counter(fact["host"] for fact in found)
+    shown = ", ".join(f"{host} ({count})" for host, count in list(hosts.items())[:8])
+    return f"{len(found)} on {len(hosts)} hosts: {shown}" + (", ..." if len(hosts) > 8 else "")
 
 
 def _versions(world: World) -> Check:
-    found = [f"Python {sys.version_info.major}.{sys.version_info.minor}"]
+    found = [f"fmsci {fmsci.__version__}", f"Python {sys.version_info.major}.{sys.version_info.minor}"]
     missing = []
     for package in PACKAGES:
         try:
@@ -46,13 +145,13 @@ def _versions(world: World) -> Check:
     return Check("versions", ", ".join(found), f"pip install {' '.join(missing)}" if missing else None)
 
 
-def _ranks(world: World) -> Check:
-    return Check("ranks", f"rank {world.rank} of {world.size} on {world.host}, launcher: {world.launcher}")
-
-
 def _device(world: World) -> Check:
     device = pick_device("auto", world)
-    return Check("device", "no GPU, computing on CPU" if device.type == "cpu" else str(device))
+    if device.type != "cpu":
+        return Check("device", str(device))
+    if gpus_of_job():
+        return Check("device", "the job has GPUs but torch sees none", "install a torch that is built for these GPUs")
+    return Check("device", "no GPU, computing on CPU")
 
 
 def _threads(world: World) -> Check:
@@ -65,13 +164,25 @@ def _threads(world: World) -> Check:
 
 
 def _folder(folder: Path, world: World) -> list[Check]:
-    trial = folder / f".fmsci-doctor-{world.rank}"
+    trial = folder / f".fmsci-doctor-{world.host}-{world.rank}"
     try:
         with publish_file(trial) as temporary:
             temporary.write_bytes(b"doctor")
+        locks = can_lock(trial)
         trial.unlink()
     except UserError as error:
         return [Check("write access", str(error), f"choose a folder that you may write to, not {folder}")]
     free = shutil.disk_usage(folder).free
     advice = f"free at least {amount(NEEDED_FREE_BYTES)} there" if free < NEEDED_FREE_BYTES else None
-    return [Check("write access", str(folder.resolve())), Check("free space", amount(free), advice)]
+    return [
+        Check("write access", str(folder.resolve())),
+        Check("free space", amount(free), advice),
+        _locks(locks),
+    ]
+
+
+def _locks(work: bool) -> Check:
+    if work:
+        return Check("file locks", "work")
+    advice = "export HDF5_USE_FILE_LOCKING=FALSE" if hdf5_locks() else None
+    return Check("file locks", "not on this file system" + ("" if advice else "; HDF5 is told to do without"), advice)

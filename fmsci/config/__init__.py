@@ -2,6 +2,24 @@
 
 from fmsci.config.load import dump_settings, load_settings
 from fmsci.config.schema import Schema, parse
-from fmsci.config.sections import GenerateSettings, StudySettings, TrainSettings
+from fmsci.config.sections import (
+    GenerateSettings,
+    NodeSettings,
+    PipelineSettings,
+    SiteSettings,
+    StudySettings,
+    TrainSettings,
+)
 
-__all__ = ["GenerateSettings", "Schema", "StudySettings", "TrainSettings", "dump_settings", "load_settings", "parse"]
+__all__ = [
+    "GenerateSettings",
+    "NodeSettings",
+    "PipelineSettings",
+    "Schema",
+    "SiteSettings",
+    "StudySettings",
+    "TrainSettings",
+    "dump_settings",
+    "load_settings",
+    "parse",
+]

@@ -7,7 +7,17 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from fmsci.config import GenerateSettings, Schema, StudySettings, TrainSettings, dump_settings, load_settings, parse
+from fmsci.config import (
+    GenerateSettings,
+    PipelineSettings,
+    Schema,
+    SiteSettings,
+    StudySettings,
+    TrainSettings,
+    dump_settings,
+    load_settings,
+    parse,
+)
 from fmsci.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +26,8 @@ CLASSES = {
     "pretrain": TrainSettings,
     "finetune": TrainSettings,
     "study": StudySettings,
+    "pipeline": PipelineSettings,
+    "site": SiteSettings,
 }
 """The class of the settings files in each folder of configs/."""
 

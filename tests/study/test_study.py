@@ -48,6 +48,19 @@ def test_the_plan_pairs_fine_tuning_with_scratch(config, trained):
     assert plan(settings) == runs
 
 
+def test_the_plan_tells_a_job_script_what_each_run_needs(config):
+    runs = plan(load_settings(StudySettings, config))
+    for number in (0, 3):
+        words = run(["study", config, "plan", "--arguments-of", number]).splitlines()
+        assert words == [str(load_settings(StudySettings, config).train), *runs[number].overrides]
+    told = json.loads(run(["study", config, "plan", "--json"]).splitlines()[-1])
+    assert [(fact["run"], fact["steps"]) for fact in told] == [(str(r.folder), r.steps) for r in runs]
+    assert [fact["finished"] for fact in told] == [finished(r) for r in runs]
+    said = run(["study", config, "plan", "--arguments-of", 4], code=2)
+    assert "there is no run 4" in said
+    assert "has the runs 0 to 3" in said
+
+
 def test_a_study_runs_stops_continues_and_reports(config):
     settings = load_settings(StudySettings, config)
     process = subprocess.Popen(

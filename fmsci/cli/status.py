@@ -1,0 +1,51 @@
+"""``fmsci status``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def status(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="run folders, or folders of them; runs/ if none is given"),
+    ] = None,
+    path: Annotated[
+        bool, typer.Option("--path", help="instead: print the folder of CONFIG [KEY=VALUE]..., as job scripts do")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON in the last line")] = False,
+) -> None:
+    """Tell where runs are: queue, step, error, speed, time left. Works with and without Slurm."""
+    from fmsci.cluster.status import COLUMNS, describe, find_runs, folder_of, run_status
+    from fmsci.errors import UserError
+    from fmsci.terminal import say, table, warn
+
+    words = arguments or []
+    if path:
+        if not words:
+            raise UserError("--path needs a settings file: fmsci status --path CONFIG [KEY=VALUE]...")
+        # Job scripts hand on all that follows them: what begins with a dash is for another verb.
+        say(str(folder_of(Path(words[0]), [word for word in words[1:] if not word.startswith("-")])))
+        return
+    options = [word for word in words if word.startswith("-")]
+    if options:
+        raise UserError(f"there is no option {options[0]}; see 'fmsci status --help'")
+    from fmsci.cluster.queue import queue
+
+    try:
+        jobs = queue()
+    except UserError as error:
+        warn(f"{error}; telling what the run folders say")
+        jobs = {}
+    found = [run_status(run, jobs) for run in find_runs([Path(word) for word in words] or [Path("runs")])]
+    table("runs", COLUMNS, [describe(one) for one in found])
+    for one in found:
+        if one.why and one.state not in {"finished", "RUNNING"}:
+            say(f"{one.run}: {one.state}: {one.why}")
+    if as_json:
+        say(json.dumps([asdict(one) for one in found]))

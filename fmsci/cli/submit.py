@@ -1,0 +1,72 @@
+"""``fmsci submit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fmsci.cluster.submit import Request
+
+
+def submit(
+    template: Annotated[str, typer.Argument(help="generate, pretrain, finetune, evaluate, study, report or pipeline")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="settings, as for the verb that the job runs"),
+    ],
+    site: Annotated[str, typer.Option(help="a file of configs/site/, by name, or a path")] = "generic",
+    nodes: Annotated[str, typer.Option(help="nodes, or a range such as 2-4 that survives the loss of some")] = "1",
+    account: Annotated[str | None, typer.Option(help="whom the hours are charged to")] = None,
+    time: Annotated[str | None, typer.Option(help="time limit, as 12:00:00")] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="runs of a study at the same time")] = 4,
+    chain: Annotated[int, typer.Option(min=1, help="submit so many, one after the other: where none is requeued")] = 1,
+    option: Annotated[
+        list[str] | None, typer.Option("--sbatch", help="one more option for sbatch, as --sbatch=--exclusive")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the job script, submit nothing")] = False,
+) -> None:
+    """Write a job script for a site and submit it; print the job's id, its log, and how to watch it."""
+    from fmsci.cluster.queue import has_slurm
+    from fmsci.cluster.submit import Request, check, log_of, prepare, send, send_chain
+    from fmsci.errors import UserError
+    from fmsci.terminal import say, warn
+
+    passed_on = template == "evaluate"  # its options are those of fmsci evaluate
+    strange = [word for word in arguments if word.startswith("-") and not passed_on]
+    if strange:
+        raise UserError(f"there is no option {strange[0]}; see 'fmsci submit --help'")
+    request = Request(template, tuple(arguments), site, nodes, account, time, concurrent, tuple(option or ()))
+    if template == "pipeline":
+        _pipeline(request, dry_run)
+        return
+    prepared = prepare(request)
+    if dry_run:
+        say(prepared.text)
+        if has_slurm():
+            try:
+                check(prepared)
+            except UserError as error:
+                warn(str(error))
+        return
+    jobs = send_chain(prepared, chain) if chain > 1 else [send(prepared)]
+    log = log_of(prepared.log, jobs[0])
+    say(f"job {', '.join(jobs)}: script {prepared.script}, log {log}")
+    say(f"watch it: tail -F {log}   where it is: fmsci status {prepared.folder}   end it: scancel {jobs[0]}")
+
+
+def _pipeline(request: Request, dry_run: bool) -> None:
+    from fmsci.cluster.pipeline import load_pipeline, submit_pipeline
+    from fmsci.terminal import say
+
+    settings = load_pipeline(Path(request.arguments[0]), request.arguments[1:])
+    for link in submit_pipeline(settings, request, dry_run):
+        words = "would be submitted" if dry_run and link.what == "submitted" else link.what
+        job = f" as job {link.job}" if link.job else ""
+        after = f", after {', '.join(link.after)}" if link.after else ""
+        log = f", log {link.log}" if link.log else ""
+        say(f"{link.name}: {words}{job}{after}{log}")
+    if not dry_run:
+        say("where they are: squeue --me; fmsci status. What fails stops what waits for it; then submit again")

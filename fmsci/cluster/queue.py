@@ -1,0 +1,78 @@
+"""Slurm's own commands: what is in the queue, and putting something there. The only caller of squeue and sbatch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmsci.errors import UserError
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job in the queue, or ended a few minutes ago: Slurm's state, why it waits, time left of its limit."""
+
+    state: str
+    reason: str
+    left: str
+
+    @property
+    def alive(self) -> bool:
+        """True while the job runs or may still run by itself."""
+        return self.state in {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED"}
+
+
+def has_slurm() -> bool:
+    """Tell whether jobs can be submitted from here."""
+    return shutil.which("sbatch") is not None
+
+
+def queue() -> dict[str, Queued]:
+    """Return this user's jobs by id (an array's tasks by the id of the array, too); nothing where there is no Slurm.
+
+    Raises UserError where Slurm is there but does not answer.
+    """
+    if shutil.which("squeue") is None:
+        return {}
+    lines = _call(["squeue", "--me", "--noheader", "--states=all", "--array", "--format=%A|%F|%T|%r|%L"])
+    jobs: dict[str, Queued] = {}
+    for line in lines.splitlines():
+        job, array, state, reason, left = (part.strip() for part in line.split("|"))
+        found = jobs[job] = Queued(state, reason, left)
+        if array not in jobs or found.alive:  # an array lives while one of its tasks does
+            jobs[array] = found
+    return jobs
+
+
+def submit(script: Path, options: Sequence[str] = ()) -> str:
+    """Submit a job script; return the job's id. Raises UserError with Slurm's own reason where it refuses."""
+    return _call(["sbatch", "--parsable", *options, str(script)]).strip().partition(";")[0]
+
+
+def try_submit(script: Path, options: Sequence[str] = ()) -> None:
+    """Ask Slurm whether it would take a job script. Raises UserError with its reason where not."""
+    _call(["sbatch", "--test-only", *options, str(script)])
+
+
+def _call(command: Sequence[str]) -> str:
+    """Return what a command printed; UserError with its last complaint where it failed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {command[0]} here: run this on a login node of the cluster, or use --dry-run"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} gave no answer within {TIMEOUT_S:.0f} s: is Slurm up? try: sinfo") from None
+    if done.returncode != 0:
+        told = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
+        reason = (told or done.stderr.splitlines() or ["it gave no reason"])[-1].strip()
+        if "fetch config" in reason or "contact slurm controller" in reason:
+            raise UserError(f"Slurm does not answer here ({command[0]}: {reason}); go to a login node of the cluster")
+        raise UserError(f"Slurm refused the job: {reason}" if command[0] == "sbatch" else f"{command[0]}: {reason}")
+    return done.stdout

@@ -1,0 +1,200 @@
+"""Where runs are: from their folders, and from Slurm's queue where there is one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmsci.cluster.queue import Queued
+from fmsci.config import GenerateSettings, TrainSettings, load_settings
+from fmsci.config.load import read_yaml
+from fmsci.dataset.order import num_batches
+from fmsci.errors import UserError
+from fmsci.files import is_locked, read_json
+from fmsci.shards import read_manifest
+from fmsci.terminal import duration
+
+JOB_FILE = "slurm_job"
+"""In a run folder: the id of the newest job that serves it and how often that was restarted, with a blank between."""
+
+TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What is known of a run; None for what is not."""
+
+    run: str
+    state: str
+    """finished, saved, failed, running, stopped (ended without a word), not started; or Slurm's state in capitals."""
+    why: str | None = None
+    job: str | None = None
+    restarts: int | None = None
+    step: int = 0
+    steps: int | None = None
+    loss: float | None = None
+    error: float | None = None
+    samples_per_s: float | None = None
+    left_s: float | None = None
+    checkpoint_age_s: float | None = None
+
+
+def folder_of(config: Path, overrides: Sequence[str]) -> Path:
+    """Return the folder that a settings file of ``fmsci train`` or ``fmsci generate`` writes to.
+
+    Raises UserError for what is wrong with the settings.
+    """
+    document = read_yaml(config)
+    if isinstance(document, dict) and "system" in document:
+        return load_settings(GenerateSettings, config, overrides).output
+    return load_settings(TrainSettings, config, overrides).run
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """Return the run folders among ``folders`` and below them, in order.
+
+    Raises UserError where a folder named is none and holds none.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        inside = [folder] if _is_run(folder) else sorted(path for path in folder.rglob("*") if _is_run(path))
+        if not inside:
+            raise UserError(f"{folder} is no run folder and holds none; runs appear there when they start")
+        found += inside
+    return found
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", JOB_FILE)) and folder.is_dir()
+
+
+def run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
+    """Return where a run is; ``jobs`` are those in the queue."""
+    job, restarts = _job(run)
+    entries = _entries(run / "metrics.jsonl")
+    step = int(entries[-1]["step"]) if entries else 0
+    steps = _planned_steps(run)
+    rate = _last(entries, "perf/samples_per_s")
+    state, why = _state(run, jobs.get(job) if job else None)
+    left = None
+    if steps is not None and rate and state in {"running", "RUNNING"}:
+        left = (steps - step) * _batch_size(run) / rate
+    return RunStatus(
+        run=str(run),
+        state=state,
+        why=why,
+        job=job,
+        restarts=restarts,
+        step=step,
+        steps=steps,
+        loss=_last(entries, "train/loss"),
+        error=_last_error(entries),
+        samples_per_s=rate,
+        left_s=left,
+        checkpoint_age_s=_checkpoint_age(run),
+    )
+
+
+def describe(status: RunStatus) -> tuple[str, ...]:
+    """Return a run's row for people."""
+    return (
+        status.run,
+        status.state,
+        f"{status.step:,}" + (f" of {status.steps:,}" if status.steps else ""),
+        _number(status.loss, ".3g"),
+        _number(status.error, ".4f"),
+        _number(status.samples_per_s, ",.0f"),
+        "-" if status.left_s is None else duration(status.left_s),
+        "-" if status.restarts is None else str(status.restarts),
+        "-" if status.checkpoint_age_s is None else f"{duration(status.checkpoint_age_s)} ago",
+    )
+
+
+COLUMNS = ("run", "state", "step", "loss", "error", "samples/s", "left", "restarts", "checkpoint")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _state(run: Path, queued: Queued | None) -> tuple[str, str | None]:
+    """Return a run's state and why. A job that waits or runs says more than what an earlier start left behind."""
+    if queued is not None and queued.alive:
+        return queued.state, None if queued.reason == "None" else queued.reason
+    if (run / "outcome.json").exists():
+        outcome = read_json(run / "outcome.json")
+        return str(outcome["status"]), str(outcome["why"])
+    if is_locked(run / ".lock"):
+        return "running", None
+    if queued is not None and queued.state != "COMPLETED":
+        return queued.state, queued.reason
+    if (run / "result.json").exists():
+        return "finished", None
+    return ("stopped", "it ended without saying why") if (run / "metrics.jsonl").exists() else ("not started", None)
+
+
+def _job(run: Path) -> tuple[str | None, int | None]:
+    words = (run / JOB_FILE).read_text(encoding="utf-8").split() if (run / JOB_FILE).exists() else []
+    return (words[0], int(words[1])) if len(words) == 2 and words[1].isdigit() else (None, None)
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Return the last whole entries of a metrics file."""
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = stream.read().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+
+def _last(entries: Sequence[dict[str, Any]], name: str) -> float | None:
+    return next((float(entry[name]) for entry in reversed(entries) if name in entry), None)
+
+
+def _last_error(entries: Sequence[dict[str, Any]]) -> float | None:
+    """Return the newest validation error: the mean over systems, or that of the only one."""
+    for entry in reversed(entries):
+        errors = {name: value for name, value in entry.items() if name.startswith("valid/") and name.endswith("rel_l2")}
+        if errors:
+            return float(errors.get("valid/rel_l2", next(iter(errors.values()))))
+    return None
+
+
+def _settings(run: Path) -> TrainSettings | None:
+    path = run / "config.yaml"
+    return load_settings(TrainSettings, path) if path.exists() else None
+
+
+def _batch_size(run: Path) -> int:
+    settings = _settings(run)
+    return settings.optim.batch_size if settings else 0
+
+
+def _planned_steps(run: Path) -> int | None:
+    """Return how many optimizer steps the run takes in all; None where that is not known (its data are elsewhere)."""
+    if (run / "result.json").exists():
+        return int(read_json(run / "result.json")["steps"])
+    settings = _settings(run)
+    if settings is None:
+        return None
+    data = settings.data
+    parts = data.mixture or ()
+    wanted = [part.train_samples for part in parts] or [data.train_samples]
+    try:
+        counts = [
+            count if count is not None else read_manifest(folder).splits["train"].count
+            for count, folder in zip(wanted, data.folders, strict=True)
+        ]
+    except UserError:
+        return None
+    return settings.optim.epochs * num_batches(sum(counts), settings.optim.batch_size)
+
+
+def _checkpoint_age(run: Path) -> float | None:
+    marks = [path.stat().st_mtime for path in (run / "checkpoints").glob("step-*/COMPLETE")]
+    return time.time() - max(marks) if marks else None

@@ -1,0 +1,151 @@
+"""Submit one job: render its script into a folder, hand it to Slurm, remember its id."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmsci.cluster.queue import submit, try_submit
+from fmsci.cluster.render import TEMPLATES, Job, render
+from fmsci.cluster.status import JOB_FILE, folder_of
+from fmsci.config import SiteSettings, StudySettings, load_settings
+from fmsci.errors import UserError, nearest
+from fmsci.files import write_text
+from fmsci.study.execute import finished
+from fmsci.study.plan import plan
+
+SITES = Path("configs/site")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for: a template, its arguments (a settings file first), a site, and what differs from both."""
+
+    template: str
+    arguments: tuple[str, ...]
+    site: str = "generic"
+    nodes: str = "1"
+    account: str | None = None
+    time: str | None = None
+    concurrent: int = 4
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A script that is ready to be submitted, and where it and its log go."""
+
+    folder: Path
+    script: Path
+    log: str
+    text: str
+    follows: bool
+    """Whether ``folder`` is a run folder, which remembers its job."""
+
+
+def prepare(request: Request) -> Prepared:
+    """Return the job script of a request; nothing is written.
+
+    Raises UserError for an unknown template or site, a missing account, and what is wrong with the settings.
+    """
+    if request.template not in TEMPLATES:
+        near = nearest(request.template, TEMPLATES)
+        raise UserError(f"there is no job '{request.template}'{near}; choose {', '.join(TEMPLATES)} or pipeline")
+    folder = _folder(request.template, request.arguments)
+    options = request.options
+    name = "slurm-%j.log"
+    if request.template == "study":
+        missing = missing_runs(request.arguments)
+        if not missing:
+            raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
+        options = (f"--array={','.join(map(str, missing))}%{request.concurrent}", *options)
+        name = "slurm-%A_%a.log"
+    elif request.template == "report":
+        name = "report-%j.log"
+    log = str(folder / name)
+    job = Job(request.template, request.arguments, log, request.nodes, request.account, request.time, options)
+    template = _template_folder() / f"{request.template}.sbatch"
+    text = render(template.read_text(encoding="utf-8"), job, load_site(request.site), request.site)
+    if template.parent != Path("slurm"):
+        text = text.replace("\nset -- ", f"\nexport FMSCI_SLURM={shlex.quote(str(template.parent))}\nset -- ", 1)
+    follows = request.template in {"pretrain", "finetune"}
+    return Prepared(folder, folder / f"{request.template}.sbatch", log, text, follows)
+
+
+def check(prepared: Prepared) -> None:
+    """Ask Slurm whether it would take the job. Raises UserError with its reason where not."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sbatch", encoding="utf-8") as trial:
+        trial.write(prepared.text)
+        trial.flush()
+        try_submit(Path(trial.name))
+
+
+def send(prepared: Prepared, options: Sequence[str] = ()) -> str:
+    """Write the script into its folder, submit it, and return the job's id."""
+    check(prepared)  # before anything is written
+    write_text(prepared.script, prepared.text)
+    job = submit(prepared.script, options)
+    if prepared.follows:
+        write_text(prepared.folder / JOB_FILE, f"{job} 0\n")
+    return job
+
+
+def log_of(pattern: str, job: str) -> str:
+    """Return the path of a job's log (of all its array's tasks, with a star) from the pattern that Slurm was given."""
+    return pattern.replace("%j", job).replace("%A", job).replace("%a", "*")
+
+
+def send_chain(prepared: Prepared, links: int) -> list[str]:
+    """Submit the same job ``links`` times, one after the other: each continues what the one before has saved.
+
+    For sites where jobs may not be requeued. A link that finds the run finished ends at once.
+    """
+    name = "-".join([prepared.script.stem, *prepared.folder.parts[-2:]]).strip("/")
+    own = ["--dependency=singleton", f"--job-name={name}"]
+    first = send(prepared, own)
+    return [first, *(submit(prepared.script, [*own, "--export=ALL,FMSCI_LINK=yes"]) for _ in range(links - 1))]
+
+
+def missing_runs(arguments: Sequence[str]) -> list[int]:
+    """Return the numbers of a study's runs that have no result yet."""
+    runs = plan(load_settings(StudySettings, Path(arguments[0]), arguments[1:]))
+    return [number for number, run in enumerate(runs) if not finished(run)]
+
+
+def load_site(name: str) -> SiteSettings:
+    """Return the settings of ``configs/site/NAME.yaml``, or of the file named. UserError where there is none."""
+    path = Path(name) if name.endswith(".yaml") else _beside(SITES) / f"{name}.yaml"
+    if not path.exists():
+        known = sorted(item.stem for item in path.parent.glob("*.yaml"))
+        raise UserError(f"there is no site '{name}'{nearest(name, known)}; known: {', '.join(known)}, or a file .yaml")
+    return load_settings(SiteSettings, path)
+
+
+def _folder(template: str, arguments: Sequence[str]) -> Path:
+    """Return the folder for a job's script and log. Raises UserError where the settings are wrong."""
+    if not arguments:
+        raise UserError(f"what is to be submitted? write fmsci submit {template} CONFIG [KEY=VALUE]...")
+    first, settings = Path(arguments[0]), [word for word in arguments[1:] if not word.startswith("-")]
+    if template == "evaluate":
+        return first.parent
+    if template in {"study", "report"}:
+        return load_settings(StudySettings, first, settings).run
+    folder = folder_of(first, settings)
+    return Path("runs") / f"generate-{folder.name}" if template == "generate" else folder
+
+
+def _template_folder() -> Path:
+    return _beside(Path("slurm"))
+
+
+def _beside(folder: Path) -> Path:
+    """Return a folder of the checkout: of the current one, else of that which this program runs from."""
+    home = Path(__file__).parents[2]
+    if not folder.is_dir() and (home / folder).is_dir():
+        return home / folder
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} here: submit from the checkout")
+    return folder

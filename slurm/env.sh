@@ -1,0 +1,173 @@
+# What the job scripts of this folder share. Each sources it first, from the folder that it was submitted in.
+#
+#   prepare [RUN]      look at the nodes, before hours are spent on them
+#   step COMMAND...    run a command on all tasks and wait for it, passing on the signal to stop
+#   settle [RUN]       end the job, or have it requeued
+#
+# What can be set, in the environment of sbatch:
+#   FMSCI_LAUNCH=srun          srun: one process per task; torchrun: srun starts one torchrun per node; mpiexec
+#   FMSCI_TASKS=               tasks on each node, for a range of nodes: with --nodes=2-4 --ntasks-per-node=4 Slurm would
+#                              count 8 tasks and give 2 nodes
+#   FMSCI_MPI=pmi2             srun --mpi=... for fmsci generate: pmi2 fits MPICH; empty: the site's default
+#   FMSCI_REQUEUE=yes          yes: a stopped job asks Slurm to requeue it; no: it ends with exit code 75
+#   FMSCI_MAX_RESTARTS=50      a job that was restarted more often ends
+#   FMSCI_DOCTOR=yes           no: leave out fmsci doctor
+#   FMSCI_SRUN_ARGS=           more options for srun
+#   FMSCI_LINK=                set in the second and later jobs of a chain: they do not repeat what failed
+#   FMSCI_HOST_SUFFIX=         what a host's name needs for its fast network, such as i
+# `fmsci submit` writes them into the script from configs/site/NAME.yaml.
+
+log() { printf '[%s job %s] %s\n' "$(date +%FT%T)" "$SLURM_JOB_ID" "$*"; }
+fail() { # fail CODE SENTENCE
+    log "$2" >&2
+    exit "$1"
+}
+
+# ------------------------------------------------------------------ the environment
+
+if ! command -v fmsci >/dev/null && [ -r .venv/bin/activate ]; then . .venv/bin/activate; fi
+command -v fmsci >/dev/null || fail 2 "there is no fmsci on PATH: submit from a shell where it is, or in a checkout with .venv (bash tools/setup.sh)"
+
+# Parallel file systems without file locks: every file here has one writer, and needs none.
+export HDF5_USE_FILE_LOCKING=${HDF5_USE_FILE_LOCKING:-FALSE}
+# Where rank 0 waits for the others. The batch script runs on the first node; each job has a port of its own.
+export MASTER_ADDR=$SLURMD_NODENAME${FMSCI_HOST_SUFFIX:-} MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
+
+# Tasks on each node: as asked for; else one for each GPU; else one.
+nodes=$SLURM_JOB_NUM_NODES
+tasks=${FMSCI_TASKS:-${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}}
+cores=$((SLURM_CPUS_ON_NODE / tasks))
+if [ -z "${FMSCI_TASKS:-}" ]; then cores=${SLURM_CPUS_PER_TASK:-$cores}; fi
+[ "$cores" -ge 1 ] || fail 2 "each node gives $tasks GPUs but $SLURM_CPUS_ON_NODE cores: submit with --ntasks-per-node=$tasks --cpus-per-task=N, or --exclusive"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cores}
+# A rank that is alone left over waits for the others in vain: five minutes after the first has ended, all are.
+# (A step does not inherit the job's cores per task since Slurm 22.05.)
+step_options=(--nodes="$nodes" --cpus-per-task="$cores" --wait=300)
+read -r -a more <<<"${FMSCI_SRUN_ARGS:-}"
+step_options+=("${more[@]}")
+
+# ------------------------------------------------------------------ one step
+
+child='' stopping='' interrupted=''
+
+# USR2 is what --signal asks Slurm for, before the time limit and before a preemption: save, then be requeued. It reaches
+# only this script; scancel hands it to every process of the step, whoever launched it.
+# TERM comes from scancel, or from a preemption that gives no other warning, and reaches the ranks without us: they save,
+# and what follows is left to Slurm.
+on_signal() {
+    stopping=$1 interrupted=yes
+    log "received $1: the step saves and stops"
+    if [ "$1" = TERM ] || [ -z "$child" ]; then return; fi
+    if [ "${FMSCI_LAUNCH:-srun}" = mpiexec ]; then kill "$child"; else scancel --signal=USR2 "$SLURM_JOB_ID"; fi
+}
+trap 'on_signal USR2' USR2
+trap 'on_signal TERM' TERM
+
+# launch OPTION-OF-srun... -- COMMAND...: start COMMAND in the background as FMSCI_LAUNCH says; its number goes to child
+launch() {
+    local options=("${step_options[@]}") command
+    while [ "$1" != -- ]; do options+=("$1") && shift; done
+    shift
+    case ${FMSCI_LAUNCH:-srun} in
+    srun) command=(srun "${options[@]}" --ntasks="$((nodes * tasks))" --ntasks-per-node="$tasks" "$@") ;;
+    torchrun)
+        [ "$1" = fmsci ] && shift
+        # torchrun would die of the signal that is meant for its workers, which have handlers of their own. Where one
+        # fails, those of the other nodes wait for it for five minutes.
+        command=(srun "${options[@]}" --wait=60 --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$((cores * tasks))"
+            env --ignore-signal=USR2 torchrun --nnodes="$nodes" --nproc-per-node="$tasks" --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d
+            --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" -m fmsci "$@")
+        ;;
+    mpiexec) command=(mpiexec -n "$((nodes * tasks))" -ppn "$tasks" "$@") ;;
+    *) fail 2 "FMSCI_LAUNCH is '$FMSCI_LAUNCH' but should be srun, torchrun or mpiexec" ;;
+    esac
+    "${command[@]}" &
+    child=$!
+}
+
+# A trapped signal ends `wait` at once, while the step is still saving: then wait again, for its real end.
+await() {
+    while :; do
+        interrupted=''
+        wait "$child"
+        code=$?
+        if [ -z "$interrupted" ]; then break; fi
+    done
+    child=''
+}
+
+step() {
+    if [ -n "$stopping" ]; then return; fi # asked to stop before it began
+    launch -- "$@"
+    await
+}
+
+# MPI ranks find each other through srun's own service, where the launcher is srun.
+mpi_step() {
+    if [ -n "$stopping" ]; then return; fi
+    local mpi=()
+    if [ -n "${FMSCI_MPI-pmi2}" ]; then mpi=(--mpi="${FMSCI_MPI-pmi2}"); fi
+    launch "${mpi[@]}" -- "$@"
+    await
+}
+
+prepare() {
+    log "start ${SLURM_RESTART_COUNT:-0} of $SLURM_JOB_NAME on $SLURM_JOB_NODELIST, $tasks tasks a node, $cores cores a task"
+    code=0
+    if [ -n "${1:-}" ]; then
+        mkdir -p "$1" && echo "$SLURM_JOB_ID ${SLURM_RESTART_COUNT:-0}" >"$1/slurm_job" || exit
+        if [ -n "${FMSCI_LINK:-}" ] && [ "$(ending "$1")" = failed ]; then
+            fail 1 "the job before this one failed: this link of the chain does not repeat it"
+        fi
+        rm -f "$1/outcome.json" # of an earlier start
+        first_step=$(newest_step "$1")
+    fi
+    if [ "${FMSCI_DOCTOR:-yes}" = no ]; then return; fi
+    step fmsci doctor --folder "${1:-.}"
+    if [ "$code" != 0 ] && [ -z "$stopping" ]; then fail "$code" "these nodes are not fit for the job; see above"; fi
+}
+
+# ------------------------------------------------------------------ what follows
+
+# The step of a run's newest checkpoint; nothing where there is none.
+newest_step() {
+    local found
+    found=$(cd "$1/checkpoints" 2>/dev/null && printf '%s\n' step-* | sort | tail -n 1)
+    case $found in step-*[0-9]) echo "${found#step-}" ;; esac
+}
+
+# How a run ended: finished, saved or failed, as its outcome.json says; torchrun hides exit codes. Nothing where no rank
+# came so far. Without a run the exit code is all there is.
+ending() {
+    if [ -n "${1:-}" ]; then
+        sed -n 's/^ *"status": "\([a-z]*\)",\{0,1\}$/\1/p' "$1/outcome.json" 2>/dev/null
+    else
+        case $code in 0) echo finished ;; 75) echo saved ;; *) echo failed ;; esac
+    fi
+}
+
+settle() {
+    local ended
+    ended=$(ending "${1:-}")
+    if [ "$ended" = finished ]; then
+        # Everything is published by then: what a process came to afterwards, on its way out, changes nothing.
+        if [ "$code" != 0 ]; then log "the step ended with exit code $code after the run was finished"; fi
+        log "finished"
+        exit 0
+    fi
+    # A rank that was stopped before it could save has lost nothing: the run continues from its newest checkpoint.
+    if [ "$ended" != saved ] && [ -z "$stopping" ]; then
+        [ "$code" != 0 ] || code=1
+        fail "$code" "failed with exit code $code: not requeued, and what depends on this job does not start"
+    fi
+    if [ "$stopping" = TERM ]; then fail 75 "stopped by TERM: Slurm requeues a preempted job by itself, a cancelled one ends"; fi
+    local restarts=${SLURM_RESTART_COUNT:-0} limit=${FMSCI_MAX_RESTARTS:-50}
+    if [ "$restarts" -ge "$limit" ]; then fail 1 "saved, but restarted $restarts times already: submit it again, or raise FMSCI_MAX_RESTARTS"; fi
+    if [ "$restarts" -gt 0 ] && [ -n "${1:-}" ] && [ "$(newest_step "$1")" = "$first_step" ]; then
+        fail 1 "this restart came no further than step ${first_step:-0}: not requeued; give it more time (--time) or save more often (checkpoint.every_steps)"
+    fi
+    if [ "${FMSCI_REQUEUE:-yes}" = no ]; then fail 75 "saved: submit the same job again to continue"; fi
+    log "saved: requeued to continue"
+    scontrol requeue "$SLURM_JOB_ID" || fail 75 "Slurm does not requeue this job: submit it again to continue"
+    exit 0
+}

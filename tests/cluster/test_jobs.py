@@ -1,0 +1,197 @@
+"""Jobs on a real cluster: two nodes train as one, stopped jobs continue, mistakes are a sentence."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from fmsci.shards import open_split
+from tests.conftest import TRAINING
+
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+LONG = ["optim.epochs=100", "checkpoint.every_steps=25", "checkpoint.every_epochs=null", "monitor.validate_steps=300"]
+"""300 steps, some seconds on two nodes: long enough to be stopped in the middle."""
+
+ENGINES = [[]]
+"""Settings of each engine that trains over nodes."""
+
+
+@pytest.fixture
+def run(cluster, request):
+    return cluster.folder / request.node.name.replace("[", "-").rstrip("]")
+
+
+def result(run):
+    return json.loads((run / "result.json").read_text())
+
+
+def steps(run):
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [entry["step"] for entry in entries if "train/loss" in entry]
+
+
+def losses(run):
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [entry["train/loss"] for entry in entries if "train/loss" in entry]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=["ddp"])
+@pytest.mark.parametrize("launcher", ["srun", "torchrun", "mpiexec"])
+def test_two_nodes_train_as_one_process_does(cluster, run, trained, train_config, launcher, engine):
+    words = [train_config, f"run={run}", *TRAINING, *engine]
+    job = cluster.sbatch("slurm/pretrain.sbatch", *words, FMSCI_LAUNCH=launcher)
+    assert cluster.ended(job) == "COMPLETED", cluster.log(job)
+    assert result(run)["world_size"] == 2
+    assert losses(run) == pytest.approx(losses(trained), rel=1e-5)
+    assert cluster.log(job).count("12 of 12 steps") == 1  # rank 0 alone tells
+    assert (run / "slurm_job").read_text() == f"{job} 0\n"
+
+
+def test_data_made_on_two_nodes_are_those_of_one_process(cluster, poisson_data):
+    folder = cluster.folder / "data"
+    sizes = ["--grid", "16", "--train", "13", "--valid", "7", "--test", "5"]
+    words = ["--system", "poisson", "--range", "1", "5", *sizes, "shard_samples=4", "--output", folder]
+    job = cluster.sbatch("--ntasks-per-node=2", "slurm/generate.sbatch", *words)
+    assert cluster.ended(job) == "COMPLETED", cluster.log(job)
+    assert "2 tasks a node" in cluster.log(job)
+    for split, count in (("train", 13), ("valid", 7), ("test", 5)):
+        made, expected = (open_split(place, split).gather(np.arange(count)) for place in (folder, poisson_data))
+        assert all(np.array_equal(a, b) for a, b in zip(made, expected, strict=True))
+
+
+def test_a_job_with_gpus_has_a_task_for_each(cluster, train_config, run):
+    """The devices are pretended, so the ranks compute on the CPU."""
+    words = [train_config, f"run={run}", *TRAINING]
+    options = ["--parsable", "--nodes=2", "--gpus-per-node=2", "--cpus-per-gpu=2", "--output=%j.log"]
+    job = cluster.login("sbatch", *options, "slurm/pretrain.sbatch", *words, OMP_NUM_THREADS=1).strip()
+    assert cluster.ended(job) == "COMPLETED", cluster.log(job)
+    assert result(run)["world_size"] == 4
+    assert "2 tasks a node, 2 cores a task" in cluster.log(job)
+
+
+def test_a_job_that_is_out_of_time_saves_and_continues(cluster, run, train_config):
+    """Slurm itself sends the signal, some time before the limit of one minute; the run has work for longer."""
+    words = [train_config, f"run={run}", *TRAINING, *LONG, "optim.epochs=9999"]
+    job = cluster.sbatch("--time=1", "--signal=B:USR2@20", "slurm/finetune.sbatch", *words)
+    cluster.wait_for("the second start", lambda: "continuing" in cluster.log(job))
+    log = cluster.log(job)  # one file, from the first line on
+    (saved,) = re.findall(r"interrupted: saved after step (\d+) of", log)
+    told = ["start 0 of finetune", "received USR2", "saved: requeued", "start 1 of finetune", f"after step {saved}\n"]
+    assert [log.index(words) for words in told] == sorted(log.index(words) for words in told)
+    assert (run / "slurm_job").read_text() == f"{job} 1\n"
+    cluster.reached(run, int(saved) + 20)
+    assert steps(run)[: int(saved) + 20] == list(range(1, int(saved) + 21))
+    cluster.login("scancel", job)
+    assert cluster.ended(job) == "CANCELLED"
+
+
+def test_a_more_urgent_job_takes_the_place_and_gives_it_back(cluster, run, train_config):
+    job = cluster.sbatch("--exclusive", "slurm/pretrain.sbatch", train_config, f"run={run}", *TRAINING, *LONG)
+    cluster.reached(run, 30)
+    urgent = cluster.sbatch("--partition=urgent", "--exclusive", "--wrap", "hostname")
+    assert cluster.ended(urgent, 60) == "COMPLETED"
+    assert json.loads((run / "outcome.json").read_text())["status"] == "saved"
+    assert cluster.ended(job) == "COMPLETED", cluster.log(job)
+    assert "received USR2" in cluster.log(job)
+    assert steps(run) == list(range(1, 301))
+    assert result(run)["steps"] == 300
+
+
+def test_a_lost_node_is_done_without(cluster, run, train_config):
+    """The power of node2 fails: Slurm requeues, and the run continues on node1 alone from its newest checkpoint."""
+    words = [train_config, f"run={run}", *TRAINING, *LONG, "engine.timeout_s=20"]
+    said = cluster.login("fmsci", "submit", "pretrain", *words, "--site", "local", "--nodes", "1-2")
+    job = said.split(":")[0].removeprefix("job ")
+    log = run / f"slurm-{job}.log"
+    cluster.reached(run, 60)
+    assert cluster.tool("kill-node", 2).returncode == 0
+    try:
+        cluster.login("scontrol", "update", "nodename=node2", "state=down", "reason=power")
+        assert cluster.ended(job) == "COMPLETED", log.read_text()
+    finally:
+        assert cluster.tool("restore-node", 2).returncode == 0
+        cluster.wait_for(
+            "node2", lambda: "idle" in cluster.login("sinfo", "-h", "-n", "node2", "-p", "main", "-o", "%T")
+        )
+    assert "start 0 of pretrain on node[1-2]" in log.read_text()
+    assert "start 1 of pretrain on node1," in log.read_text()
+    assert result(run)["world_size"] == 1
+    assert steps(run) == list(range(1, 301))
+
+
+def test_a_cancelled_job_saves_and_stays_cancelled(cluster, run, train_config):
+    job = cluster.sbatch("slurm/pretrain.sbatch", train_config, f"run={run}", *TRAINING, *LONG, nodes=1)
+    cluster.reached(run, 30)
+    cluster.login("scancel", job)
+    assert cluster.ended(job) == "CANCELLED"
+    assert json.loads((run / "outcome.json").read_text())["status"] == "saved"
+
+
+def test_where_nothing_is_requeued_a_chain_continues(cluster, train_config, run):
+    """Three jobs of one name: the first is stopped, the second finishes, the third finds nothing to do.
+
+    Under torchrun, which makes 1 of every exit code: the scripts go by what stands in the run folder.
+    """
+    run = run / "with a blank"
+    site = cluster.folder / "chain.yaml"
+    site.write_text("gpu_nodes: {cores: 1}\nrequeue: false\nmpi: pmi2\n")
+    words = [train_config, f"run={run}", *TRAINING, *LONG]
+    command = ["fmsci", "submit", "pretrain", *words, "--site", site, "--chain", "3", "--time", "10"]
+    said = cluster.login(*command, FMSCI_LAUNCH="torchrun")
+    jobs = said.split(":")[0].removeprefix("job ").split(", ")
+    assert len(jobs) == 3
+    cluster.reached(run, 30)
+    cluster.login("scancel", "--batch", "--signal=USR2", jobs[0])
+    assert [cluster.ended(job) for job in jobs] == ["FAILED", "COMPLETED", "COMPLETED"]
+    logs = [(run / f"slurm-{job}.log").read_text() for job in jobs]
+    assert "interrupted: saved after step" in logs[0]
+    assert "saved: submit the same job again to continue" in logs[0]
+    assert "continuing" in logs[1]
+    assert "is finished already" in logs[2]
+    assert steps(run) == list(range(1, 301))
+
+
+def test_a_restart_without_progress_is_the_last(cluster, run, train_config):
+    """A script that is stopped whenever it starts would be requeued for ever."""
+    words = [train_config, f"run={run}", *TRAINING, *LONG]
+    job = cluster.sbatch("slurm/pretrain.sbatch", *words, nodes=1)
+    for start in (0, 1):
+        cluster.wait_for(f"start {start}", lambda start=start: f"start {start} of" in cluster.log(job))
+        cluster.login("scancel", "--batch", "--signal=USR2", job)
+    assert cluster.ended(job) == "FAILED"
+    assert "this restart came no further than step 0: not requeued" in cluster.log(job)
+
+
+def test_a_failed_job_is_not_requeued_and_stops_what_waits_for_it(cluster, run, train_config):
+    words = [train_config, f"run={run}", "data.path=nowhere"]
+    job = cluster.sbatch("--hold", "slurm/pretrain.sbatch", *words, nodes=1)
+    after = cluster.sbatch(f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes", "--wrap", "hostname", nodes=1)
+    cluster.login("scontrol", "release", job)
+    assert (cluster.ended(job), cluster.ended(after)) == ("FAILED", "CANCELLED")
+    log = cluster.log(job)
+    assert "fmsci: nowhere is no data folder" in log
+    assert "failed with exit code 2: not requeued" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("CONFIG --sbatch=--partition=nope", "Slurm refused the job: invalid partition specified: nope"),
+        (
+            "CONFIG --nodes 3",
+            "Slurm refused the job: allocation failure: Requested node configuration is not available",
+        ),
+        ("none.yaml", "there is no settings file none.yaml; give the path of a YAML file, such as those in configs/"),
+        ("CONFIG --site lokal", "there is no site 'lokal' (did you mean 'local'?); known: "),
+        ("CONFIG model.sise=1M", "unknown setting 'model.sise' (did you mean 'size'?)"),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_anything_waits(cluster, train_config, arguments, sentence):
+    words = arguments.replace("CONFIG", f"{train_config} run=mistake").split()
+    said = cluster.login("fmsci", "submit", "pretrain", *words, code=2)
+    (line,) = said.splitlines()
+    assert sentence in line
+    assert not (cluster.folder / "mistake").exists()

@@ -1,0 +1,100 @@
+"""The job script of every site, held to the recorded text; what a user's options change in it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fmsci.cluster.submit import Request, load_site, prepare
+from fmsci.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+RECORDED = Path(__file__).parent / "rendered"
+SITES = sorted(path.stem for path in (ROOT / "configs/site").glob("*.yaml"))
+JOBS = {
+    "pretrain": ("configs/pretrain/quickstart.yaml", "model.size=16M", "run=runs/a b"),
+    "generate": ("configs/data/quickstart_pretrain.yaml",),
+}
+
+
+@pytest.fixture(autouse=True)
+def _checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def directives(text):
+    lines = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH ")]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+@pytest.mark.parametrize("template", JOBS)
+@pytest.mark.parametrize("site", SITES)
+def test_the_script_is_the_recorded_one(site, template):
+    """To record anew after a change: remove the file, run the test twice, and read the difference."""
+    text = prepare(Request(template, JOBS[template], site, nodes="4", account="m1")).text
+    path = RECORDED / f"{site}-{template}.sbatch"
+    if not path.exists():
+        path.write_text(text)
+        pytest.fail(f"{path} was missing and is written now")
+    assert text == path.read_text()
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_tasks_and_cores_fit_on_a_node(site):
+    for template, nodes in (("pretrain", load_site(site).gpu_nodes), ("generate", load_site(site).cpu_nodes)):
+        given = directives(prepare(Request(template, JOBS[template], site, account="m1")).text)
+        if nodes is not None and nodes.cores is not None:
+            assert int(given["ntasks-per-node"]) * int(given["cpus-per-task"]) <= nodes.cores
+        assert len(given) == len(set(given))
+
+
+def test_what_the_user_asks_for_wins():
+    options = ("--qos=debug", "--exclusive", "--requeue")
+    request = Request("pretrain", JOBS["pretrain"], "perlmutter", "2-4", "m1", "00:30:00", options=options)
+    given = directives(prepare(request).text)
+    assert (given["nodes"], given["time"], given["account"], given["qos"]) == ("2-4", "00:30:00", "m1", "debug")
+    assert "ntasks-per-node" not in given  # with it Slurm would give two nodes, for the fewest tasks
+    assert given["cpus-per-task"] == "128"
+    assert "export FMSCI_TASKS=4\n" in prepare(request).text
+    assert given["exclusive"] == ""
+    assert given["output"] == "'runs/a b/slurm-%j.log'"
+
+
+def test_a_site_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("account: me\naccount_needed: true\nrequeue: false\nsetup: ['source env.sh']\n")
+    text = prepare(Request("finetune", ("configs/finetune/quickstart.yaml",), str(path))).text
+    assert "#SBATCH --account=me" in text
+    assert "#SBATCH --no-requeue" in text
+    assert "#SBATCH --requeue" not in text
+    assert "export FMSCI_REQUEUE=no\nsource env.sh\nset -- configs/finetune/quickstart.yaml" in text
+
+
+def test_a_study_is_an_array_of_what_is_missing(tmp_path):
+    run = tmp_path / "study"
+    arguments = ("configs/study/quickstart.yaml", f"run={run}")
+    given = directives(prepare(Request("study", arguments, concurrent=3)).text)
+    assert given["array"] == "0,1,2,3,4,5%3"
+    for name in ("scratch-16", "finetune-64"):
+        evaluations = run / name / "evaluations"
+        evaluations.mkdir(parents=True)
+        (run / name / "result.json").write_text("{}")
+        (evaluations / "quickstart-downstream-test.json").write_text('{"rel_l2": 0.1}')
+    assert directives(prepare(Request("study", arguments)).text)["array"] == "0,3,4,5%4"
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (Request("pretrain", JOBS["pretrain"], "perlmutter"), "perlmutter takes no job without an account: add "),
+        (Request("pretrian", JOBS["pretrain"]), "there is no job 'pretrian' (did you mean 'pretrain'?); choose "),
+        (Request("pretrain", ()), "what is to be submitted? write fmsci submit pretrain CONFIG"),
+        (Request("pretrain", JOBS["pretrain"], options=("exclusive",)), "'exclusive' is no option for sbatch; write "),
+        (Request("generate", ("configs/data/quickstart_pretrain.yaml", "gird=3")), "unknown setting 'gird' (did you"),
+    ],
+)
+def test_a_mistake_is_a_sentence(request_, sentence):
+    with pytest.raises(UserError) as caught:
+        prepare(request_)
+    assert sentence in str(caught.value)

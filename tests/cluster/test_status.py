@@ -1,0 +1,96 @@
+"""Where runs are, from real run folders and a queue as squeue tells it."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from fmsci.cluster.queue import Queued
+from fmsci.cluster.status import describe, find_runs, folder_of, run_status
+from fmsci.errors import UserError
+from fmsci.files import lock
+from tests.commands import run as fmsci
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_a_finished_run(trained):
+    found = run_status(trained, {})
+    assert (found.state, found.step, found.steps, found.restarts) == ("finished", 12, 12, None)
+    entries = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert found.loss == [entry["train/loss"] for entry in entries if "train/loss" in entry][-1]
+    assert found.error == entries[-1]["valid/poisson/rel_l2"]
+    assert found.samples_per_s > 0
+    assert found.checkpoint_age_s >= 0
+    assert found.left_s is None
+    assert describe(found)[1:3] == ("finished", "12 of 12")
+
+
+def interrupted(run):
+    """Leave a run as it is after 7 of its 12 steps."""
+    for name in ("result.json", "outcome.json"):
+        (run / name).unlink()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["step"] <= 7]
+    (run / "metrics.jsonl").write_text("".join(kept))
+
+
+def test_a_run_under_way_has_time_left(copy):
+    interrupted(copy)
+    assert run_status(copy, {}).state == "stopped"
+    with lock(copy / ".lock", "locked"):
+        found = run_status(copy, {})
+    assert (found.state, found.step, found.steps) == ("running", 7, 12)
+    assert found.left_s == pytest.approx(5 * 5 / found.samples_per_s)  # 5 steps of 5 samples
+
+
+def test_the_queue_knows_better_than_an_earlier_outcome(copy):
+    (copy / "slurm_job").write_text("17 2\n")
+    waiting = {"17": Queued("PENDING", "BeginTime", "10:00")}
+    found = run_status(copy, waiting)
+    assert (found.state, found.why, found.job, found.restarts) == ("PENDING", "BeginTime", "17", 2)
+    assert run_status(copy, {"17": Queued("COMPLETED", "None", "0:00")}).state == "finished"
+    interrupted(copy)
+    lost = run_status(copy, {"17": Queued("NODE_FAIL", "None", "0:00")})
+    assert lost.state == "NODE_FAIL"
+
+
+def test_runs_are_found_below_a_folder(copy):
+    assert find_runs([copy.parent]) == [copy]
+    (copy.parent / "waiting").mkdir()
+    (copy.parent / "waiting" / "slurm_job").write_text("18 0\n")
+    assert find_runs([copy.parent]) == [copy, copy.parent / "waiting"]
+    assert run_status(copy.parent / "waiting", {}).state == "not started"
+    with pytest.raises(UserError, match="is no run folder and holds none"):
+        find_runs([copy / "model"])
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "folder"),
+    [
+        ("configs/pretrain/quickstart.yaml", [], "runs/quickstart/pretrain"),
+        ("configs/pretrain/quickstart.yaml", ["run=elsewhere"], "elsewhere"),
+        ("configs/data/quickstart_pretrain.yaml", ["train=4"], "data/quickstart-pretrain"),
+    ],
+)
+def test_the_folder_of_a_settings_file(config, overrides, folder):
+    assert folder_of(ROOT / config, overrides) == Path(folder)
+
+
+def test_the_command(copy):
+    said = fmsci(["status", copy, "--json"])
+    (told,) = json.loads(next(line for line in said.splitlines() if line.startswith("[")))
+    found = asdict(run_status(copy, {}))
+    age, expected = told.pop("checkpoint_age_s"), found.pop("checkpoint_age_s")
+    assert age == pytest.approx(expected, abs=60)
+    assert told == found
+    path = ROOT / "configs/pretrain/quickstart.yaml"
+    assert fmsci(["status", "--path", path, "run=a/b", "--test"]) == "a/b\n"
+    assert "there is no option --bogus" in fmsci(["status", copy, "--bogus"], code=2)
