@@ -10,7 +10,6 @@ import pytest
 
 from fmsci.errors import UserError
 from fmsci.world import (
-    FIRST_PORT,
     NUM_PORTS,
     World,
     child_environment,
@@ -21,6 +20,7 @@ from fmsci.world import (
     num_cores,
     thread_limit,
 )
+from fmsci.world.ranks import FIRST_PORT
 from tests.commands import MPIEXEC, clean_environment
 
 HOST = socket.gethostname()

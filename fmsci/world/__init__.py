@@ -1,0 +1,30 @@
+"""This process among those of its job, and on its machine. The only room that reads or sets environment variables."""
+
+from fmsci.world.process import (
+    child_environment,
+    cores_per_process,
+    end_with_parent,
+    gpus_of_job,
+    hdf5_locks,
+    job_end_time,
+    num_cores,
+    one_numpy_thread,
+    prepare_deepspeed,
+    thread_limit,
+)
+from fmsci.world.ranks import World, detect_world
+
+__all__ = [
+    "World",
+    "child_environment",
+    "cores_per_process",
+    "detect_world",
+    "end_with_parent",
+    "gpus_of_job",
+    "hdf5_locks",
+    "job_end_time",
+    "num_cores",
+    "one_numpy_thread",
+    "prepare_deepspeed",
+    "thread_limit",
+]

@@ -1,0 +1,79 @@
+"""What this process may use of its machine, and what its children inherit. Variables are read and set here alone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from fmsci.world.ranks import FIRST_PORT, World
+
+
+def num_cores() -> int:
+    """Return how many cores this process is allowed to run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores_per_process(world: World) -> int:
+    """Return how many cores this process may use: its share of those that it is allowed to run on."""
+    allowed = num_cores()
+    # srun binds each task to its own cores; other launchers leave all of them to every process.
+    bound = world.launcher == "srun" and "SLURM_CPUS_PER_TASK" in os.environ
+    return allowed if bound else max(1, allowed // world.local_size)
+
+
+def thread_limit() -> int | None:
+    """Return OMP_NUM_THREADS where it is set to a number."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() else None
+
+
+def job_end_time() -> float | None:
+    """Return when Slurm will end this job, in seconds since 1970, where it says so."""
+    text = os.environ.get("SLURM_JOB_END_TIME", "")
+    return float(text) if text.isdigit() else None
+
+
+def gpus_of_job() -> int:
+    """Return how many GPUs Slurm gave this job on this node; 0 where none were asked for."""
+    text = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    return int(text) if text.isdigit() else 0
+
+
+def hdf5_locks() -> bool:
+    """Tell whether HDF5 will lock the files that it opens."""
+    return os.environ.get("HDF5_USE_FILE_LOCKING", "TRUE").upper() not in {"FALSE", "0"}
+
+
+def one_numpy_thread() -> None:
+    """Give numpy's linear algebra one thread, for processes that share a node; call it before numpy is imported."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to send this process SIGTERM when its parent dies, however it dies (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def prepare_deepspeed(world: World, device: str) -> None:
+    """Set the variables that DeepSpeed reads in place of arguments: rank facts, device, no kernels of its own."""
+    facts = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
+    facts["LOCAL_WORLD_SIZE"] = world.local_size
+    os.environ |= {name: str(value) for name, value in facts.items()}
+    os.environ["MASTER_ADDR"] = world.address or "127.0.0.1"
+    os.environ["MASTER_PORT"] = str(world.port or FIRST_PORT)
+    os.environ["DS_ACCELERATOR"] = device
+    os.environ.setdefault("DS_BUILD_OPS", "0")
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Return the environment for a child process that is a world of its own: launcher variables removed."""
+    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"}
+    own |= {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NPROCS"}
+    own |= {"SLURM_JOB_NUM_NODES", "SLURM_NNODES"}
+    prefixes = ("TORCHELASTIC_", "PMI_", "PMIX_", "OMPI_", "MPI_LOCAL", "HYDI_", "SLURM_STEP_")
+    kept = {key: value for key, value in os.environ.items() if key not in own and not key.startswith(prefixes)}
+    return kept | changes
