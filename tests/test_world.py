@@ -10,7 +10,6 @@ import pytest
 
 from fmsci.errors import UserError
 from fmsci.world import (
-    NUM_PORTS,
     World,
     child_environment,
     cores_per_process,
@@ -20,7 +19,7 @@ from fmsci.world import (
     num_cores,
     thread_limit,
 )
-from fmsci.world.ranks import FIRST_PORT
+from fmsci.world.ranks import FIRST_PORT, NUM_PORTS
 from tests.commands import MPIEXEC, clean_environment
 
 HOST = socket.gethostname()
