@@ -13,9 +13,9 @@ from tests.commands import clean_environment
 ROOT = Path(__file__).parents[1]
 
 
-def bench(name, *words):
+def bench(name, rounds=3):
     """Return the figures that a quick run of a bench prints last."""
-    command = [sys.executable, str(ROOT / "tools" / name), "--quick", "--rounds", "3", "--json", *words]
+    command = [sys.executable, str(ROOT / "tools" / name), "--quick", "--rounds", str(rounds), "--json"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=300, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -32,3 +32,10 @@ def test_the_loader_is_faster_than_one_sample_at_a_time():
     assert result["ratio_none"] > 1.5
     assert result["loader_host"] > 2000
     assert result["wait_percent"] < 20
+
+
+def test_a_training_step_is_faster_and_smaller_than_a_plain_one():
+    figures = bench("bench_model.py", rounds=1)["sizes"]["64K/1"]["candidates"]
+    assert figures["plain"]["parameters"] == figures["ours"]["parameters"]
+    assert figures["plain"]["step"] > 1.3 * figures["ours"]["step"]
+    assert figures["ours"]["memory"] < 0.8 * figures["plain"]["memory"]

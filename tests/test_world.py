@@ -1,6 +1,7 @@
 """Rank facts: exact for every launcher, and never a silent world of one where there should be more."""
 
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -381,3 +382,29 @@ def test_a_child_is_a_world_of_its_own_under_any_launcher(monkeypatch, env):
     assert detect_world(child) == World(host=HOST)
     assert (child["KEPT"], child["OMP_NUM_THREADS"], child["PATH"]) == ("1", "3", os.environ["PATH"])
     assert child.get("SLURM_JOB_ID") == env.get("SLURM_JOB_ID")
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from fmsci.world import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def use():
+    for _ in range(10):
+        np.empty(3 << 20, np.float64)[:] = 1
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="no glibc here")
+def test_freed_memory_is_used_again():
+    """Ten blocks of 24 MiB: their pages come from the kernel once, not every time."""
+    faults = {
+        how: int(subprocess.check_output([sys.executable, "-c", FAULTS, how], env=clean_environment()))
+        for how in ("keep", "let go")
+    }
+    assert faults["keep"] < 0.1 * max(faults["let go"], 1000)

@@ -24,7 +24,7 @@ from fmsci.model.sizes import Architecture, architecture, check_grid
 from fmsci.model_folder import ModelFolder, open_model_folder
 from fmsci.train.extend import extended_scales, load_extended
 from fmsci.train.optim import build_optimizer, peak_lr
-from fmsci.world import World
+from fmsci.world import World, keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def choose_model(
             chosen = replace(chosen, in_channels=1 + len(scales.columns))
         elif scales.columns != data.train.columns:
             data = build_data(settings.data, scales.columns)
-    check_grid(chosen.modes, data.train.grid, data.train.grid)
+    check_grid(chosen.modes, data.train.grid, data.train.grid, trained=saved is not None or folder is not None)
     return chosen, scales, data, folder
 
 
@@ -135,6 +135,8 @@ def build_job(
     The process group must be up where there are several ranks.
     """
     set_threads(settings.engine.threads, world)
+    if device.type == "cpu":
+        keep_freed_memory()
     chosen, scales, data, folder = choose_model(settings, saved)
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
     operator = SolutionOperator(chosen, scales).to(device)

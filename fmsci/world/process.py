@@ -58,6 +58,20 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
+def keep_freed_memory() -> None:
+    """Tell the C library to keep large blocks that are freed, and give them out again, instead of to the kernel.
+
+    A training step frees and asks for the same fields again and again. Each page that comes anew from the kernel costs
+    about two microseconds on a virtual machine: with it an eighth of a training step. (glibc; elsewhere nothing.)
+    """
+    try:
+        library = ctypes.CDLL(None)
+        library.mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not cut back
+    except (OSError, AttributeError):
+        pass
+
+
 def prepare_deepspeed(world: World, device: str) -> None:
     """Set the variables that DeepSpeed reads in place of arguments: rank facts, device, no kernels of its own."""
     facts = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}

@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from fmsci.errors import UserError
-from fmsci.model.fno import FNO
-from fmsci.model.reference import from_reference, to_reference
+from fmsci.model import FNO, from_reference, to_reference
 
 
 class Spectral(nn.Module):

@@ -1,0 +1,277 @@
+"""Speed and memory of the model, against a plain FNO and the `neuraloperator` package, as ratios in one run.
+
+    python tools/bench_model.py [--sizes 64K 1M ...] [--threads 1 2] [--rounds N] [--quick] [--json]
+
+A training step is forward, loss, backward and Adam at 128 x 128, batch 8 (256M: 4), float32. Every figure comes from a
+process of its own; the candidates take turns, the medians of the rounds are compared. Peers:
+
+    plain     rfft2 + einsum over complex weights, convolutions of one point, as written in this file
+    neuralop  neuralop.models.FNO of the same width and modes (pip install neuraloperator, extra [bench]), if installed
+
+``ours`` trains as fmsci does, with the allocator told to keep freed memory; ``ours, plain allocator`` without that.
+Memory is the peak of a step beyond the process before the model, its weights, gradients and Adam's moments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fmsci.model import layer
+from fmsci.model.fno import FNO
+from fmsci.model.sizes import SIZES, architecture
+from fmsci.model.transform import Transform
+from fmsci.world import keep_freed_memory
+
+GRID = 128
+CANDIDATES = ("plain", "neuralop", "ours", "ours, plain allocator")
+
+
+class PlainSpectral(nn.Module):
+    """Two corners of the spectrum, a complex matrix for each wavenumber, zeros elsewhere."""
+
+    def __init__(self, width: int, modes: int) -> None:
+        super().__init__()
+        self.modes = modes
+        shape = (width, width, modes, modes, 2)
+        self.upper, self.lower = (nn.Parameter(torch.rand(shape) / width**2) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution, (B, C, H, W) -> (B, C, H, W)."""
+        m = self.modes
+        x_hat = torch.fft.rfft2(x, norm="ortho")
+        out = torch.zeros_like(x_hat)
+        for rows, weight in ((slice(0, m), self.upper), (slice(-m, None), self.lower)):
+            out[:, :, rows, :m] = torch.einsum("bixy,ioxy->boxy", x_hat[:, :, rows, :m], torch.view_as_complex(weight))
+        return torch.fft.irfft2(out, s=x.shape[-2:], norm="ortho")
+
+
+class PlainFNO(nn.Module):
+    """The operator of the same sizes, written straight down, channels first."""
+
+    def __init__(self, channels: int, width: int, modes: int, layers: int = 4) -> None:
+        super().__init__()
+        self.lift = nn.Linear(channels, width)
+        self.spectral = nn.ModuleList(PlainSpectral(width, modes) for _ in range(layers))
+        self.pointwise = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(layers))
+        self.inner, self.outer = nn.Linear(width, 2 * width), nn.Linear(2 * width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the field, (B, c, H, W) -> (B, 1, H, W)."""
+        batch, _, height, width = x.shape
+        x = self.lift(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for index, (spectral, pointwise) in enumerate(zip(self.spectral, self.pointwise, strict=True)):
+            x = spectral(x) + pointwise(x.reshape(batch, -1, height * width)).view(batch, -1, height, width)
+            if index < len(self.spectral) - 1:
+                x = functional.gelu(x)
+        out: Tensor = self.outer(functional.gelu(self.inner(x.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
+        return out
+
+
+def build(candidate: str, size: str) -> nn.Module:
+    """Return a candidate's model."""
+    width, modes = SIZES[size]
+    if candidate == "plain":
+        return PlainFNO(4, width, modes)
+    if candidate == "neuralop":
+        import neuralop.models
+
+        model: nn.Module = neuralop.models.FNO(
+            n_modes=(2 * modes, 2 * modes),
+            in_channels=4,
+            out_channels=1,
+            hidden_channels=width,
+            lifting_channel_ratio=1,
+            projection_channel_ratio=2,
+            positional_embedding=None,
+            use_channel_mlp=False,
+        )
+        return model
+    return FNO(4, width, modes)
+
+
+def resident(field: str) -> float:
+    """Return VmRSS or VmHWM of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def timed(size: str, candidate: str, threads: int, steps: int) -> dict[str, float]:
+    """Return seconds of a training step and of inference for one sample, and the step's memory, in this process."""
+    torch.set_num_threads(threads)
+    if candidate == "ours":
+        keep_freed_memory()
+    torch.manual_seed(0)
+    batch = 4 if size == "256M" else 8
+    x, u = torch.randn(batch, 4, GRID, GRID), torch.randn(batch, 1, GRID, GRID)
+    before = resident("VmRSS")
+    model = build(candidate, size)
+    count = sum(p.numel() * (2 if p.is_complex() else 1) for p in model.parameters())
+    fused = not any(p.is_complex() for p in model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=fused)
+
+    def step() -> None:
+        ((model(x) - u).square().sum() / batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def infer() -> None:
+        with torch.no_grad():
+            model(x)
+
+    result = {"parameters": float(count)}
+    for name, work in (("step", step), ("inference", infer)):
+        work()
+        times = []
+        for _ in range(steps):
+            begin = time.perf_counter()
+            work()
+            times.append((time.perf_counter() - begin) / batch)
+        result[name] = statistics.median(times)
+        if name == "step":
+            result["memory"] = resident("VmHWM") - before - 16 * count
+    return result
+
+
+def stages(size: str) -> dict[str, float]:
+    """Return milliseconds per sample that our training step spends in its stages, on one thread."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    spent: dict[str, float] = defaultdict(float)
+
+    def watch(owner: Any, name: str, stage: str) -> None:
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[stage] += time.perf_counter() - begin
+
+        setattr(owner, name, watched)
+
+    watch(Transform, "analyse", "transform")
+    watch(Transform, "synthesise", "inverse")
+    watch(Transform, "collect", "sums of waves")
+    watch(Transform, "spread", "sums of waves")
+    watch(layer, "mix", "mix")
+    watch(layer.functional, "gelu", "gelu")
+    watch(torch, "mm", "pointwise and head products")
+    batch = 4 if size == "256M" else 8
+    model, x = build("ours", size), torch.randn(batch, 4, GRID, GRID)
+    rounds = 4
+    for at in range(rounds + 1):
+        if at == 1:
+            spent.clear()
+            begin = time.perf_counter()
+        model(x).square().sum().backward()
+        model.zero_grad()
+    whole = time.perf_counter() - begin
+    shares = {stage: 1e3 * seconds / rounds / batch for stage, seconds in spent.items()}
+    return shares | {"everything else": 1e3 * whole / rounds / batch - sum(shares.values())}
+
+
+def roofline() -> dict[str, float]:
+    """Return this core's rate of float32 matrix products (operations per second) and of copying (bytes per second)."""
+    torch.set_num_threads(1)
+    a, big = torch.randn(1024, 1024), torch.randn(64 << 20)
+    target = torch.empty_like(big)
+
+    def best(work: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(7):
+            begin = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    return {"products": 2 * 1024**3 / best(lambda: a @ a), "copy": 8 * big.numel() / best(lambda: target.copy_(big))}
+
+
+def in_own_process(*words: str) -> dict[str, float]:
+    """Return what this file prints when it is asked for one figure."""
+    environment = os.environ | {"OMP_NUM_THREADS": words[3] if words[0] == "timed" else "1"}
+    command = [sys.executable, __file__, "--one", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(sizes: list[str], threads: list[int], rounds: int, steps: int) -> dict[str, Any]:
+    """Return every figure, printing them as they come."""
+    found = [one for one in CANDIDATES if one != "neuralop" or importlib.util.find_spec("neuralop") is not None]
+    roof = in_own_process("roofline")
+    print(
+        f"one core: {roof['products'] / 1e9:.0f} GFLOP/s of matrix products, {roof['copy'] / 1e9:.0f} GB/s of copying"
+    )
+    result: dict[str, Any] = {"roofline": roof, "sizes": {}}
+    for size in sizes:
+        flops = 3 * architecture(4, size).flops(GRID, GRID)
+        for count in threads:
+            runs: dict[str, list[dict[str, float]]] = {one: [] for one in found}
+            for _ in range(rounds):
+                for one in found:
+                    runs[one].append(in_own_process("timed", size, one, str(count), str(steps)))
+            figures = {
+                one: {name: statistics.median(run[name] for run in of_one) for name in of_one[0]}
+                for one, of_one in runs.items()
+            }
+            ours = figures["ours"]
+            rate = flops / ours["step"] / roof["products"] / count
+            print(f"{size}, {count} thread(s): ours reaches {100 * rate:.0f}% of the product rate")
+            for one, of_one in figures.items():
+                print(
+                    f"  {one:22s} step {1e3 * of_one['step']:8.2f} ms/sample ({of_one['step'] / ours['step']:.2f}x)   "
+                    f"inference {1e3 * of_one['inference']:8.2f} ({of_one['inference'] / ours['inference']:.2f}x)   "
+                    f"memory {of_one['memory'] / 2**20:7.0f} MiB (ours {ours['memory'] / of_one['memory']:.2f} of it)",
+                    flush=True,
+                )
+            result["sizes"][f"{size}/{count}"] = {"candidates": figures, "of_product_rate": rate}
+        shares = in_own_process("stages", size)
+        whole = sum(shares.values())
+        print("  forward and backward: " + ", ".join(f"{name} {100 * ms / whole:.0f}%" for name, ms in shares.items()))
+        result["sizes"][f"{size}/stages"] = shares
+    return result
+
+
+def main() -> None:
+    """Compare, or in a process of its own measure one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="64K, one thread, one round: to see that it runs")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        kind, *words = arguments.one
+        if kind == "timed":
+            print(json.dumps(timed(words[0], words[1], int(words[2]), int(words[3]))))
+        else:
+            print(json.dumps(stages(words[0]) if kind == "stages" else roofline()))
+        return
+    if arguments.quick:
+        result = compare(["64K"], [1], 1, 3)
+    else:
+        result = compare(arguments.sizes, arguments.threads, arguments.rounds, 5)
+    if arguments.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
