@@ -1,4 +1,4 @@
-"""The model: one device, no ranks, plain arguments. ``FNO``, ``SolutionOperator``, ``from_reference``, ``to_reference``."""
+"""The model: one device, no ranks, plain arguments; also what turns the paper's own weights into one and back."""
 
 from __future__ import annotations
 
