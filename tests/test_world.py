@@ -261,6 +261,12 @@ TASKS = "Slurm's variables contradict each other: 11 tasks, but"
         (HYDRA | {"WORLD_SIZE": "1"}, "WORLD_SIZE is 1 but mpiexec says 3; unset WORLD_SIZE and start again"),
         (SRUN | {"RANK": "0"}, "RANK is 0 but srun says 9; unset RANK and start again"),
         (HYDRA | {"RANK": "x"}, f"RANK is 'x' but {NO_NUMBER}"),
+        # a rank of some launcher that says no more
+        (
+            {"PMIX_RANK": "1"},
+            "PMIX_RANK is set but nothing says how many ranks there are; "
+            "start with mpiexec, srun or torchrun, or unset it",
+        ),
     ],
 )
 def test_missing_and_contradictory_facts_are_a_sentence(env, sentence):

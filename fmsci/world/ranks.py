@@ -78,6 +78,10 @@ def _innermost(env: Mapping[str, str]) -> World:
                 f"this Slurm job has {count} {what} but the command was not started as a step of it; "
                 "write 'srun fmsci ...'"
             )
+    if "PMIX_RANK" in env:
+        raise UserError(
+            "PMIX_RANK is set but nothing says how many ranks there are; start with mpiexec, srun or torchrun, or unset it"
+        )
     return World(host=socket.gethostname())
 
 
