@@ -80,7 +80,8 @@ def _innermost(env: Mapping[str, str]) -> World:
             )
     if "PMIX_RANK" in env:
         raise UserError(
-            "PMIX_RANK is set but nothing says how many ranks there are; start with mpiexec, srun or torchrun, or unset it"
+            "PMIX_RANK is set but nothing says how many ranks there are; "
+            "start with mpiexec, srun or torchrun, or unset it"
         )
     return World(host=socket.gethostname())
 
