@@ -102,13 +102,18 @@ step() {
     await
 }
 
-# MPI ranks find each other through srun's own service, where the launcher is srun.
+# MPI ranks find each other through srun's own service, where the launcher is srun. On busy nodes they now and then fail to, and
+# some would wait for the others: a step that MPI ended, not fmsci (0, 1, 2 or 75), is started once more. What is made is kept.
 mpi_step() {
-    if [ -n "$stopping" ]; then return; fi
-    local mpi=()
+    local mpi=() again
     if [ -n "${FMSCI_MPI-pmi2}" ]; then mpi=(--mpi="${FMSCI_MPI-pmi2}"); fi
-    launch "${mpi[@]}" -- "$@"
-    await
+    for again in once ''; do
+        if [ -n "$stopping" ]; then return; fi
+        launch "${mpi[@]}" --wait=60 -- "$@"
+        await
+        if [ "$code" -le 2 ] || [ "$code" = 75 ] || [ -n "$stopping" ] || [ -z "$again" ]; then return; fi
+        log "MPI ended the step with $code: starting it once more"
+    done
 }
 
 prepare() {

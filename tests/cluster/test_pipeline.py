@@ -59,7 +59,7 @@ def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     states = [cluster.ended(job_of(first[name])) for name in names]
     assert states == ["COMPLETED", "COMPLETED", "MIXED", "COMPLETED", "CANCELLED"]
     assert not (place / "study" / "report.md").exists()
-    assert "a model with 16 modes needs at least 32 grid points" in cluster.login("bash", "-c", "cat study/*.log")
+    assert "a model with 16 modes needs a grid of at least 32 x 32" in cluster.login("bash", "-c", "cat study/*.log")
 
     (place / "study.yaml").write_text(FILES["study.yaml"].replace("modes=null", "modes=4"))
     third = submit(cluster)
