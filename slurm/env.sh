@@ -58,8 +58,11 @@ on_signal() {
     stopping=$1 interrupted=yes
     log "received $1: the step saves and stops"
     if [ "$1" = TERM ] || [ -z "$child" ]; then return; fi
-    if [ "${FMSCI_LAUNCH:-srun}" = mpiexec ]; then kill "$child"; else scancel --signal=USR2 "$SLURM_JOB_ID"; fi
+    if [ "${FMSCI_LAUNCH:-srun}" = mpiexec ]; then kill "$child"; else scancel --signal=USR2 "$this_job"; fi
 }
+# One task of an array has the job id that also names the whole array: only number_task means this one alone.
+this_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
+this_job=${this_job:-$SLURM_JOB_ID}
 trap 'on_signal USR2' USR2
 trap 'on_signal TERM' TERM
 
@@ -173,6 +176,6 @@ settle() {
     fi
     if [ "${FMSCI_REQUEUE:-yes}" = no ]; then fail 75 "saved: submit the same job again to continue"; fi
     log "saved: requeued to continue"
-    scontrol requeue "$SLURM_JOB_ID" || fail 75 "Slurm does not requeue this job: submit it again to continue"
+    scontrol requeue "$this_job" || fail 75 "Slurm does not requeue this job: submit it again to continue"
     exit 0
 }

@@ -33,7 +33,7 @@ from fmsci.generate import generate
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import architecture
 from fmsci.train.optim import build_optimizer
-from fmsci.world import World, num_cores
+from fmsci.world import World, keep_freed_memory, num_cores
 
 CPU = torch.device("cpu")
 GRID = BATCH = 128
@@ -66,24 +66,25 @@ def rate(batches: Callable[[], Iterable[Any]], count: int, rounds: int) -> float
     return statistics.median(found[1:])
 
 
-def loader(data: Path, cache: CacheKind, epochs: int = 0) -> Loader:
+def loader(data: Path, cache: CacheKind, epochs: int = 0, batch: int = BATCH) -> Loader:
     """Return the loader of a training run of one process."""
     samples = cached(SampleSet(data, "train"), cache, CPU, processes=1)
-    return Loader(samples, BATCH, seed=0, rank=0, world_size=1, accumulate=1, device=CPU, epochs=epochs)
+    return Loader(samples, batch, seed=0, rank=0, world_size=1, accumulate=1, device=CPU, epochs=epochs)
 
 
-def wait_for_data(data: Path, steps: int) -> float:
+def wait_for_data(data: Path, steps: int, batch: int) -> float:
     """Return the share of training time that the 64K model waits for its batches, in percent."""
     torch.set_num_threads(num_cores())
+    keep_freed_memory()
     operator = SolutionOperator(architecture(4, "64K"), Scales(1.0, {"k11": 1.0, "k22": 1.0, "k12": 1.0}))
     optim = OptimSettings(epochs=1)
     engine = DDPEngine(operator, build_optimizer(operator, optim), World(), None)
-    batches = loader(data, "none", epochs=100)
+    batches = loader(data, "none", epochs=100, batch=batch)
     done = epoch = 0
     begin = waited = 0.0
     while done < steps:
-        for batch in batches.epoch(epoch):
-            engine.step(batch, 1e-3)
+        for one in batches.epoch(epoch):
+            engine.step(one, 1e-3)
             done += 1
             if done == 2:  # the first steps make buffers and read the files
                 begin, waited = time.perf_counter(), batches.wait_s
@@ -95,7 +96,7 @@ def wait_for_data(data: Path, steps: int) -> float:
     return share
 
 
-def measure(folder: Path, count: int, rounds: int, steps: int) -> dict[str, float]:
+def measure(folder: Path, count: int, rounds: int, steps: int, batch: int) -> dict[str, float]:
     """Return every figure by name, printing them as they come."""
     data = folder / "data"
     request = {"system": "poisson", "range": [1, 5], "grid": GRID, "train": count, "valid": 1, "test": 1}
@@ -124,7 +125,7 @@ def measure(folder: Path, count: int, rounds: int, steps: int) -> dict[str, floa
             value,
             f"ours, cache={cache}: {value:,.0f} samples/s, {value / fastest:.1f}x (target 40,000)",
         )
-    share = wait_for_data(data, steps)
+    share = wait_for_data(data, steps, batch)
     tell("wait_percent", share, f"the 64K model waits {share:.3f}% of its training time for data (target 1%)")
     return result
 
@@ -137,9 +138,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few samples and steps: to see that it runs")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    count, steps = (512, 4) if arguments.quick else (4096, 12)
+    count, steps, batch = (512, 4, 16) if arguments.quick else (4096, 12, BATCH)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        result = measure(Path(folder), count, arguments.rounds, steps)
+        result = measure(Path(folder), count, arguments.rounds, steps, batch)
     if arguments.json:
         print(json.dumps(result))
 

@@ -149,12 +149,12 @@ def decided_by_main(world: World, device: torch.device, decide: Callable[[], flo
 
     One rank looks for all: on a shared file system another might still see an older folder.
     """
-    mistake: UserError | None = None
+    mistake: Exception | None = None
     value = 0.0
     if world.is_main:
         try:
             value = decide()
-        except UserError as error:
+        except (UserError, OSError) as error:  # whatever it is, the others must not wait for its sum
             mistake = error
     failed, value = total([float(mistake is not None), value], device)
     if mistake is not None:

@@ -180,7 +180,8 @@ class ZeroEngine:
     def _set_state(self, parameter: Tensor, field: str, value: Tensor) -> None:
         if field == "step":
             for owner in self._flat_parts() if self.stage else [parameter]:
-                self.optimizer.state[owner]["step"] = value.to(owner.device)
+                # a counter of its own: each part is stepped for itself
+                self.optimizer.state[owner]["step"] = value.to(owner.device, copy=True)
         elif self.stage:
             self._set(parameter, value.to(self.engine.device), field)
         else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsci.model.pieces import count_at_once, split
+from fmsci.model.pieces import add_product, count_at_once, split
 from fmsci.model.precision import as_it_is, compute_dtype
 
 
@@ -55,15 +55,17 @@ class _Fused(torch.autograd.Function):
         grad = grad.reshape(-1, 1)
         at_once = count_at_once(points, 2 * len(inner) * points.element_size())
         grad_v = torch.empty_like(points)
-        grad_inner, grad_outer = torch.zeros_like(inner), torch.zeros_like(outer)
-        grad_bias = torch.zeros_like(inner_bias)
+        # Sums over the pieces are in the parameters' own precision: bfloat16 would lose the later ones.
+        grad_inner, grad_bias, grad_outer = (
+            torch.zeros_like(one, dtype=outer.dtype) for one in (inner, inner_bias, outer)
+        )
         splits = zip(split(points, at_once), split(grad, at_once), split(grad_v, at_once), strict=True)
         for part, above, target in splits:
             h = torch.addmm(inner_bias, part, inner.t())
             a = functional.gelu(h)
             grad_outer.addmm_(above.t(), a.to(outer.dtype))
             grad_h = torch.ops.aten.gelu_backward(torch.mul(above, outer).to(h.dtype), h)
-            grad_bias += grad_h.sum(0)
-            grad_inner.addmm_(grad_h.t(), part)
+            grad_bias += grad_h.sum(0, dtype=outer.dtype)
+            add_product(grad_inner, grad_h.t(), part)
             torch.mm(grad_h, inner, out=target)
-        return grad_v.view(shape), grad_inner, grad_bias, grad_outer, grad.sum(0)
+        return grad_v.view(shape), grad_inner.to(inner.dtype), grad_bias.to(inner.dtype), grad_outer, grad.sum(0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsci.model.pieces import count_at_once, split
+from fmsci.model.pieces import add_product, count_at_once, split
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
@@ -126,18 +126,19 @@ class _Fused(torch.autograd.Function):
         for target, rows in zip(grad_weight.flatten(1, 2), (grad_mixed, turned), strict=True):
             torch.bmm(columns, _by_wavenumber(rows), out=target)
         products = waves.spread(mix(grad_mixed, turned, weight, adjoint=True))
-        grad_z, grad_pointwise = torch.empty_like(z), torch.zeros_like(pointwise)
+        grad_z = torch.empty_like(z)
+        grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
         splits = zip(split(z, at_once), split(grad, at_once), split(grad_z, at_once), strict=True)
         for index, (part, above, target) in enumerate(splits):
             rows = above.view(-1, channels)
             v = functional.gelu(part) if ctx.activate else part
-            grad_pointwise.addmm_(rows.t(), v.view(-1, channels))
+            add_product(grad_pointwise, rows.t(), v.view(-1, channels))
             grad_v = v if ctx.activate else target  # v has served
             torch.mm(rows, pointwise, out=grad_v.view(-1, channels))
             waves.synthesise(_part(products, index, at_once), grad_v, twice=False)
             if ctx.activate:
                 torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
-        return grad_z, grad_weight, grad_pointwise, grad_bias, None
+        return grad_z, grad_weight, grad_pointwise.to(z.dtype), grad_bias, None
 
 
 def _part(products: list[Tensor], index: int, at_once: int) -> list[Tensor]:

@@ -17,3 +17,11 @@ def count_at_once(values: Tensor, bytes_of_one: int) -> int:
 def split(values: Tensor, at_once: int) -> tuple[Tensor, ...]:
     """Return the pieces, views of ``values``."""
     return torch.split(values, at_once)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left @ right`` of one piece to ``total``, which may be of a higher precision."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += torch.mm(left, right)

@@ -143,7 +143,7 @@ def build_job(
     if folder is not None:
         load_extended(operator, folder)
     optimizer = build_optimizer(operator, settings.optim)
-    skip = settings.optim.on_nonfinite == "skip"
+    skip = settings.optim.on_nonfinite in {"skip", "rewind"}  # either way the weights stay as they are
     engine = build_engine(settings.engine, operator, optimizer, world, settings.optim.grad_clip, skip)
 
     def keep(samples: SampleSource) -> SampleSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fmsci.config import dump_settings
 from fmsci.dataset.order import global_batch
 from fmsci.engine.collective import total
 from fmsci.engine.measure import Measured
-from fmsci.errors import SettingsError
+from fmsci.errors import SettingsError, UserError
 from fmsci.figures import field_comparison
 from fmsci.files import write_text
 from fmsci.terminal import Progress, warn
@@ -54,8 +55,9 @@ class Monitor:
     def __exit__(self, *error: Any) -> None:
         self.progress.__exit__(*error)
         if self.tensorboard is not None:
-            self.tensorboard.close()
-            self._lines.close()
+            with suppress(*([OSError] if error[0] is not None else [])):  # a full disk is told once
+                self.tensorboard.close()
+                self._lines.close()
 
     def elapsed_s(self) -> float:
         """Seconds of training, earlier starts counted in."""
@@ -139,11 +141,17 @@ class Monitor:
     def _entry(self, state: State, values: dict[str, float]) -> None:
         if self.tensorboard is None:
             return
-        self._lines.write(json.dumps({"step": state.step, "epoch": state.epoch, **values}) + "\n")
-        self._lines.flush()
-        for name, value in values.items():
-            if name != "perf/elapsed_s":
-                self.tensorboard.add_scalar(name, value, state.step)
+        try:
+            self._lines.write(json.dumps({"step": state.step, "epoch": state.epoch, **values}) + "\n")
+            self._lines.flush()
+            for name, value in values.items():
+                if name != "perf/elapsed_s":
+                    self.tensorboard.add_scalar(name, value, state.step)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the metrics of {self.job.run}: {error.strerror or error}; free or change the place and "
+                "start again: it continues from the last checkpoint"
+            ) from error
 
     def _forget_after(self, step: int) -> None:
         """Drop the entries that a killed start wrote after the checkpoint that this one continues from."""

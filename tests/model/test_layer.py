@@ -78,7 +78,10 @@ def relative(ours, oracle):
     return float((ours.detach().double() - oracle.detach()).norm() / oracle.detach().norm())
 
 
-def test_single_precision_agrees_to_1e5_and_bfloat16_to_2_percent():
+@pytest.mark.parametrize("cache_bytes", [1 << 11, 1 << 20])
+def test_single_precision_agrees_to_1e5_and_bfloat16_to_2_percent(monkeypatch, cache_bytes):
+    """In many pieces too: what is added up over them is not added up in bfloat16."""
+    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
     torch.manual_seed(0)
     model, x = FNO(4, 16, 12), torch.randn(2, 4, 32, 32)
     oracle = FNO(4, 16, 12, backend="fft").double()
