@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 BASH = shutil.which("bash") or "bash"
@@ -334,14 +335,14 @@ def test_the_lock_serves_setup_py(version: str) -> None:
     for line in lock_lines():
         pin = Requirement(line)
         if pin.marker is None or pin.marker.evaluate({key: str(value) for key, value in environment.items()}):
-            pins.setdefault(pin.name.lower(), []).append(str(pin.specifier).removeprefix("=="))
+            pins.setdefault(canonicalize_name(pin.name), []).append(str(pin.specifier).removeprefix("=="))
     assert all(len(found) == 1 for found in pins.values()), pins
     for text in requires("fmsci") or []:
         wanted = Requirement(text)
         if wanted.marker is None or any(
             wanted.marker.evaluate({"extra": extra}) for extra in ("mpi", "dev", "deepspeed")
         ):
-            assert wanted.specifier.contains(pins[wanted.name.lower()][0]), text
+            assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)][0]), text
 
 
 def test_packages_are_counted_for_this_python_wherever_they_come_from(machine: Machine) -> None:

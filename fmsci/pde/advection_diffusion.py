@@ -39,6 +39,9 @@ MAX_STEPS = 200
 LAST_STEP = 1e-6
 """Newton's method squares the error: a relative step of this size is the last one."""
 
+LARGEST_ERROR = 1e-6
+"""So exactly has every sample the ratio that was drawn, with its coefficients as they are stored."""
+
 
 def draw(d: Draw) -> Drawn:
     """Return (k11, k22, k12, v1, v2) (B, 5) from four uniform numbers, m, s, t and psi; and psi as it came out."""
@@ -49,11 +52,21 @@ def draw(d: Draw) -> Drawn:
     largest = min(SOURCE_BAND, d.grid // 2)
     energy = band_energy(d.amplitudes, d.grid, largest)
     slope = slopes(tensor, direction, d.grid, largest)
-    squared = solve_for_ratio(energy, slope, drawn_ratio(d.uniforms, d.low, d.high))
-    r = np.sqrt(squared)[:, None]
-    columns = np.concatenate([tensor / (1 + r), direction * (r / (1 + r))], axis=1).astype(np.float32)
+    ratio = drawn_ratio(d.uniforms, d.low, d.high)
+    r = np.sqrt(solve_for_ratio(energy, slope, ratio))[:, None]
+    # Rounding v for storage turns it a little, and a large ratio hangs on its direction: with the v that is stored,
+    # find again what K is divided by. It is 1 + r but for that rounding.
+    velocity = (direction * (r / (1 + r))).astype(np.float32)
+    divisor = np.sqrt(
+        solve_for_ratio(energy, slopes(tensor, velocity.astype(np.float64), d.grid, largest), ratio, (1 + r[:, 0]) ** 2)
+    )
+    columns = np.concatenate([(tensor / divisor[:, None]).astype(np.float32), velocity], axis=1)
     stored = columns.astype(np.float64)
-    return Drawn(columns, {"psi": measure_ratio(energy, slopes(stored[:, :3], stored[:, 3:], d.grid, largest))})
+    psi = measure_ratio(energy, slopes(stored[:, :3], stored[:, 3:], d.grid, largest))
+    worst = int(np.argmax(np.abs(psi / ratio - 1)))
+    if not abs(psi[worst] / ratio[worst] - 1) <= LARGEST_ERROR:
+        raise ArithmeticError(f"the ratio {ratio[worst]:g} cannot be stored to {LARGEST_ERROR:g}, only {psi[worst]:g}")
+    return Drawn(columns, {"psi": psi})
 
 
 def drawn_ratio(uniforms: Real, low: float, high: float) -> Real:
@@ -61,8 +74,8 @@ def drawn_ratio(uniforms: Real, low: float, high: float) -> Real:
     return low + (high - low) * uniforms[:, 3]
 
 
-def solve_for_ratio(energy: Real, slope: Real, ratio: Real) -> Real:
-    """Return r^2 (B,), r = l / (1 - l), at which the solution has the given ratio psi (B,).
+def solve_for_ratio(energy: Real, slope: Real, ratio: Real, near: Real | None = None) -> Real:
+    """Return r^2 (B,), r = l / (1 - l), at which the solution has the given ratio psi (B,); ``near`` is a good guess.
 
     ``energy`` is |f_hat|^2 and ``slope`` q, both (B, M). Each sample takes its own number of steps, so that its bits do
     not depend on its neighbours. Raises ArithmeticError where no r gives the ratio: v is then exactly along an axis.
@@ -73,7 +86,8 @@ def solve_for_ratio(energy: Real, slope: Real, ratio: Real) -> Real:
     if np.any(ratio >= largest):
         at = int(np.argmax(ratio >= largest))
         raise ArithmeticError(f"no advection in this direction gives the ratio {ratio[at]:g}, at most {largest[at]:g}")
-    squared: Real = ratio**2 * total / (energy * slope).sum(axis=1)  # the first step, from 0
+    # Without a guess, the first step from 0.
+    squared: Real = ratio**2 * total / (energy * slope).sum(axis=1) if near is None else near.copy()
     active = np.arange(len(ratio))
     for _ in range(MAX_STEPS):
         q = slope[active]

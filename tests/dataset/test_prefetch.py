@@ -121,7 +121,7 @@ def test_a_shard_that_vanishes_is_a_sentence_from_the_thread(poisson_data, tmp_p
     shutil.copytree(poisson_data, folder)
     loader = build(folder)
     (folder / "train" / "shard-00000.h5").unlink()
-    with pytest.raises(UserError, match=r"shard-00000.h5 cannot be read.*run: fmsci data check"):
+    with pytest.raises(UserError, match=r"shard-00000.h5 is missing; run: fmsci data check"):
         next(iter(loader.epoch(0)))
 
 

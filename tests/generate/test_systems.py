@@ -165,3 +165,27 @@ def test_wrong_requests_are_sentences(changes, says):
     given = {"system": "helmholtz", "range": [1, 5], "train": 1, "valid": 1, "test": 1, "output": "x"} | changes
     with pytest.raises(UserError, match=says):
         build_request(parse(GenerateSettings, given, "here"))
+
+
+@pytest.mark.parametrize(
+    ("system", "range_", "grid", "first", "count"),
+    [
+        ("advection_diffusion", (2.0, 5.0), 128, 2121, 1),  # of configs/data/paper/ad-scale-adr2_5.yaml
+        ("advection_diffusion", (5.0, 10.0), 32, 0, 40),
+        ("poisson", (1000.0, 1000.0), 32, 0, 40),
+    ],
+)
+def test_pairs_whose_bound_says_too_little_are_judged_by_their_error(system, range_, grid, first, count):
+    seed = 4 if first else 0
+    maker = SampleMaker(SYSTEMS[system], Stream(seed, system, range_, "train"), grid)
+    for batch in maker.make(first, count):
+        found = batch.rows["pair_error"]
+        error = pair_error(system, batch.fields[:, 0], batch.fields[:, 1], batch.rows["tensor"].astype(float))
+        assert np.all(error <= 1.01 * found)
+        assert found.max() <= 1e-5
+
+
+def test_a_ratio_that_no_advection_gives_is_a_sentence():
+    maker = SampleMaker(SYSTEMS["advection_diffusion"], Stream(0, "advection_diffusion", (1e4, 1e4), "train"), 32)
+    with pytest.raises(UserError, match=r"advection_diffusion \[10000, 10000\]: no advection .* choose another range"):
+        list(maker.make(0, 40))
