@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 
 from fmsci.config import GenerateSettings
 from fmsci.errors import EXIT_MISTAKE, Interrupted, UserError
-from fmsci.files import ASIDE_PREFIX
+from fmsci.files import ASIDE_PREFIX, lock
 from fmsci.generate.draws import Stream
 from fmsci.generate.place import check_place
 from fmsci.generate.plan import Request, Task, agree_with_plan, build_request, build_tasks, share
@@ -22,7 +23,7 @@ from fmsci.generate.stop import StopSignals
 from fmsci.generate.summary import build_manifest
 from fmsci.generate.tally import Tally
 from fmsci.shards.check import inspect_shard
-from fmsci.shards.layout import ACCEPTANCE, SPLITS, TENSOR
+from fmsci.shards.layout import ACCEPTANCE, LOCK, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from fmsci.shards.virtual import virtual_is_right, write_virtual
 from fmsci.shards.writer import ShardWriter
@@ -37,24 +38,30 @@ def generate(settings: GenerateSettings, world: World) -> Manifest:
     data are the same for any number of ranks.
 
     Raises:
-        UserError: where the request makes no sense, the folder holds another one, or the disk is full.
+        UserError: where the request makes no sense, the folder holds another one, another process works in it, or
+            the disk is full.
         Interrupted: on SIGTERM, SIGUSR2 or SIGINT in any rank, on all ranks, with the shards under work finished.
         WrongSampleError: where a sample does not solve its equation.
     """
     ranks = build_ranks(world)
-    try:
-        return _run(settings.output, build_request(settings), ranks)
-    except Interrupted:
-        raise
-    except Exception as error:
-        mistake = isinstance(error, UserError)
-        ranks.abort(str(error) if mistake else traceback.format_exc(), EXIT_MISTAKE if mistake else 1)
-        raise
+    with ExitStack() as held:
+        try:
+            return _run(settings.output, build_request(settings), ranks, held)
+        except Interrupted:
+            raise
+        except Exception as error:
+            mistake = isinstance(error, UserError)
+            ranks.abort(str(error) if mistake else traceback.format_exc(), EXIT_MISTAKE if mistake else 1)
+            raise
 
 
-def _run(folder: Path, request: Request, ranks: Ranks) -> Manifest:
+def _run(folder: Path, request: Request, ranks: Ranks, held: ExitStack) -> Manifest:
     if ranks.rank == 0:
         check_place(folder, request)
+        if not folder.exists() or os.access(folder, os.W_OK):  # else it is only read: nobody need be kept away
+            held.enter_context(
+                lock(folder / LOCK, f"another process is making data in {folder}; choose another output=")
+            )
         agree_with_plan(folder, request)
         _remove_unfinished(folder)
     ranks.share(None)  # nobody writes before the plan is there and the leftovers are gone

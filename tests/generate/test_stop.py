@@ -71,6 +71,25 @@ def test_a_signal_finishes_the_shard_and_exits_75(tmp_path, ranks, number):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_data_folder_serves_one_process_at_a_time(tmp_path, ranks):
+    """The second start leaves everything of the first in its place, and the first goes on."""
+    folder = tmp_path / "data"
+    process = start(folder, ranks)
+    try:
+        wait_for_shards(folder, 2)
+        said = run(["generate", *REQUEST, f"output={folder}"], ranks, code=2)
+        assert f"another process is making data in {folder}; choose another output=, wait for process" in said
+        assert "Traceback" not in said
+        assert process.poll() is None, process.communicate()
+        os.kill(max(rank_processes(folder)), signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75, f"{out}\n{err}"
+
+
+@pytest.mark.mpi
 def test_one_ranks_failure_ends_the_job_with_its_message(tmp_path):
     """The second rank cannot write its shard: the first must not wait for ever, and its shards stay."""
     failing = (
