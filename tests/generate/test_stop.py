@@ -13,7 +13,9 @@ import pytest
 import fmsci.generate.run as generation
 from fmsci.config import GenerateSettings, parse
 from fmsci.errors import Interrupted, UserError
+from fmsci.files import lock
 from fmsci.generate import generate
+from fmsci.shards.layout import LOCK
 from fmsci.world import World
 from tests.commands import clean_environment, command, run
 from tests.generate.folders import SMALL, contents, rank_processes
@@ -166,6 +168,15 @@ def test_a_data_folder_serves_one_process_at_a_time(tmp_path, ranks):
             os.kill(rank, signal.SIGKILL)
         process.kill()
     assert process.returncode == 75, f"{out}\n{err}"
+
+
+def test_a_finished_folder_that_can_only_be_read_needs_no_lock(tmp_path, monkeypatch):
+    made = generate(settings(tmp_path), World())
+    with lock(tmp_path / LOCK, "held"):
+        with pytest.raises(UserError, match="another process is making data in"):
+            generate(settings(tmp_path), World())
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere: it cannot be refused
+        assert generate(settings(tmp_path), World()) == made
 
 
 @pytest.mark.mpi
