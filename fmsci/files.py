@@ -125,10 +125,16 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
     """Hold ``path`` as a lock for the time of the block; it ends with the process, however that ends.
 
     The file says who holds it. Raises UserError, ``refusal`` with the holder's process id and host, where another
-    process does. On a file system without locks nothing is held.
+    process does, or where the file cannot be written. On a file system without locks nothing is held.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as handle:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
+        ) from error
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -398,5 +398,8 @@ def test_a_held_lock_names_its_holder_and_ends_with_it(tmp_path):
     finally:
         holder.kill()
         holder.communicate()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file/\.lock: "), lock(tmp_path / "file" / ".lock", "refused"):
+        pytest.fail("a lock that nobody holds")
     with lock(path, "choose another run="):
         assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"

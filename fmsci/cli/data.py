@@ -30,8 +30,9 @@ def check(
     """Read every byte of a data folder and say what is damaged, missing or foreign, and how to repair it."""
     import json
 
+    from fmsci.generate.agree import check_manifest
     from fmsci.shards import read_manifest
-    from fmsci.shards.check import check_folder
+    from fmsci.shards.check import FOREIGN, check_folder
     from fmsci.terminal import Progress, amount, say
 
     manifest = read_manifest(folder)
@@ -44,13 +45,15 @@ def check(
             done += num_bytes
             bar.update(done >> 20)
 
-        findings = [(finding.file, finding.problem) for finding in check_folder(folder, tell)]
+        found = check_folder(folder, tell)
+        found += check_manifest(folder, manifest) if all(one.problem == FOREIGN for one in found) else []
+        findings = [(finding.file, finding.problem) for finding in found]
     if solve and not findings:
         findings = _check_samples(folder, manifest)
     for file, problem in findings:
         say(f"{folder / file}: {problem}")
     if findings:
-        say(f"to repair: {_repair(folder, [problem for _, problem in findings])}")
+        say(f"to repair: {_repair(folder, findings)}")
     else:
         count = sum(record.count for record in manifest.splits.values())
         say(f"{folder}: {manifest.title}, {len(shards)} shards, {count:,} samples, {amount(done)}, nothing wrong")
@@ -89,22 +92,29 @@ def _check_samples(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
     return findings
 
 
-def _repair(folder: Path, problems: list[str]) -> str:
+def _repair(folder: Path, findings: list[tuple[str, str]]) -> str:
     """Return what to do about damaged files."""
     from fmsci.config import parse
+    from fmsci.errors import UserError
     from fmsci.files import read_json
     from fmsci.generate.plan import Request
     from fmsci.shards.check import FOREIGN
     from fmsci.shards.layout import PLAN
 
     move = "move away what does not belong here"
-    if set(problems) == {FOREIGN}:
+    problems = {problem for _, problem in findings}
+    if problems == {FOREIGN}:
         return move
     if not (folder / PLAN).exists():
         again = "remove the folder and import the data again (fmsci data import)"
     else:
-        command = parse(Request, read_json(folder / PLAN), str(folder / PLAN)).command(folder)
+        try:
+            command = parse(Request, read_json(folder / PLAN), str(folder / PLAN)).command(folder)
+        except UserError:
+            return f"remove the folder and make the data again: {PLAN} does not say how"
         again = f"{command} (it makes only what is bad or missing)"
+        if any(file == PLAN for file, _ in findings):
+            again = f"if {PLAN} says what the data should be: {again}"
     return f"{move}, then: {again}" if FOREIGN in problems else again
 
 

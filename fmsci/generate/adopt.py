@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmsci.errors import UserError
+from fmsci.files import discard, taken
 from fmsci.generate.samples import BATCH_BYTES, LARGEST_PAIR_ERROR
 from fmsci.generate.summary import build_manifest
 from fmsci.pde import System, pair_error
@@ -22,6 +23,12 @@ from fmsci.shards.writer import ShardWriter, open_shard
 
 SPLIT_WORDS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 """What a file's name says about its split, the first that fits."""
+
+LARGEST_MEAN = 1e-5
+"""Of a source, as a part of its root mean square, where the system does not keep the mean: more is no rounding."""
+
+RANGE_SLACK = 1e-5
+"""How far a stored sample may lie outside its range, as a part of the larger end: coefficients are float32."""
 
 
 def split_of(path: Path) -> str:
@@ -42,13 +49,18 @@ def import_files(
 ) -> Manifest:
     """Write the samples of ``files`` (by split, in their order) as a data folder, and return its manifest.
 
-    A sample must satisfy ||u - solve(f)|| / ||u|| <= 1e-5. Without ``data_range`` the range is the smallest that
-    holds all samples. ``tell`` hears how many samples are done.
+    A sample must satisfy ||u - solve(f)|| / ||u|| <= 1e-5, lie in ``data_range`` and, where the system does not keep
+    the mean, have a source without one. Without ``data_range`` the range is the smallest that holds all samples.
+    ``tell`` hears how many samples are done.
 
     Raises:
         UserError: where a file is not in the paper's layout, files do not belong together, the folder is taken, or a
-            sample does not solve the system's equation; it is named, and no manifest appears.
+            sample is not what it must be; it is named, and the folder is left as it was.
     """
+    if data_range is not None and not (np.isfinite(data_range).all() and data_range[0] <= data_range[1]):
+        raise UserError(
+            f"--range is {data_range[0]:g} {data_range[1]:g} but should be two finite numbers, the smaller one first"
+        )
     opened = {split: [open_foreign(path) for path in files[split]] for split in SPLITS if files.get(split)}
     everything = [file for of_split in opened.values() for file in of_split]
     if not everything:
@@ -65,6 +77,9 @@ def import_files(
             )
     if (output / MANIFEST).exists() or (output / PLAN).exists():
         raise UserError(f"{output} already holds data; give another output folder")
+    held = taken(output)
+    if held is not None:
+        raise UserError(f"{held}; give another output folder")
     observed = _observe(opened, system) if data_range is None else data_range
     facts = DataFacts(
         system=system.name,
@@ -84,13 +99,18 @@ def import_files(
         done += samples
         tell(done)
 
-    for split, of_split in opened.items():
-        total = sum(file.count for file in of_split)
-        for index, first in enumerate(range(0, total, shard_samples)):
-            layout = facts.shard(split, index, first, min(shard_samples, total - first))
-            with open_shard(output, layout) as shard:
-                _fill(shard, of_split, system, tell_more)
-                records.append(shard.finish())
+    try:
+        for split, of_split in opened.items():
+            total = sum(file.count for file in of_split)
+            for index, first in enumerate(range(0, total, shard_samples)):
+                layout = facts.shard(split, index, first, min(shard_samples, total - first))
+                with open_shard(output, layout) as shard:
+                    _fill(shard, of_split, system, observed, tell_more)
+                    records.append(shard.finish())
+    except BaseException:
+        for split in opened:
+            discard(output / split)  # the folder held nothing: what is there is of this import
+        raise
     manifest = build_manifest(output, facts, shard_samples, records)
     write_virtual(output, manifest)
     write_manifest(output, manifest)
@@ -101,8 +121,16 @@ def _at_once(file: ForeignFile) -> int:
     return max(1, BATCH_BYTES // (8 * file.grid**2))
 
 
-def _fill(shard: ShardWriter, files: list[ForeignFile], system: System, tell: Callable[[int], None]) -> None:
+def _fill(
+    shard: ShardWriter,
+    files: list[ForeignFile],
+    system: System,
+    data_range: tuple[float, float],
+    tell: Callable[[int], None],
+) -> None:
     """Judge the samples of one shard and append them."""
+    low, high = data_range
+    slack = RANGE_SLACK * max(abs(low), abs(high))
     layout = shard.layout
     for file, first, fields, tensor in read_pieces(files, layout.first, layout.count, _at_once(files[0])):
         error = judge(system, fields, tensor)
@@ -114,7 +142,23 @@ def _fill(shard: ShardWriter, files: list[ForeignFile], system: System, tell: Ca
                 f"||u - solve(f)|| / ||u|| is {error[at]:.2g}, above {LARGEST_PAIR_ERROR:g}; is this the right system?"
             )
         exact = fields.astype(np.float64)
+        observed = system.observe(tensor.astype(np.float64), exact[:, 0])
+        outside = ~((observed >= low - slack) & (observed <= high + slack))
+        if outside.any():
+            at = int(np.argmax(outside))
+            raise UserError(
+                f"{file.path}: sample {first + at} has {observed[at]:g} where the range is {low:g} to {high:g}; give a "
+                "--range that holds all samples, or none"
+            )
         norms = np.array([[sum_of_squares(field) ** 0.5 for field in pair] for pair in exact]) / file.grid
+        means = np.abs(exact[:, 0].mean(axis=(1, 2)))
+        kept_out = means > LARGEST_MEAN * norms[:, 0]
+        if kept_out.any() and not system.keep_mean:
+            at = int(np.argmax(kept_out))
+            raise UserError(
+                f"{file.path}: the source of sample {first + at} has a mean of {means[at] / norms[at, 0]:.2g} of its "
+                f"root mean square, but {system.name} has a solution only for sources without one; subtract it"
+            )
         rows: dict[str, NDArray[Any]] = {
             "tensor": tensor,
             "residual": np.full(len(fields), np.nan),  # that of a float32 pair says nothing
@@ -124,7 +168,7 @@ def _fill(shard: ShardWriter, files: list[ForeignFile], system: System, tell: Ca
             "solution_max": np.abs(exact[:, 1]).max(axis=(1, 2)),
         }
         for name in system.figures:
-            rows[name] = system.observe(tensor.astype(np.float64), exact[:, 0])
+            rows[name] = observed
         shard.append(fields, rows)
         tell(len(fields))
 

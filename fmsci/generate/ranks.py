@@ -30,9 +30,9 @@ class Ranks(Protocol):
         """
 
     def settle(self, done: int, stop: bool, watch: Callable[[int], None]) -> bool:
-        """Wait until all ranks have come here; ``watch`` is told the samples of all.
+        """Wait until all ranks have come here; ``watch`` is told the samples of all. What is reported then counts anew.
 
-        Returns whether any rank was asked to stop.
+        Returns whether any rank was asked to stop, the same on all.
         """
 
     def abort(self, message: str, code: int) -> None:
@@ -94,6 +94,7 @@ class MpiRanks:
         self._settled = [False] * self.size
         self._stop = False
         self._told = False
+        self._ended = False
         self._sent: list[Any] = []
         self._last_pulse = 0.0
 
@@ -113,7 +114,7 @@ class MpiRanks:
             self._last_pulse = now
             self._exchange(done, stop, settled=False)
         self._done[self.rank] = done
-        return sum(self._done), self._stop
+        return sum(self._done), self._stop or stop
 
     def settle(self, done: int, stop: bool, watch: Callable[[int], None]) -> bool:
         """Wait for all ranks; afterwards no message is under way."""
@@ -124,13 +125,16 @@ class MpiRanks:
                 self._listen()
                 watch(sum(self._done))
             watch(sum(self._done))
+            self._settled = [False] * self.size
             self._tell_others("end")
         else:
-            while not self._hear_main():
+            while not (self._ended or self._hear_main()):
                 time.sleep(self.PULSE_S)
         for request in self._sent:
             request.wait()
         self._sent.clear()
+        self._done = [0] * self.size
+        self._ended = False
         return self._stop
 
     def _exchange(self, done: int, stop: bool, settled: bool) -> None:
@@ -140,7 +144,7 @@ class MpiRanks:
         else:
             self._sent = [request for request in self._sent if not request.Test()]
             self._sent.append(self._world.isend((done, stop, settled), dest=0, tag=self.TO_MAIN))
-            self._hear_main()
+            self._ended |= self._hear_main()  # the last message may be answered at once
 
     def _take(self, source: int, done: int, stop: bool, settled: bool) -> None:
         self._done[source], self._settled[source] = done, settled

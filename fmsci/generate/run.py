@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 
 from fmsci.config import GenerateSettings
 from fmsci.errors import EXIT_MISTAKE, Interrupted, UserError
-from fmsci.files import ASIDE_PREFIX
+from fmsci.files import ASIDE_PREFIX, lock
 from fmsci.generate.draws import Stream
 from fmsci.generate.place import check_place
 from fmsci.generate.plan import Request, Task, agree_with_plan, build_request, build_tasks, share
@@ -22,7 +23,7 @@ from fmsci.generate.stop import StopSignals
 from fmsci.generate.summary import build_manifest
 from fmsci.generate.tally import Tally
 from fmsci.shards.check import inspect_shard
-from fmsci.shards.layout import ACCEPTANCE, SPLITS, TENSOR
+from fmsci.shards.layout import ACCEPTANCE, LOCK, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from fmsci.shards.virtual import virtual_is_right, write_virtual
 from fmsci.shards.writer import ShardWriter
@@ -37,29 +38,38 @@ def generate(settings: GenerateSettings, world: World) -> Manifest:
     data are the same for any number of ranks.
 
     Raises:
-        UserError: where the request makes no sense, the folder holds another one, or the disk is full.
+        UserError: where the request makes no sense, the folder holds another one, another process works in it, or
+            the disk is full.
         Interrupted: on SIGTERM, SIGUSR2 or SIGINT in any rank, on all ranks, with the shards under work finished.
         WrongSampleError: where a sample does not solve its equation.
     """
     ranks = build_ranks(world)
-    try:
-        return _run(settings.output, build_request(settings), ranks)
-    except Interrupted:
-        raise
-    except Exception as error:
-        mistake = isinstance(error, UserError)
-        ranks.abort(str(error) if mistake else traceback.format_exc(), EXIT_MISTAKE if mistake else 1)
-        raise
+    with StopSignals() as signals, ExitStack() as held:
+        try:
+            return _run(settings.output, build_request(settings), ranks, signals, held)
+        except Interrupted:
+            raise
+        except Exception as error:
+            mistake = isinstance(error, UserError)
+            ranks.abort(str(error) if mistake else traceback.format_exc(), EXIT_MISTAKE if mistake else 1)
+            raise
 
 
-def _run(folder: Path, request: Request, ranks: Ranks) -> Manifest:
+def _run(folder: Path, request: Request, ranks: Ranks, signals: StopSignals, held: ExitStack) -> Manifest:
     if ranks.rank == 0:
         check_place(folder, request)
+        if not folder.exists() or os.access(folder, os.W_OK):  # else it is only read: nobody need be kept away
+            held.enter_context(
+                lock(folder / LOCK, f"another process is making data in {folder}; choose another output=")
+            )
         agree_with_plan(folder, request)
         _remove_unfinished(folder)
     ranks.share(None)  # nobody writes before the plan is there and the leftovers are gone
     tasks = build_tasks(request)
-    records = _make_shards(folder, request, share(tasks, ranks.rank, ranks.size), ranks)
+    mine = share(tasks, ranks.rank, ranks.size)
+    records, missing, stop = _verify_shards(folder, request, mine, ranks, signals)
+    if not stop:
+        records += _make_shards(folder, request, missing, sum(one.count for one in records), ranks, signals)
     collected = ranks.collect(records)
     finished = 0
     if collected is not None:
@@ -69,48 +79,76 @@ def _run(folder: Path, request: Request, ranks: Ranks) -> Manifest:
             _publish(folder, build_manifest(folder, request.facts, request.shard_samples, everything))
     finished = ranks.share(finished)
     if finished < len(tasks):
-        raise Interrupted(f"{finished:,} of {len(tasks):,} shards are finished in {folder}")
+        raise Interrupted(f"{finished:,} of {len(tasks):,} shards are finished and verified in {folder}")
     return read_manifest(folder)
 
 
-def _make_shards(folder: Path, request: Request, mine: list[Task], ranks: Ranks) -> list[ShardRecord]:
-    """Return the records of this rank's shards, making those that are not there or not whole.
+def _verify_shards(
+    folder: Path, request: Request, mine: list[Task], ranks: Ranks, signals: StopSignals
+) -> tuple[list[ShardRecord], list[Task], bool]:
+    """Return the records of this rank's shards that are there and whole, the tasks of the others, and whether any rank
+    was asked to stop."""
+    there = [task for task in mine if (folder / request.layout(task).file).exists()]
+    counts = ranks.collect(sum(task.count for task in there))
+    total = sum(counts or [0])
+    found: dict[Task, ShardRecord] = {}
+    with Progress(f"verify {_title(request)}", total, "samples", enabled=ranks.rank == 0 and total > 0) as bar:
+        done = 0
+        for task in there:
+            everywhere, stop = ranks.report(done, signals.asked)
+            bar.update(everywhere)
+            if stop:
+                break
+            record = inspect_shard(folder, request.layout(task))
+            if isinstance(record, ShardRecord):
+                found[task] = record
+                done += task.count
+        stop = ranks.settle(done, signals.asked, bar.update)
+    return list(found.values()), [task for task in mine if task not in found], stop
+
+
+def _make_shards(
+    folder: Path, request: Request, missing: list[Task], kept: int, ranks: Ranks, signals: StopSignals
+) -> list[ShardRecord]:
+    """Make shards and return their records; ``kept`` samples of this rank are there already.
 
     Asked to stop, it returns those that are finished by then.
     """
     records: list[ShardRecord] = []
-    missing: list[Task] = []
-    with StopSignals() as signals, ThreadPoolExecutor(1) as disk:
-        for task in mine:
-            found = inspect_shard(folder, request.layout(task))
-            if isinstance(found, ShardRecord):
-                records.append(found)
-            else:
-                missing.append(task)
-        counts = ranks.collect((sum(record.count for record in records), sum(task.count for task in missing)))
-        kept, total = (sum(part) for part in zip(*(counts or [(0, 0)]), strict=True))
-        title = f"{request.system} ({request.range[0]:g}, {request.range[1]:g})"
-        with Progress(title, kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar:
-            done = 0
-            publishing: Future[None] | None = None
-            for task in missing:
-                if ranks.report(done, signals.asked)[1]:
-                    break
-                before = done
+    counts = ranks.collect((kept, sum(task.count for task in missing)))
+    kept, total = (sum(part) for part in zip(*(counts or [(0, 0)]), strict=True))
+    with (
+        ThreadPoolExecutor(1) as disk,
+        Progress(_title(request), kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar,
+    ):
+        done = 0
+        publishing: Future[None] | None = None
+        for task in missing:
+            if ranks.report(done, signals.asked)[1]:
+                break
+            before = done
 
-                def tell(samples: int, before: int = before) -> None:
-                    bar.update(kept + ranks.report(before + samples, signals.asked)[0])
+            def tell(samples: int, before: int = before) -> None:
+                bar.update(kept + ranks.report(before + samples, signals.asked)[0])
 
-                record, shard = _make_shard(folder, request, task, tell)
+            record, shard = _make_shard(folder, request, task, tell)
+            try:
                 if publishing is not None:
                     publishing.result()
-                publishing = disk.submit(shard.publish)  # while the disk takes this one, the next is computed
-                records.append(record)
-                done += task.count
-            if publishing is not None:
-                publishing.result()
-            ranks.settle(done, signals.asked, lambda everywhere: bar.update(kept + everywhere))
+            except BaseException as error:
+                shard.discard(error)
+                raise
+            publishing = disk.submit(shard.publish)  # while the disk takes this one, the next is computed
+            records.append(record)
+            done += task.count
+        if publishing is not None:
+            publishing.result()
+        ranks.settle(done, signals.asked, lambda everywhere: bar.update(kept + everywhere))
     return records
+
+
+def _title(request: Request) -> str:
+    return f"{request.system} ({request.range[0]:g}, {request.range[1]:g})"
 
 
 def _make_shard(

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from fmsci.files import ASIDE_PREFIX
-from fmsci.shards.layout import HEADER_BYTES, MANIFEST, PLAN, SHEET, ShardLayout, split_name
+from fmsci.shards.layout import HEADER_BYTES, LOCK, MANIFEST, PLAN, SHEET, ShardLayout, split_name
 from fmsci.shards.manifest import ShardRecord, SplitRecord, read_manifest
 from fmsci.shards.virtual import virtual_is_right
 from fmsci.shards.writer import PIECE_BYTES, header
@@ -100,7 +100,7 @@ def check_folder(folder: Path, tell: Callable[[int], None] = lambda num_bytes: N
             tell(shard.bytes)
         if not virtual_is_right(folder, split, record):
             findings.append(Finding(split_name(split), "it does not show the shards of its split"))
-    known = {MANIFEST, PLAN, SHEET, *map(split_name, manifest.splits)}
+    known = {MANIFEST, PLAN, LOCK, SHEET, *map(split_name, manifest.splits)}
     known |= {shard.file for record in manifest.splits.values() for shard in record.shards}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

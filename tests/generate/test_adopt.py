@@ -1,11 +1,13 @@
 """``fmsci data import``: files of other programs, every sample solved again."""
 
 import json
+import re
 
 import h5py
 import numpy as np
 import pytest
 
+from fmsci.errors import UserError
 from fmsci.generate.adopt import import_files, split_of
 from fmsci.pde import SYSTEMS, solve
 from fmsci.shards import open_split, read_manifest
@@ -110,6 +112,15 @@ def not_elliptic(fields, tensor):
     tensor[7, 0] = -1.0
 
 
+def source_with_a_mean(fields, tensor):
+    fields[7, 0] += 3e-5  # solve() drops it: the pair still agrees
+
+
+def out_of_range(fields, tensor):
+    fields[7, 1] /= 2
+    tensor[7] *= 2
+
+
 @pytest.mark.parametrize("damage", [wrong_sample, not_a_number, not_elliptic])
 def test_a_sample_that_does_not_solve_is_refused_with_its_number(tmp_path, damage):
     good, _, _ = paper_file(tmp_path / "train_a.h5", "poisson", 4)
@@ -117,7 +128,43 @@ def test_a_sample_that_does_not_solve_is_refused_with_its_number(tmp_path, damag
     words = ["data", "import", good, bad, "--system", "poisson", "--range", 1, 5, "--output", tmp_path / "data"]
     said = run([*words, "--shard-samples", 6], code=2)
     assert f"{bad}: sample 7 does not solve poisson" in said
-    assert not (tmp_path / "data/manifest.json").exists()
+    assert not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (source_with_a_mean, "the source of sample 7 has a mean of 3.1e-05 of its root mean square, but poisson has"),
+        (out_of_range, "sample 7 has 8 where the range is 1 to 5; give a --range that holds all samples, or none"),
+    ],
+)
+def test_a_sample_that_solves_but_does_not_belong_is_refused_with_its_number(tmp_path, damage, says):
+    bad, _, _ = paper_file(tmp_path / "train.h5", "poisson", 10, damage=damage)
+    with pytest.raises(UserError, match=re.escape(f"{bad}: {says}")):
+        import_files({"train": [bad]}, SYSTEMS["poisson"], tmp_path / "data", (1.0, 5.0), 6)
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_mean_belongs_to_a_system_that_keeps_it(tmp_path):
+    path, fields, _ = paper_file(tmp_path / "train.h5", "helmholtz")
+    assert np.abs(fields[:, 0].mean(axis=(1, 2))).min() > 1e-4
+    import_files({"train": [path]}, SYSTEMS["helmholtz"], tmp_path / "data")
+
+
+@pytest.mark.parametrize("given", [(5.0, 1.0), (1.0, np.inf), (np.nan, 5.0)])
+def test_a_range_that_is_none_is_refused(tmp_path, given):
+    path, _, _ = paper_file(tmp_path / "train.h5", "poisson")
+    with pytest.raises(UserError, match="should be two finite numbers, the smaller one first"):
+        import_files({"train": [path]}, SYSTEMS["poisson"], tmp_path / "data", given)
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_ends_of_a_range_belong_to_it(tmp_path):
+    """The coefficients are float32: 3 and 7 are the least and the largest w."""
+    path, _, _ = paper_file(tmp_path / "train.h5", "helmholtz")
+    assert import_files({"train": [path]}, SYSTEMS["helmholtz"], tmp_path / "a", (3.0, 7.0)).range == (3.0, 7.0)
+    with pytest.raises(UserError, match=r"sample 1 has 7 where the range is 3 to 6.9"):
+        import_files({"train": [path]}, SYSTEMS["helmholtz"], tmp_path / "b", (3.0, 6.9))
 
 
 @pytest.mark.parametrize(
@@ -150,5 +197,9 @@ def test_a_taken_folder_is_refused(tmp_path):
     words = ["data", "import", path, "--system", "poisson", "--output", tmp_path / "data"]
     run(words)
     assert "already holds data" in run(words, code=2)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").touch()
+    said = run([*words[:-1], tmp_path / "other"], code=2)
+    assert "other is no new folder: it holds notes.txt; give another output folder" in said
     made = ["system=poisson", "range=[1,5]", "grid=24", "train=1", "valid=1", "test=1", f"output={tmp_path / 'data'}"]
     assert "that fmsci generate did not make" in run(["generate", *made], code=2)

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from fmsci.generate.ranks import MpiRanks
+from fmsci.world import World
 from tests.commands import clean_environment, command
 from tests.generate.folders import SMALL
 
@@ -14,6 +17,43 @@ def run_python(script, **changes):
     return subprocess.run(
         words, env=clean_environment(**changes), capture_output=True, text=True, timeout=60, check=False
     )
+
+
+class AnswersAtOnce:
+    """COMM_WORLD of rank 1 of 2 where rank 0's answers to a message are there before the sender looks again."""
+
+    def __init__(self, *answers):
+        self.answers, self.arrived, self.looks = answers, [], 0
+
+    def Get_rank(self):  # noqa: N802 - MPI's name
+        return 1
+
+    def Get_size(self):  # noqa: N802
+        return 2
+
+    def isend(self, message, dest, tag):
+        if message[-1]:
+            self.arrived += self.answers
+        return SimpleNamespace(Test=lambda: True, wait=lambda: None)
+
+    def iprobe(self, source, tag):
+        self.looks += 1
+        assert self.looks < 10, "waits for ever"
+        return bool(self.arrived)
+
+    def recv(self, source, tag):
+        return self.arrived.pop(0)
+
+
+@pytest.mark.parametrize(("answers", "stopped"), [(["end"], False), (["stop", "end"], True)])
+def test_an_end_that_comes_at_once_is_heard(monkeypatch, answers, stopped):
+    """Between real ranks this takes luck: rank 0 settled first and listens just when this one sends."""
+    mpi = SimpleNamespace(COMM_WORLD=AnswersAtOnce(*answers))
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=mpi))
+    monkeypatch.setattr(MpiRanks, "PULSE_S", 0.0)
+    ranks = MpiRanks(World(rank=1, size=2, local_rank=1, local_size=2, launcher="mpiexec"))
+    assert ranks.settle(8, False, lambda done: None) is stopped
+    assert ranks.settle(8, False, lambda done: None) is stopped  # and nothing of the first is left for a second
 
 
 @pytest.mark.mpi

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import fmsci.generate.run as generation
+from fmsci.config import GenerateSettings, parse
+from fmsci.errors import Interrupted, UserError
+from fmsci.files import lock
+from fmsci.generate import generate
+from fmsci.shards.layout import LOCK
+from fmsci.world import World
 from tests.commands import clean_environment, command, run
-from tests.generate.folders import contents
+from tests.generate.folders import SMALL, contents, rank_processes
 
 REQUEST = ["system=poisson", "range=[1,5]", "grid=64", "train=12000", "valid=8", "test=8", "shard_samples=32"]
 
@@ -32,18 +39,6 @@ def wait_for_shards(folder, count):
     while len(list(folder.rglob("shard-*.h5"))) < count:
         assert time.monotonic() < deadline, "no shards appear"
         time.sleep(0.01)
-
-
-def rank_processes(folder):
-    """Return the processes that make this folder, without their launcher, as a scheduler would signal them."""
-    found = []
-    for process in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
-        try:
-            words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found += [process] if words[1:3] == ["-m", "fmsci"] and f"output={folder}" in words else []
-    return found
 
 
 @pytest.mark.mpi
@@ -68,6 +63,120 @@ def test_a_signal_finishes_the_shard_and_exits_75(tmp_path, ranks, number):
     run(["generate", *small, "train=12000", f"output={tmp_path / 'data'}"])
     assert all(path.read_bytes() == content for path, content in shards.items())
     assert contents(tmp_path / "data")[1]["splits"]["train"]["count"] == 12000
+
+
+def settings(folder):
+    given = {"system": "poisson", "range": [1, 5], "grid": 16, "train": 37, "valid": 9, "test": 8, "shard_samples": 8}
+    return parse(GenerateSettings, {**given, "output": str(folder)}, "here")
+
+
+def test_a_signal_while_kept_shards_are_verified_is_answered_at_once(tmp_path, monkeypatch, capsys):
+    generate(settings(tmp_path), World())
+    before = contents(tmp_path)
+    seen = []
+
+    def look(folder, layout, inspect=generation.inspect_shard):
+        seen.append(layout.file)
+        if len(seen) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return inspect(folder, layout)
+
+    monkeypatch.setattr(generation, "inspect_shard", look)
+    with pytest.raises(Interrupted, match="3 of 8 shards are finished and verified in"):
+        generate(settings(tmp_path), World())
+    assert "verify poisson (1, 5): 24 of 54 samples" in capsys.readouterr().out
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.mpi
+def test_a_signal_to_one_rank_ends_the_verifying_of_all(tmp_path):
+    run(["generate", *SMALL, "shard_samples=1", f"output={tmp_path}"])
+    look = (
+        "import os, signal, sys, time, fmsci.generate.run as run\n"
+        "from fmsci.world import detect_world\n"
+        "seen, inspect = [], run.inspect_shard\n"
+        "def look(folder, layout):\n"
+        "    seen.append(layout)\n"
+        "    time.sleep(0.1)\n"
+        "    if detect_world().rank == 1 and len(seen) == 3:\n"
+        "        signal.raise_signal(signal.SIGUSR2)\n"
+        "    return inspect(folder, layout)\n"
+        "run.inspect_shard = look\n"
+        "from fmsci.cli import main\n"
+        "main()\n"
+    )
+    words = command(["generate", *SMALL, "shard_samples=1", f"output={tmp_path}"], ranks=3)
+    at = words.index("-m")
+    words[at : at + 2] = ["-c", look]
+    done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 75, done.stderr
+    (finished,) = {
+        int(line.split(" of 54 shards are")[0].split()[-1])
+        for line in done.stderr.splitlines()
+        if " of 54 shards are finished" in line
+    }
+    assert 3 <= finished < 40
+
+
+def test_a_signal_while_the_manifest_is_written_changes_nothing(tmp_path, monkeypatch):
+    def build(*arguments, build=generation.build_manifest):
+        signal.raise_signal(signal.SIGINT)
+        return build(*arguments)
+
+    monkeypatch.setattr(generation, "build_manifest", build)
+    assert generate(settings(tmp_path), World()).splits["train"].count == 37
+    with pytest.raises(KeyboardInterrupt):  # its time is over
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_shard_that_cannot_be_published_leaves_nothing_of_the_next(tmp_path):
+    """Neither its file nor its handle: a program may go on after such an error."""
+    generate(settings(tmp_path), World())
+    for number in (0, 1):
+        (tmp_path / f"train/shard-0000{number}.h5").unlink()
+    (tmp_path / "train/shard-00000.h5").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*shard-00000.h5: Is a directory"):
+        generate(settings(tmp_path), World())
+    assert not list(tmp_path.rglob(".aside-*"))
+    opened = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.exists()]
+    assert not [path for path in opened if path.startswith(str(tmp_path))]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_data_folder_serves_one_process_at_a_time(tmp_path, ranks):
+    """The second start leaves everything of the first in its place, and the first goes on."""
+    folder = tmp_path / "data"
+    process = start(folder, ranks)
+    try:
+        wait_for_shards(folder, 2)
+        first = rank_processes(folder)
+        for rank in first:
+            os.kill(rank, signal.SIGSTOP)  # in the middle of a shard
+        files = sorted(folder.rglob("*"))
+        said = run(["generate", *REQUEST, f"output={folder}"], ranks, code=2)
+        assert sorted(folder.rglob("*")) == files
+        assert any(path.name.startswith(".aside-") for path in files)
+        assert f"another process is making data in {folder}; choose another output=, wait for process" in said
+        assert "Traceback" not in said
+        os.kill(max(first), signal.SIGTERM)
+        for rank in first:
+            os.kill(rank, signal.SIGCONT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        for rank in rank_processes(folder):
+            os.kill(rank, signal.SIGKILL)
+        process.kill()
+    assert process.returncode == 75, f"{out}\n{err}"
+
+
+def test_a_finished_folder_that_can_only_be_read_needs_no_lock(tmp_path, monkeypatch):
+    made = generate(settings(tmp_path), World())
+    with lock(tmp_path / LOCK, "held"):
+        with pytest.raises(UserError, match="another process is making data in"):
+            generate(settings(tmp_path), World())
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere: it cannot be refused
+        assert generate(settings(tmp_path), World()) == made
 
 
 @pytest.mark.mpi

@@ -8,8 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from fmsci.generate.agree import check_manifest
+from fmsci.shards import read_manifest
 from fmsci.shards.check import check_folder
 from tests.commands import run
+from tests.generate.folders import contents
 
 REQUEST = ["system=helmholtz", "range=[1,3]", "grid=16", "train=22", "valid=3", "test=3", "shard_samples=5"]
 
@@ -97,6 +100,63 @@ def test_a_gap_between_shards_is_found(folder):
     problems = dict(found(folder))
     assert problems["manifest.json"] == "train: train/shard-00002.h5 begins at sample 10 instead of 5"
     assert problems["train/shard-00001.h5"] == "it does not belong here"
+
+
+def disagreements(folder):
+    return [(finding.file, finding.problem) for finding in check_manifest(folder, read_manifest(folder))]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m["scales"].update(source=m["scales"]["source"] * 1.001), "scales.source is"),
+        (lambda m: m["scales"]["coefficients"].update(w=9.0), "scales.coefficients.w is 9.0 but the shards say 3.0"),
+        (
+            lambda m: m["statistics"]["valid"]["w"].update(std=0.0),
+            "statistics.valid.w.std is 0.0 but the shards say 0.",
+        ),
+        (lambda m: m["statistics"]["test"].pop("residual"), "statistics.test.residual is None but the shards say {"),
+        (lambda m: m["acceptance"]["1"].update(drawn=1), "acceptance.1.drawn is 1 but the shards say"),
+    ],
+)
+def test_a_manifest_that_says_other_than_the_shards_is_found_and_repaired(folder, pristine, change, says):
+    edit_manifest(folder, change)
+    assert found(folder) == []
+    ((file, problem),) = disagreements(folder)
+    assert file == "manifest.json"
+    assert problem.startswith(says)
+    if "drawn" in problem:  # once for all
+        said = run(["data", "check", folder], code=1)
+        assert f"{folder}/manifest.json: {problem}" in said
+        run(shlex.split(said.partition("to repair: fmsci ")[2].partition(" (it makes")[0]))
+        assert contents(folder) == contents(pristine)
+
+
+def test_another_processors_last_digit_is_no_finding(folder):
+    edit_manifest(folder, lambda m: m["scales"].update(source=m["scales"]["source"] * (1 + 1e-12)))
+    edit_manifest(folder, lambda m: m["statistics"]["train"]["k11"].update(std=1e-17))
+    assert disagreements(folder) == []
+
+
+def test_shards_of_another_size_than_the_manifest_says_are_found(folder):
+    edit_manifest(folder, lambda m: m.update(shard_samples=6))
+    assert ("manifest.json", "shard_samples is 6 but the shards of train hold others") in disagreements(folder)
+
+
+def test_a_plan_of_other_data_is_found(folder):
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps(plan | {"seed": 7, "counts": plan["counts"] | {"train": 23}}))
+    assert disagreements(folder) == [
+        ("plan.json", "seed is 7 but manifest.json says 0"),
+        ("plan.json", "counts.train is 23 but manifest.json says 22"),
+    ]
+    said = run(["data", "check", folder], code=1)
+    assert "to repair: if plan.json says what the data should be: fmsci generate system=helmholtz" in said
+    (folder / "plan.json").write_text("{")
+    ((file, problem),) = disagreements(folder)
+    assert file == "plan.json"
+    assert "cannot be read as JSON" in problem
+    assert "plan.json does not say how" in run(["data", "check", folder], code=1)
 
 
 def test_a_pair_that_does_not_solve_its_equation_is_found_on_request(folder):

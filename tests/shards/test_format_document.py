@@ -20,7 +20,7 @@ def test_datasets_and_attributes(tmp_path, system):
     request = {"system": system, "range": [1, 2], "grid": 8, "train": 2, "valid": 1, "test": 1}
     generate(parse(GenerateSettings, {**request, "output": str(tmp_path)}, "here"), World())
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
-        *("plan.json", "manifest.json", "train.h5", "valid.h5", "test.h5"),
+        *(".lock", "plan.json", "manifest.json", "train.h5", "valid.h5", "test.h5"),
         *(f"{split}/shard-00000.h5" for split in ("train", "valid", "test")),
     }
     shard = tmp_path / "train/shard-00000.h5"
