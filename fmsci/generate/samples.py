@@ -154,7 +154,7 @@ class SampleMaker:
         return _root_mean_square(np.subtract(exact, stored, out=self._difference))
 
     def _check(self, ids: NDArray[np.int64], batch: Samples) -> None:
-        """Refuse what is wrong: residuals, and stored pairs. Bounds that say too little give way to the error itself."""
+        """Refuse wrong residuals and stored pairs. A bound that says too little gives way to the error itself."""
         rows = batch.rows
         self._refuse(ids, rows["residual"], LARGEST_RESIDUAL, "the relative residual")
         bound = rows["pair_error"]
