@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,10 @@ import h5py
 import numpy as np
 
 from fmsci.files import ASIDE_PREFIX
-from fmsci.shards.layout import HEADER_BYTES, LOCK, MANIFEST, PLAN, SHEET, ShardLayout, split_name
+from fmsci.shards.checksum import verify_checksum
+from fmsci.shards.layout import LOCK, MANIFEST, PLAN, SHEET, ShardLayout, split_name
 from fmsci.shards.manifest import ShardRecord, SplitRecord, read_manifest
 from fmsci.shards.virtual import virtual_is_right
-from fmsci.shards.writer import PIECE_BYTES, header
-
-_HEADER = re.compile(rb"fmsci shard, HDF5 from byte \d+, (crc32:[0-9a-f]{8})\n")
 
 
 def inspect_shard(folder: Path, layout: ShardLayout) -> ShardRecord | str:
@@ -40,20 +36,6 @@ def inspect_shard(folder: Path, layout: ShardLayout) -> ShardRecord | str:
     if wrong is not None:
         return wrong
     return ShardRecord(file=layout.file, first=layout.first, count=layout.count, bytes=size, checksum=found)
-
-
-def verify_checksum(path: Path) -> str | None:
-    """Return the checksum that a shard's first line names if the rest of the file has it, else None."""
-    with path.open("rb") as file:
-        first = file.read(HEADER_BYTES)
-        match = _HEADER.match(first)
-        if match is None or first != header(match.group(1).decode()):
-            return None
-        checksum = 0
-        while piece := file.read(PIECE_BYTES):
-            checksum = zlib.crc32(piece, checksum)
-    named = match.group(1).decode()
-    return named if named == f"crc32:{checksum:08x}" else None
 
 
 def _differs(path: Path, layout: ShardLayout) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import h5py
 
 from fmsci.files import publish_file
-from fmsci.shards.layout import ACCEPTANCE, FIELDS, split_name
+from fmsci.shards.checksum import verify_checksum, write_checksum
+from fmsci.shards.layout import ACCEPTANCE, FIELDS, HEADER_BYTES, split_name
 from fmsci.shards.manifest import Manifest, SplitRecord
 
 
@@ -20,12 +21,13 @@ def write_virtual(folder: Path, manifest: Manifest) -> None:
         with (
             h5py.File(folder / record.shards[0].file, "r", locking=False) as first,
             publish_file(folder / split_name(split)) as temporary,
-            h5py.File(temporary, "w", locking=False) as file,
         ):
-            for name, dataset in first.items():
-                if name != ACCEPTANCE:
-                    _show(file, name, dataset, record)
-            file.attrs.update({key: value for key, value in first.attrs.items() if key != "first"})
+            with h5py.File(temporary, "w", userblock_size=HEADER_BYTES, locking=False) as file:
+                for name, dataset in first.items():
+                    if name != ACCEPTANCE:
+                        _show(file, name, dataset, record)
+                file.attrs.update({key: value for key, value in first.attrs.items() if key != "first"})
+            write_checksum(temporary)
 
 
 def _show(file: h5py.File, name: str, like: h5py.Dataset, record: SplitRecord) -> None:
@@ -44,8 +46,11 @@ def _show(file: h5py.File, name: str, like: h5py.Dataset, record: SplitRecord) -
 
 def virtual_is_right(folder: Path, split: str, record: SplitRecord) -> bool:
     """Tell whether the file of a split is there and shows these shards."""
+    path = folder / split_name(split)
     try:
-        with h5py.File(folder / split_name(split), "r", locking=False) as file:
+        if verify_checksum(path) is None:
+            return False
+        with h5py.File(path, "r", locking=False) as file:
             fields = file[FIELDS]
             shown = [(source.file_name, source.vspace.get_select_bounds()[0][0]) for source in fields.virtual_sources()]
             return len(fields) == record.count and shown == [(shard.file, shard.first) for shard in record.shards]

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from fmsci.errors import UserError
 from fmsci.files import publish_file
+from fmsci.shards.checksum import PIECE_BYTES, header
 from fmsci.shards.layout import FIELDS, HEADER_BYTES, SAMPLE_ID, ShardLayout
 from fmsci.shards.manifest import ShardRecord
 
 Array = NDArray[Any]
-
-PIECE_BYTES = 1 << 22
 
 
 class ShardWriter:
@@ -119,11 +118,6 @@ def open_shard(folder: Path, layout: ShardLayout) -> Iterator[ShardWriter]:
         writer.discard(error)
         raise
     writer.publish()
-
-
-def header(checksum: str) -> bytes:
-    """Return the first bytes of a shard: a line for people and programs, then zeros."""
-    return f"fmsci shard, HDF5 from byte {HEADER_BYTES}, {checksum}\n".encode().ljust(HEADER_BYTES, b"\0")
 
 
 def _lay_out(path: Path, layout: ShardLayout) -> dict[str, int]:

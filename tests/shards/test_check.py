@@ -64,6 +64,16 @@ def test_any_flipped_bit_is_found(folder):
     assert found(folder) == []
 
 
+def test_any_flipped_bit_of_a_split_file_is_found_before_hdf5_reads_it(folder):
+    path = folder / "train.h5"
+    size = path.stat().st_size
+    for at in (0, 30, 4095, 4096, 4104, *np.random.default_rng(1).integers(4096, size, 40).tolist(), size - 1):
+        flip(path, at)
+        assert [finding.file for finding in check_folder(folder)] == ["train.h5"], at
+        flip(path, at)
+    assert check_folder(folder) == []
+
+
 def test_each_kind_of_damage_is_named(folder):
     (folder / "train/shard-00000.h5").write_bytes((folder / "train/shard-00000.h5").read_bytes()[:-100])
     (folder / "train/shard-00003.h5").unlink()
@@ -164,7 +174,7 @@ def test_a_pair_that_does_not_solve_its_equation_is_found_on_request(folder):
     path = folder / "valid/shard-00000.h5"
     import zlib
 
-    from fmsci.shards.writer import header
+    from fmsci.shards.checksum import header
 
     with h5py.File(path, "r+") as file:
         file["fields"][1, 1] *= 1.001
