@@ -29,9 +29,7 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "width": architecture.width,
         "modes": architecture.modes,
         "layers": architecture.layers,
-        "weight_bytes": p * BYTES,
-        "gradient_bytes": p * BYTES,
-        "optimizer_bytes": 2 * p * BYTES,
+        **_memory(settings, p, world_size),
         "checkpoint_bytes": 3 * p * BYTES,
         "step_bytes": sent_bytes(settings.engine, p, world_size),
         "train_samples": samples,
@@ -44,6 +42,22 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "accumulate": settings.engine.accumulate,
         "piece_largest": _size(share(largest, settings.engine.accumulate, 0)),
     }
+
+
+def _memory(settings: TrainSettings, parameters: int, world_size: int) -> dict[str, int]:
+    """Return the bytes of weights, gradients and optimizer that each rank holds.
+
+    ZeRO cuts the optimizer's part over the ranks from stage 1 on, gradients from 2, weights from 3; its optimizer has a
+    float32 copy of the weights beside the two moments.
+    """
+    stage = settings.engine.zero_stage if settings.engine.kind == "zero" else 0
+    whole = parameters * BYTES
+
+    def cut(size: int, from_stage: int) -> int:
+        return -(-size // world_size) if stage >= from_stage else size
+
+    moments = 2 * whole if stage == 0 else 3 * whole
+    return {"weight_bytes": cut(whole, 3), "gradient_bytes": cut(whole, 2), "optimizer_bytes": cut(moments, 1)}
 
 
 def _size(part: slice) -> int:
@@ -62,7 +76,7 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
             "real parameters",
             f"{facts['parameters']:,} (width {facts['width']}, modes {facts['modes']}, {facts['layers']} layers)",
         ),
-        ("weights + gradients + optimizer", f"{amount(memory)} on every rank"),
+        ("weights + gradients + optimizer", f"{amount(memory)} on each rank"),
         ("checkpoint", amount(facts["checkpoint_bytes"])),
         ("training samples", f"{facts['train_samples']:,}"),
         ("optimizer steps", f"{facts['steps']:,} ({facts['steps_per_epoch']:,} an epoch)"),

@@ -79,6 +79,15 @@ def test_a_dry_run_says_how_a_batch_is_cut(train_config, tmp_path, world_size, a
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("stage", "bytes_of_one"), [(0, 16), (1, 11), (2, 8), (3, 5)])
+def test_a_dry_run_tells_what_each_rank_holds(train_config, tmp_path, stage, bytes_of_one):
+    """On 4 ranks: 4 + 4 + 8 bytes of a parameter, of which ZeRO cuts up more and more (12 for its optimizer)."""
+    zero = ["engine.kind=zero", f"engine.zero_stage={stage}"]
+    facts = dry_run(load_settings(TrainSettings, train_config, [f"run={tmp_path / 'run'}", *TRAINING, *zero]), 4)
+    held = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]
+    assert held == pytest.approx(bytes_of_one * facts["parameters"], rel=1e-3)
+
+
 def test_a_dry_run_foretells_the_checkpoint(trained, train_config):
     settings = load_settings(TrainSettings, train_config, [f"run={trained}", *TRAINING])
     foretold = dry_run(settings, 1)["checkpoint_bytes"]
