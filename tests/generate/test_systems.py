@@ -42,16 +42,21 @@ def test_the_same_bits_for_any_ranks_shards_and_batches(tmp_path, system):
         assert np.array_equal(small, open_split(tmp_path / "large", "train").figure(name), equal_nan=True)
 
 
-@pytest.mark.parametrize("system", sorted(SYSTEMS))
-def test_bits_do_not_depend_on_what_is_made_together(system, monkeypatch):
+WAYS = [(system, {}) for system in sorted(SYSTEMS)]
+WAYS += [("helmholtz", {"redraw": "source"}), ("helmholtz", {"w": "continuous", "redraw": "source"})]
+
+
+@pytest.mark.parametrize(("system", "options"), WAYS)
+def test_bits_do_not_depend_on_what_is_made_together(system, options, monkeypatch):
     stream = Stream(3, system, tuple(map(float, json.loads(RANGES[system]))), "train")
 
     def fields(batch_bytes):
         monkeypatch.setattr(samples, "BATCH_BYTES", batch_bytes)
-        made = SampleMaker(SYSTEMS[system], stream, 32).make(5, 20)
+        made = SampleMaker(SYSTEMS[system], stream, 32, options).make(5, 20)
         return np.concatenate([batch.fields.copy() for batch in made])
 
     assert np.array_equal(fields(1 << 21), fields(1))
+    assert len(fields(1)) == 20
 
 
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
