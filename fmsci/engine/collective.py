@@ -15,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 from fmsci.errors import Failure, SettingsError, UserError
 from fmsci.world import World
 
-GRACE_S = 3.0
+GRACE_S = 8.0
 """How long a rank that lost the others waits for signs of life before it says who is missing."""
 
 BROKEN = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Timed out", "timed out")

@@ -1,6 +1,7 @@
 """Fine-tuning: starts exactly at the pretrained model, keeps its scales, and refuses what does not fit."""
 
 import json
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -97,9 +98,10 @@ def test_a_dry_run_foretells_the_checkpoint(trained, train_config):
     assert foretold < written
 
 
-def test_a_dry_run_tells_what_would_refuse_the_run(trained, train_config):
-    arguments = ["train", train_config, f"run={trained}", *TRAINING, "optim.epochs=9"]
-    refusal = f"{trained} holds a run with optim.epochs=4, not 9; choose another run= or remove it"
+def test_a_dry_run_tells_what_would_refuse_the_run(trained, train_config, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")  # a refused start forgets how the one before ended
+    arguments = ["train", train_config, f"run={folder}", *TRAINING, "optim.epochs=9"]
+    refusal = f"{folder} holds a run with optim.epochs=4, not 9; choose another run= or remove it"
     assert refusal in run([*arguments, "--dry-run"], code=2)
     assert refusal in run(arguments, code=2)
 

@@ -160,8 +160,9 @@ def test_a_finished_run_is_not_repeated(trained, train_config):
     assert (trained / "result.json").stat().st_mtime_ns == before
 
 
-def test_other_settings_in_the_same_run_folder_are_refused(trained, train_config):
-    printed = run(["train", train_config, f"run={trained}", *TRAINING, "optim.lr=0.1"], code=2)
+def test_other_settings_in_the_same_run_folder_are_refused(trained, train_config, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")  # a refused start forgets how the one before ended
+    printed = run(["train", train_config, f"run={folder}", *TRAINING, "optim.lr=0.1"], code=2)
     assert "holds a run with optim.lr=0.003, not 0.1; choose another run= or remove it" in printed
 
 
