@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fmsci.config import Schema, parse
@@ -54,12 +54,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the named tensors of a safetensors file; UserError where it is missing or damaged."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"there is no weights file {path}") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"the weights file {path} is damaged: {error}") from None
+    return dict(each_tensor(path))
 
 
 def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
