@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fmsci.world import StopSignals
+
 if TYPE_CHECKING:
     from fmsci.config import TrainSettings
-    from fmsci.train.signals import StopSignals
 
 
 def train(
@@ -22,8 +23,6 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
 ) -> None:
     """Pretrain a model, or fine-tune one where init= names its folder. Started again, it continues."""
-    from fmsci.train.signals import StopSignals
-
     with StopSignals() as signals:  # first of all: what comes while torch is imported is obeyed too
         _train(config, overrides or [], dry_run, world_size, test, as_json, signals)
 

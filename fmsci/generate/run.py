@@ -19,7 +19,6 @@ from fmsci.generate.place import check_place
 from fmsci.generate.plan import Request, Task, agree_with_plan, build_request, build_tasks, share
 from fmsci.generate.ranks import Ranks, build_ranks
 from fmsci.generate.samples import SampleMaker
-from fmsci.generate.stop import StopSignals
 from fmsci.generate.summary import build_manifest
 from fmsci.generate.tally import Tally
 from fmsci.shards.check import inspect_shard
@@ -28,7 +27,7 @@ from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_ma
 from fmsci.shards.virtual import virtual_is_right, write_virtual
 from fmsci.shards.writer import ShardWriter
 from fmsci.terminal import Progress
-from fmsci.world import World
+from fmsci.world import StopSignals, World
 
 
 def generate(settings: GenerateSettings, world: World) -> Manifest:

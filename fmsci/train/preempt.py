@@ -9,8 +9,7 @@ from pathlib import Path
 from fmsci.config.sections import CheckpointSettings
 from fmsci.engine.collective import Agreement
 from fmsci.files import discard
-from fmsci.train.signals import StopSignals
-from fmsci.world import World, job_end_time
+from fmsci.world import StopSignals, World, job_end_time
 
 STOP_FILE = "STOP"
 """A file of this name in the run folder asks the run to save and stop; it is removed when it has."""

@@ -22,9 +22,8 @@ from fmsci.train.monitor import Monitor, NotFinite
 from fmsci.train.preempt import Preempt
 from fmsci.train.recorded import check_recorded
 from fmsci.train.saving import Saver
-from fmsci.train.signals import StopSignals
 from fmsci.train.state import State
-from fmsci.world import World
+from fmsci.world import StopSignals, World
 
 Afterwards = Callable[[], dict[str, Any]]
 

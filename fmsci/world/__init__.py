@@ -14,8 +14,10 @@ from fmsci.world.process import (
     thread_limit,
 )
 from fmsci.world.ranks import World, detect_world
+from fmsci.world.signals import StopSignals
 
 __all__ = [
+    "StopSignals",
     "World",
     "child_environment",
     "cores_per_process",

@@ -1,21 +1,21 @@
-"""Being asked to stop: a signal only sets a flag; the shard under work is finished first."""
+"""Signals that ask a run or a generation to stop. No torch here: they are taken over before that import, which takes
+seconds."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-"""TERM and USR2 come from schedulers, INT from Ctrl-C."""
+"""TERM and USR2 come from schedulers, INT from Ctrl-C. A second one changes nothing: what is under way goes on."""
 
 
 class StopSignals:
-    """Within its block, the signals of SIGNALS set ``asked``."""
+    """Within its block, the signals of SIGNALS only set ``asked``."""
 
     def __init__(self) -> None:
-        """Nobody has asked yet."""
         self.asked = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -26,7 +26,7 @@ class StopSignals:
                 self._previous[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
