@@ -22,7 +22,6 @@ from fmsci.figures import field_comparison
 from fmsci.files import write_text
 from fmsci.terminal import Progress, warn
 from fmsci.train.build import Job
-from fmsci.train.saving import advice
 from fmsci.train.state import State
 
 
@@ -175,9 +174,7 @@ class NotFinite(SettingsError):  # noqa: N818 - says what it is
 def check_finite(job: Job, step: int, name: str, value: float) -> None:
     """Raise NotFinite where training has diverged: the same on every rank, as the value is."""
     if not math.isfinite(value):
-        raise NotFinite(
-            f"the {name} of {job.run} is {value} at step {step} ({_samples(job, step)}): {advice(job)}", step
-        )
+        raise NotFinite(f"the {name} of {job.run} is {value} at step {step} ({_samples(job, step)})", step)
 
 
 def _samples(job: Job, step: int) -> str:

@@ -21,7 +21,7 @@ from fmsci.train.loop import train
 from fmsci.train.monitor import Monitor, NotFinite
 from fmsci.train.preempt import Preempt
 from fmsci.train.recorded import check_recorded
-from fmsci.train.saving import Saver
+from fmsci.train.saving import Saver, advice
 from fmsci.train.state import State
 from fmsci.world import StopSignals, World
 
@@ -161,32 +161,33 @@ def _train(attempt: _Attempt) -> dict[str, Any]:
                 result = _result(job, position, monitor.elapsed_s())
             break
         except NotFinite as error:
-            if settings.optim.on_nonfinite != "rewind":
-                raise
-            agreement.close()
-            _rewind(attempt, job, error)
+            # Only here, where the saver has written what it had begun, is it known which checkpoint is the last.
+            if settings.optim.on_nonfinite != "rewind" or not _rewind(attempt, job, agreement, error):
+                raise NotFinite(f"{error}: {advice(job)}", error.step) from None
     if attempt.world.is_main:
         write_json(settings.run / "result.json", result)
     return result
 
 
-def _rewind(attempt: _Attempt, job: Job, error: NotFinite) -> None:
+def _rewind(attempt: _Attempt, job: Job, agreement: Agreement, error: NotFinite) -> bool:
     """Go back to the last checkpoint, to leave out the batch that ``error`` tells of when it comes again.
 
-    Raises ``error`` itself where that cannot help: no checkpoint, no batch to blame, too many of them already.
+    Returns False where that cannot help: no checkpoint, no batch to blame, too many of them already.
     """
+    agreement.close()
     position = attempt.position
     skipped = [*position.skipped, error.step]
     saved = _saved(attempt)
     if saved is None or error.step in position.skipped or len(skipped) > MAX_REWINDS:
-        raise error
+        return False
     position.restore(saved["position"])
     if error.step <= position.step:
-        raise error
+        return False
     position.skipped = skipped
     job.engine.load(checkpoint_path(attempt.settings.run, position.step))
     if attempt.world.is_main:
         warn(f"{error}; going on after step {position.step} without the batch of step {error.step}")
+    return True
 
 
 def _saved(attempt: _Attempt) -> dict[str, Any] | None:

@@ -13,9 +13,6 @@ from fmsci.errors import UserError
 from fmsci.train.build import Job
 from fmsci.train.state import State
 
-WRITER = "fmsci-checkpoint"
-"""The thread that writes a checkpoint."""
-
 
 class Saver:
     """Saves one checkpoint at a time; a second one waits until the first is written.
@@ -48,9 +45,7 @@ class Saver:
         snapshot = job.engine.snapshot()
         if job.world.is_main:
             saved = {"position": state.as_dict(), "model": job.model_facts}
-            self._thread = threading.Thread(
-                name=WRITER, target=self._write, args=(state.step, saved, snapshot, self._stays(state))
-            )
+            self._thread = threading.Thread(target=self._write, args=(state.step, saved, snapshot, self._stays(state)))
             self._thread.start()
 
     def close(self) -> None:
@@ -88,10 +83,7 @@ class Saver:
 
 
 def advice(job: Job) -> str:
-    """Return what to do about a diverged run, with the last good checkpoint."""
-    for thread in threading.enumerate():
-        if thread.name == WRITER and thread is not threading.current_thread():  # what it has begun is good
-            thread.join()
+    """Return what to do about a diverged run, with the last good checkpoint; no other must be under way."""
     newest = newest_checkpoint(job.run) if job.world.is_main else None
     good = "there is no checkpoint yet" if newest is None else f"the last good checkpoint is {newest[0]}"
     return (
