@@ -173,7 +173,9 @@ class MpiRanks:
 
     def abort(self, message: str, code: int) -> None:
         """Print the message and end every rank: the others would wait for ever."""
-        print(f"fmsci: rank {self.rank} of {self.size}: {message}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"fmsci: rank {self.rank} of {self.size}: {message}\n")  # in one piece, beside the others'
+        sys.stderr.flush()
+        time.sleep(self.PULSE_S)  # a launcher that is told to end at once does not read it any more
         self._world.Abort(code)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fmsci.config import GenerateSettings
-from fmsci.errors import EXIT_MISTAKE, Interrupted, UserError
+from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, Failure, Interrupted, UserError
 from fmsci.files import ASIDE_PREFIX, lock
 from fmsci.generate.draws import Stream
 from fmsci.generate.place import check_place
@@ -49,8 +49,8 @@ def generate(settings: GenerateSettings, world: World) -> Manifest:
         except Interrupted:
             raise
         except Exception as error:
-            mistake = isinstance(error, UserError)
-            ranks.abort(str(error) if mistake else traceback.format_exc(), EXIT_MISTAKE if mistake else 1)
+            sentence = str(error) if isinstance(error, (UserError, Failure)) else traceback.format_exc()
+            ranks.abort(sentence, EXIT_MISTAKE if isinstance(error, UserError) else EXIT_FAILURE)
             raise
 
 

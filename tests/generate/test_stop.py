@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -203,6 +204,19 @@ def test_one_ranks_failure_ends_the_job_with_its_message(tmp_path):
     assert "rank 1 of 2" in done.stderr
     assert "the disk of rank one is gone" in done.stderr
     assert list(tmp_path.rglob("shard-*.h5"))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_wrong_sample_is_a_sentence_on_any_number_of_ranks(tmp_path, ranks):
+    strict = "import fmsci.generate.samples as samples; samples.LARGEST_RESIDUAL = 1e-30\n"
+    words = command(["generate", *SMALL, f"output={tmp_path}"], ranks)
+    at = words.index("-m")
+    words[at : at + 2] = ["-c", strict + "from fmsci.cli import main; main()"]
+    done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"sample \d+ of train does not solve poisson: the relative residual is .*e-1\d", done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.mpi
