@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Break training runs on purpose and see that nothing is lost: moment x fault x engine, two ranks each.
+"""Break training and generation on purpose and see that nothing is lost: moment x fault x engine, two ranks each.
 
     python tools/fault_matrix.py                               all, about a minute for every four cells on 2 cores
     python tools/fault_matrix.py --engine ddp zero2 --fault kill term --moment train
+    python tools/fault_matrix.py --engine --fault damaged      generation alone
 
 Every cell starts a run, waits for the moment, breaks it, starts the same command again until it is finished, and
-compares the last checkpoint's weights and optimizer state, bit by bit, with those of a run that nothing disturbed.
-Prints the table of docs/reliability.md; fails where a cell does.
+compares the last checkpoint's weights and optimizer state and the best model, bit by bit, with those of a run that
+nothing disturbed; for generation every file and the manifest. Prints the tables of docs/reliability.md; fails where a
+cell does. A full disk is a small file system in memory, for which the cell needs root.
 """
 
 from __future__ import annotations
@@ -14,155 +16,140 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MOMENTS = ("train", "validate", "save")
-FAULTS = ("kill", "term", "usr2", "lost-rank", "damaged")
+FAULTS = ("kill", "term", "usr2", "disk-full", "damaged", "lost-rank")
 ENGINES = {"ddp": ["engine.kind=ddp"]}
 ENGINES |= {f"zero{stage}": ["engine.kind=zero", f"engine.zero_stage={stage}"] for stage in (1, 2, 3)}
 FMSCI = [sys.executable, "-m", "fmsci"]
 SETTINGS = ["model.width=8", "model.modes=4", "optim.batch_size=5", "optim.epochs=40", "checkpoint.every_steps=7"]
 SETTINGS += ["checkpoint.keep=3", "monitor.every_steps=1", "monitor.validate_steps=5", "monitor.pictures=false"]
 RANKS = 2
+LAUNCHER = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(RANKS)]
+SAVED = ("same bits", "not run: needs root")
+"""What a cell may say."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a cell breaks: a command, the folder that it makes, when, and what must come out of it."""
+
+    arguments: list[str]
+    folder: Path
+    moment: Callable[[], bool]
+    damage: Callable[[Path], None]
+    kept: Callable[[str], bool]
+    """Whether what the second start says tells that it kept what the first one had finished."""
+    outcome: Callable[[Path], Any]
 
 
 def main() -> int:
     """Run the chosen cells; return the exit code."""
-    parser = argparse.ArgumentParser(description="Break training runs on purpose and see that nothing is lost.")
+    parser = argparse.ArgumentParser(description="Break training and generation on purpose; see that nothing is lost.")
     for name, choices in (("engine", ENGINES), ("fault", FAULTS), ("moment", MOMENTS)):
-        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(choices))
+        parser.add_argument(f"--{name}", nargs="*", choices=choices, default=list(choices))
+    parser.add_argument("--no-generation", dest="generation", action="store_false")
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    table: dict[tuple[str, str, str], str] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        base = prepare(Path(folder))
+    found: dict[tuple[str, str, str], str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        if chosen.generation:
+            whole = generation(base / "whole-data")
+            finish(whole.arguments)
+            for fault in chosen.fault:
+                tell(found, ("generation", "generate", fault), generation(base / fault / "data"), whole)
+        command = prepare(base) if chosen.engine else []
         for engine in chosen.engine:
-            arguments = [*base, *ENGINES[engine]]
-            whole = Path(folder) / f"whole-{engine}"
-            finish([*arguments, f"run={whole}"])
+            arguments = [*command, *ENGINES[engine]]
+            whole = training(arguments, base / f"whole-{engine}", "train")
+            finish(whole.arguments)
             for moment in chosen.moment:
                 for fault in chosen.fault:
-                    run = Path(folder) / f"{engine}-{moment}-{fault}"
-                    result = cell([*arguments, f"run={run}"], run, whole, moment, fault)
-                    table[engine, moment, fault] = result
-                    print(f"{engine:6} {moment:9} {fault:10} {result}", file=sys.stderr, flush=True)
-                    shutil.rmtree(run, ignore_errors=True)
-    print("| moment | fault | " + " | ".join(chosen.engine) + " |")
-    print("|---|---|" + "---|" * len(chosen.engine))
-    for moment in chosen.moment:
-        for fault in chosen.fault:
-            cells = [table[engine, moment, fault] for engine in chosen.engine]
-            print(f"| {moment} | {fault} | " + " | ".join(cells) + " |")
-    return int(any(result != "same bits" for result in table.values()))
+                    place = base / f"{engine}-{moment}-{fault}" / "run"
+                    tell(found, (engine, moment, fault), training(arguments, place, moment), whole)
+    for columns, moments in ((["generation"] * chosen.generation, ["generate"]), (chosen.engine, chosen.moment)):
+        if columns:
+            show(found, columns, moments, chosen.fault)
+    return int(any(result not in SAVED for result in found.values()))
 
 
-def prepare(folder: Path) -> list[str]:
-    """Make the data; return the training command."""
-    sizes = ["--grid", "16", "--train", "13", "--valid", "70", "--test", "2"]
-    data = ["--system", "poisson", "--range", "1", "5", "--output", str(folder / "data")]
-    subprocess.run([*FMSCI, "generate", *data, *sizes], check=True, capture_output=True)
-    config = folder / "train.yaml"
-    config.write_text(f"run: unset\ndata: {{path: {folder / 'data'}}}\noptim: {{epochs: 1}}\n")
-    launcher = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(RANKS)]
-    return [*launcher, *FMSCI, "train", str(config), *SETTINGS]
+def tell(found: dict[tuple[str, str, str], str], key: tuple[str, str, str], subject: Subject, whole: Subject) -> None:
+    """Run a cell and say what came out of it."""
+    begun = time.monotonic()
+    with disk(subject.folder.parent, small=key[2] == "disk-full") as there:
+        found[key] = cell(subject, key[2], whole) if there else SAVED[1]
+    print(f"{' '.join(key):32} {found[key]} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
 
 
-def cell(arguments: list[str], run: Path, whole: Path, moment: str, fault: str) -> str:
-    """Break one run and mend it; say how it ended."""
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+def show(found: dict[tuple[str, str, str], str], columns: list[str], moments: list[str], faults: list[str]) -> None:
+    """Print a table."""
+    print("| moment | fault | " + " | ".join(columns) + " |")
+    print("|---|---|" + "---|" * len(columns))
+    for moment in moments:
+        for fault in faults:
+            print(f"| {moment} | {fault} | " + " | ".join(found[one, moment, fault] for one in columns) + " |")
+    print()
+
+
+# ------------------------------------------------------------------ one cell
+
+
+def cell(subject: Subject, fault: str, whole: Subject) -> str:
+    """Break one command and start it again; say how it ended."""
+    process = subprocess.Popen(
+        subject.arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
+    )
     try:
-        wait_for(moment, run, process)
-        ranks = rank_processes(run)
-        BREAK[fault](process, ranks)
-        process.communicate(timeout=60)
-        if fault in {"term", "usr2"} and process.returncode != 75:
-            return f"exit code {process.returncode}, not 75"
-        if fault == "damaged":
-            newest = sorted((run / "checkpoints").glob("step-*"))[-1] / "model.safetensors"
-            newest.write_bytes(newest.read_bytes()[:-1] + b"\x01")
+        wait_for(subject, process)
+        ranks = rank_processes(subject)
+        BREAK[fault](process, ranks, subject.folder.parent)
+        printed = process.communicate(timeout=60)[0]
+        code, said = EXPECTED.get(fault, (None, ""))
+        if code not in (None, process.returncode) or said not in printed or "Traceback" in printed:
+            return f"exit code {process.returncode}: {printed[-300:]!r}"
         gone(ranks)
-        finish(arguments)
+        (subject.folder.parent / BALLAST).unlink(missing_ok=True)
+        if fault == "damaged":
+            subject.damage(subject.folder)
+        again = finish(subject.arguments)
     except (subprocess.SubprocessError, TimeoutError) as error:
-        return f"failed: {type(error).__name__}"
-    return "same bits" if final(run) == final(whole) else "other bits"
+        return f"failed: {error} {getattr(error, 'output', '')!r}"
+    if not subject.kept(again):
+        return f"began anew: {again[:300]!r}"
+    return SAVED[0] if subject.outcome(subject.folder) == whole.outcome(whole.folder) else "other bits"
 
 
-def wait_for(moment: str, run: Path, process: subprocess.Popen[bytes]) -> None:
-    """Return at the moment: between steps, in a validation, or while a checkpoint is being written."""
+def wait_for(subject: Subject, process: subprocess.Popen[str]) -> None:
+    """Return at the moment."""
     end = time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
-        last = last_entry(run)
-        if last.get("step", 0) >= 20:
-            if moment == "train" and last["step"] % 5 == 2:
-                return
-            if moment == "validate" and "train/loss" in last and last["step"] % 5 == 0:
-                return
-            if moment == "save" and any((run / "checkpoints").glob(".aside-*")):
-                return
+    while not subject.moment():
+        if time.monotonic() > end or process.poll() is not None:
+            raise TimeoutError(f"{subject.folder}: the moment never came")
         time.sleep(0.0005)
-    raise TimeoutError(f"{run.name}: the moment never came")
 
 
-def last_entry(run: Path) -> dict[str, float]:
-    """Return the last whole entry of metrics.jsonl."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return dict(json.loads(lines[-1])) if lines else {}
-
-
-def rank_processes(run: Path) -> list[int]:
+def rank_processes(subject: Subject) -> list[int]:
     """Return the process numbers of the ranks, in order of their start; not that of their launcher."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[:1] == [sys.executable.encode()] and f"run={run}".encode() in words:
-                found.append(int(entry.name))
+            with suppress(OSError):
+                words = (entry / "cmdline").read_text().split("\0")
+                if words[:1] == [sys.executable] and subject.arguments[-1] in words:
+                    found.append(int(entry.name))
     return sorted(found)
-
-
-def send(number: signal.Signals) -> Callable[[subprocess.Popen[bytes], list[int]], None]:
-    """Return a fault that signals all ranks."""
-
-    def act(process: subprocess.Popen[bytes], ranks: list[int]) -> None:
-        for pid in ranks:
-            os.kill(pid, number)
-
-    return act
-
-
-def kill_all(process: subprocess.Popen[bytes], ranks: list[int]) -> None:
-    """Kill the launcher and every rank."""
-    os.killpg(process.pid, signal.SIGKILL)
-    for pid in ranks:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def kill_one(process: subprocess.Popen[bytes], ranks: list[int]) -> None:
-    """Kill the last rank alone."""
-    os.kill(ranks[-1], signal.SIGKILL)
-
-
-BREAK = {
-    "kill": kill_all,
-    "term": send(signal.SIGTERM),
-    "usr2": send(signal.SIGUSR2),
-    "lost-rank": kill_one,
-    "damaged": kill_all,
-}
 
 
 def gone(ranks: list[int]) -> None:
@@ -174,16 +161,149 @@ def gone(ranks: list[int]) -> None:
         time.sleep(0.05)
 
 
-def finish(arguments: list[str]) -> None:
-    """Run the command to its end."""
-    subprocess.run(arguments, check=True, capture_output=True, timeout=300)
+def finish(arguments: list[str]) -> str:
+    """Run a command to its end; return what it printed."""
+    return subprocess.run(
+        arguments, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, text=True
+    ).stdout
 
 
-def final(run: Path) -> list[bytes]:
+# ------------------------------------------------------------------ faults
+
+Fault = Callable[[subprocess.Popen[str], list[int], Path], None]
+
+
+def send(number: signal.Signals, which: slice = slice(None), launcher: bool = False) -> Fault:
+    """Return a fault that signals these ranks, and their launcher too."""
+
+    def act(process: subprocess.Popen[str], ranks: list[int], place: Path) -> None:
+        if launcher:
+            os.killpg(process.pid, number)
+        for pid in ranks[which]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    return act
+
+
+BALLAST = "ballast"
+
+
+def fill(process: subprocess.Popen[str], ranks: list[int], place: Path) -> None:
+    """Leave no room on the disk, also of what is removed there, until the ranks have ended."""
+    with (place / BALLAST).open("ab", buffering=0) as stream:
+        while process.poll() is None and any(Path(f"/proc/{pid}").exists() for pid in ranks):
+            for size in (1 << 20, 1 << 12):
+                with suppress(OSError):
+                    while stream.write(bytes(size)) == size:
+                        continue
+            time.sleep(0.002)
+
+
+@contextmanager
+def disk(place: Path, small: bool) -> Iterator[bool]:
+    """Make a folder, of a small file system where one is wanted; tell whether that was possible."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)]
+    if not small or (os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0):
+        yield True
+    else:
+        yield False
+        return
+    if small:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+KILL_ALL = send(signal.SIGKILL, launcher=True)
+BREAK: dict[str, Fault] = {
+    "kill": KILL_ALL,
+    "term": send(signal.SIGTERM),
+    "usr2": send(signal.SIGUSR2),
+    "disk-full": fill,
+    "damaged": KILL_ALL,
+    "lost-rank": send(signal.SIGKILL, slice(-1, None)),
+}
+EXPECTED = {"term": (75, "start the same command again"), "usr2": (75, "start the same command again")}
+EXPECTED["disk-full"] = (2, "No space left on device")
+
+
+# ------------------------------------------------------------------ training
+
+
+def prepare(folder: Path) -> list[str]:
+    """Make the data; return the training command."""
+    sizes = ["--grid", "16", "--train", "13", "--valid", "70", "--test", "2"]
+    finish([*FMSCI, "generate", "--system", "poisson", "--range", "1", "5", "--output", str(folder / "data"), *sizes])
+    config = folder / "train.yaml"
+    config.write_text(f"run: unset\ndata: {{path: {folder / 'data'}}}\noptim: {{epochs: 1}}\n")
+    return [*LAUNCHER, *FMSCI, "train", str(config), *SETTINGS]
+
+
+def training(arguments: list[str], run: Path, moment: str) -> Subject:
+    """Return a run that is broken between steps, in a validation, or while a checkpoint is being written."""
+
+    def now() -> bool:
+        last = last_entry(run)
+        if last.get("step", 0) < 20:
+            return False
+        if moment == "save":
+            return any((run / "checkpoints").glob(".aside-*"))
+        return last["step"] % 5 == 2 if moment == "train" else "train/loss" in last and last["step"] % 5 == 0
+
+    def kept(printed: str) -> bool:  # a checkpoint comes every 7 steps
+        return any(int(step) >= 7 for step in re.findall(r"continuing \S+ after step (\d+)", printed))
+
+    return Subject([*arguments, f"run={run}"], run, now, spoil_newest, kept, trained)
+
+
+def last_entry(run: Path) -> dict[str, float]:
+    """Return the last whole entry of metrics.jsonl."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return dict(json.loads(lines[-1])) if lines else {}
+
+
+def spoil_newest(run: Path) -> None:
+    """Change the last byte of the newest checkpoint's weights."""
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1] / "model.safetensors"
+    spoil(newest)
+
+
+def spoil(path: Path) -> None:
+    """Change the last byte of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def trained(run: Path) -> list[bytes]:
     """Return the bytes of the last checkpoint's tensors and of the best model."""
     newest = sorted((run / "checkpoints").glob("step-*"))[-1]
     files = [newest / "model.safetensors", newest / "optimizer.safetensors", run / "model" / "model.safetensors"]
     return [newest.name.encode(), *(path.read_bytes() for path in files)]
+
+
+# ------------------------------------------------------------------ generation
+
+
+def generation(folder: Path) -> Subject:
+    """Return a data folder whose making is broken when it has some shards."""
+    sizes = ["grid=64", "train=1600", "valid=32", "test=32", "shard_samples=16"]
+    arguments = [*LAUNCHER, *FMSCI, "generate", "system=poisson", "range=[1,5]", *sizes, f"output={folder}"]
+
+    def shards() -> list[Path]:
+        return sorted(folder.glob("*/shard-*.h5"))
+
+    def kept(printed: str) -> bool:
+        return "verify poisson" in printed
+
+    return Subject(arguments, folder, lambda: len(shards()) >= 8, lambda _: spoil(shards()[0]), kept, made)
+
+
+def made(folder: Path) -> tuple[dict[str, bytes], Any]:
+    """Return the bytes of every file of data, and the manifest but for when and by what it was made."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("provenance")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.h5")}, manifest
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def decided_by_main(world: World, device: torch.device, decide: Callable[[], flo
     if world.is_main:
         try:
             value = decide()
-        except (UserError, OSError) as error:  # whatever it is, the others must not wait for its sum
+        except Exception as error:  # whatever it is, the others must not wait for its sum
             mistake = error
     failed, value = total([float(mistake is not None), value], device)
     if mistake is not None:

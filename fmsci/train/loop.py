@@ -11,18 +11,19 @@ from fmsci.train.optim import learning_rate
 from fmsci.train.preempt import Preempt, StopAsked
 from fmsci.train.saving import Saver
 from fmsci.train.state import State
+from fmsci.train.trouble import Trouble
 
 
-def train(job: Job, state: State, monitor: Monitor, preempt: Preempt, saver: Saver) -> None:
+def train(job: Job, state: State, monitor: Monitor, preempt: Preempt, saver: Saver, trouble: Trouble) -> None:
     """Run from ``state`` to the last epoch.
 
-    Raises Interrupted after saving, when any rank was asked to stop.
+    Raises Interrupted after saving, when any rank was asked to stop, and what went wrong on rank 0 on all.
     """
     settings, engine, loader = job.settings, job.engine, job.loader
     try:
         if state.step == 0 or state.validation_due:
             again = state.validation_due
-            validate(job, state, monitor, preempt)
+            validate(job, state, monitor, preempt, trouble)
             if again:
                 checkpoint(state, monitor, preempt, saver)
         while state.epoch < settings.optim.epochs:
@@ -36,7 +37,7 @@ def train(job: Job, state: State, monitor: Monitor, preempt: Preempt, saver: Sav
                 if save or monitor.due(state):  # looks at the loss: what has diverged is never saved
                     monitor.write(state, lr)
                 if _validation_due(job, state):
-                    validate(job, state, monitor, preempt)
+                    validate(job, state, monitor, preempt, trouble)
                 if save:  # after the entries of this step: a restart repeats none
                     checkpoint(state, monitor, preempt, saver)
                 if stop:
@@ -70,7 +71,7 @@ def _due(every: int | None, count: int) -> bool:
     return every is not None and count % every == 0
 
 
-def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> None:
+def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble: Trouble) -> None:
     """Measure the validation split of every system; publish the model where their mean is the best so far.
 
     Raises StopAsked when the ranks are to stop: ``state.validation_due`` then stays set.
@@ -90,7 +91,8 @@ def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt) -> None
             facts["valid_samples"] = sum(one.count for one in measured.values())
             if len(measured) > 1:
                 facts |= {f"valid_{name}_rel_l2": one.rel_l2 for name, one in measured.items()}
-            write_model(job.run / "model", weights, job.architecture, job.scales, job.trained_on, facts)
+            with trouble.kept():
+                write_model(job.run / "model", weights, job.architecture, job.scales, job.trained_on, facts)
     state.validation_due = False
     monitor.validated(state, measured, improved)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from fmsci.config import dump_settings
 from fmsci.dataset.order import global_batch
-from fmsci.engine.collective import total
+from fmsci.engine.collective import decided_by_main, total
 from fmsci.engine.measure import Measured
 from fmsci.errors import SettingsError, UserError
 from fmsci.figures import field_comparison
@@ -23,13 +25,14 @@ from fmsci.files import write_text
 from fmsci.terminal import Progress, warn
 from fmsci.train.build import Job
 from fmsci.train.state import State
+from fmsci.train.trouble import Trouble
 
 
 class Monitor:
     """Writes the entries of one run. The x axis is the optimizer step; a resumed run has no doubled points."""
 
-    def __init__(self, job: Job, state: State) -> None:
-        self.job = job
+    def __init__(self, job: Job, state: State, trouble: Trouble) -> None:
+        self.job, self._state, self._trouble = job, state, trouble
         self.main = job.world.is_main
         self._started = time.monotonic() - state.elapsed_s
         self._results: list[Tensor] = []
@@ -38,25 +41,44 @@ class Monitor:
         title = f"train {job.run.name}"
         self.progress = Progress(title, job.num_steps, "steps", enabled=self.main, done=state.step)
         self.tensorboard: SummaryWriter | None = None
-        if self.main:
-            self._forget_after(state.step)
-            self._lines = (job.run / "metrics.jsonl").open("a", encoding="utf-8")
-            folder = job.run / "tensorboard"
-            again = state.step + 1 if state.step else 0  # the first point that this start writes
-            self.tensorboard = SummaryWriter(str(folder), purge_step=again if folder.exists() else None)
-            if state.step == 0:
-                self.tensorboard.add_text("settings", f"```yaml\n{dump_settings(job.settings)}```", 0)
 
     def __enter__(self) -> Monitor:
+        """Open what is written to. Collective. Raises UserError where it cannot be."""
+        decided_by_main(self.job.world, self.job.device, self._open)
         self.progress.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.progress.__exit__(*error)
         if self.tensorboard is not None:
-            with suppress(*([OSError] if error[0] is not None else [])):  # a full disk is told once
-                self.tensorboard.close()
-                self._lines.close()
+            with self._trouble.kept(), self._writing():
+                try:
+                    self.tensorboard.close()
+                finally:
+                    self._lines.close()
+
+    def _open(self) -> float:
+        run, step = self.job.run, self._state.step
+        threading.excepthook = _hush_tensorboard
+        with self._writing():
+            self._forget_after(step)
+            self._lines = (run / "metrics.jsonl").open("a", encoding="utf-8")
+            folder = run / "tensorboard"
+            again = step + 1 if step else 0  # the first point that this start writes
+            self.tensorboard = SummaryWriter(str(folder), purge_step=again if folder.exists() else None)
+            if step == 0:
+                self.tensorboard.add_text("settings", f"```yaml\n{dump_settings(self.job.settings)}```", 0)
+        return 0.0
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write the metrics of {self.job.run}: {error.strerror or error}; free or change the place and "
+                "start again: it continues from the last checkpoint"
+            ) from error
 
     def elapsed_s(self) -> float:
         """Seconds of training, earlier starts counted in."""
@@ -134,23 +156,19 @@ class Monitor:
         predicted = self.job.engine.predict(samples.source, samples.coefficients)
         if self.tensorboard is not None:
             fields = [part.cpu().numpy() for part in (samples.source, samples.solution, predicted)]
-            picture = field_comparison(*fields)
-            self.tensorboard.add_image(f"fields/{system}", picture, state.step, dataformats="HWC")
+            with self._trouble.kept(), self._writing():
+                picture = field_comparison(*fields)
+                self.tensorboard.add_image(f"fields/{system}", picture, state.step, dataformats="HWC")
 
     def _entry(self, state: State, values: dict[str, float]) -> None:
         if self.tensorboard is None:
             return
-        try:
+        with self._trouble.kept(), self._writing():
             self._lines.write(json.dumps({"step": state.step, "epoch": state.epoch, **values}) + "\n")
             self._lines.flush()
             for name, value in values.items():
                 if name != "perf/elapsed_s":
                     self.tensorboard.add_scalar(name, value, state.step)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the metrics of {self.job.run}: {error.strerror or error}; free or change the place and "
-                "start again: it continues from the last checkpoint"
-            ) from error
 
     def _forget_after(self, step: int) -> None:
         """Drop the entries that a killed start wrote after the checkpoint that this one continues from."""
@@ -161,6 +179,16 @@ class Monitor:
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step] if step else []
         if len(kept) < len(lines):
             write_text(path, "".join(kept))
+
+
+def _hush_tensorboard(args: threading.ExceptHookArgs) -> None:
+    """Print no traceback for a full disk in TensorBoard's thread: its next call raises the error, and it is told."""
+    if (
+        args.exc_type is None
+        or not issubclass(args.exc_type, OSError)
+        or "tensorboard" not in type(args.thread).__module__
+    ):
+        threading.__excepthook__(args)
 
 
 class NotFinite(SettingsError):  # noqa: N818 - says what it is

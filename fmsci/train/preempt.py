@@ -48,7 +48,7 @@ class Preempt:
         self.save = False
         """Whether it is time for a checkpoint, as far as all ranks know."""
         self.broken = False
-        """Whether a checkpoint could not be written."""
+        """Whether rank 0 could not write something."""
 
     def poll(self) -> bool:
         """Tell whether to stop, the same on every rank. Collective."""

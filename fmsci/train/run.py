@@ -23,6 +23,7 @@ from fmsci.train.preempt import Preempt
 from fmsci.train.recorded import check_recorded
 from fmsci.train.saving import Saver, advice
 from fmsci.train.state import State
+from fmsci.train.trouble import Trouble
 from fmsci.world import StopSignals, World
 
 Afterwards = Callable[[], dict[str, Any]]
@@ -59,6 +60,12 @@ class _Attempt:
         run = self.settings.run
         self.held.enter_context(lock(run / ".lock", f"another process is training in {run}; choose another run="))
         self.owned = True
+        return 0.0
+
+    def take_folder(self) -> float:
+        """Lock the run folder and write down the settings; on rank 0."""
+        self.own_folder()
+        write_text(self.settings.run / "config.yaml", dump_settings(self.settings))
         return 0.0
 
     def ended(self, status: str, why: str, step: int) -> None:
@@ -102,7 +109,6 @@ def run_training(
             try:
                 result = _finished(attempt) or _train(attempt)
                 if test is not None:
-                    attempt.decided_by_main(lambda: 0.0)  # rank 0 has published the best model: only now others read it
                     result["test"] = test()
             except RuntimeError as error:
                 known = attempt.failure(error)
@@ -142,9 +148,7 @@ def _train(attempt: _Attempt) -> dict[str, Any]:
     settings, position = attempt.settings, attempt.position
     saved = _saved(attempt)
     job = build_job(settings, attempt.world, attempt.device, None if saved is None else saved["model"])
-    attempt.decided_by_main(attempt.own_folder)  # only now: a mistake found on the way here leaves no folder behind
-    if attempt.world.is_main:
-        write_text(settings.run / "config.yaml", dump_settings(settings))
+    attempt.decided_by_main(attempt.take_folder)  # only now: a mistake found on the way here leaves no folder behind
     if saved is not None:
         position.restore(saved["position"])
         job.engine.load(checkpoint_path(settings.run, position.step))
@@ -152,20 +156,26 @@ def _train(attempt: _Attempt) -> dict[str, Any]:
             say(f"continuing {settings.run} after step {position.step}")
     agreement = Agreement(settings.engine.timeout_s)
     while True:
+        trouble = Trouble()
         try:
-            with Monitor(job, position) as monitor, Saver(job) as saver:
+            with Monitor(job, position, trouble) as monitor, Saver(job, trouble) as saver:
                 preempt = Preempt(
-                    settings.checkpoint, settings.run, attempt.world, attempt.signals, agreement, saver.failed
+                    settings.checkpoint, settings.run, attempt.world, attempt.signals, agreement, trouble.happened
                 )
-                train(job, position, monitor, preempt, saver)
+                train(job, position, monitor, preempt, saver, trouble)
                 result = _result(job, position, monitor.elapsed_s())
             break
         except NotFinite as error:
             # Only here, where the saver has written what it had begun, is it known which checkpoint is the last.
             if settings.optim.on_nonfinite != "rewind" or not _rewind(attempt, job, agreement, error):
                 raise NotFinite(f"{error}: {advice(job)}", error.step) from None
-    if attempt.world.is_main:
+
+    def publish() -> float:
+        trouble.told()
         write_json(settings.run / "result.json", result)
+        return 0.0
+
+    attempt.decided_by_main(publish)
     return result
 
 

@@ -12,19 +12,20 @@ from fmsci.engine.collective import decided_by_main
 from fmsci.errors import UserError
 from fmsci.train.build import Job
 from fmsci.train.state import State
+from fmsci.train.trouble import Trouble
 
 
 class Saver:
     """Saves one checkpoint at a time; a second one waits until the first is written.
 
-    What goes wrong while writing (a full disk, weights that are not finite) is raised at the next ``save`` or at
-    ``close``, on every rank; ``failed`` tells rank 0 at once. The checkpoints from before stay as they are.
+    What goes wrong while writing (a full disk, weights that are not finite), here or elsewhere on rank 0, is raised at
+    the next ``save`` or at ``close``, on every rank. The checkpoints from before stay as they are.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, trouble: Trouble) -> None:
         self._job = job
+        self._trouble = trouble
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
 
     def __enter__(self) -> Saver:
         return self
@@ -33,10 +34,6 @@ class Saver:
         """Wait for the writer, whatever else went wrong: what it has begun is good."""
         if self._thread is not None:
             self._thread.join()
-
-    def failed(self) -> bool:
-        """Tell whether a checkpoint could not be written, as far as this rank knows."""
-        return self._error is not None
 
     def save(self, state: State) -> None:
         """Begin to save everything that a restart needs. Collective."""
@@ -56,9 +53,7 @@ class Saver:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._error is not None:
-            raise self._error
-        return 0.0
+        return self._trouble.told()
 
     def _stays(self, state: State) -> Callable[[int], bool]:
         """Return which steps' checkpoints stay beside the newest few: the best, and those of every so many epochs."""
@@ -73,13 +68,11 @@ class Saver:
     def _write(self, step: int, saved: dict[str, Any], snapshot: Snapshot, stays: Callable[[int], bool]) -> None:
         """Check and publish; runs in the thread."""
         run, settings = self._job.run, self._job.settings.checkpoint
-        try:
+        with self._trouble.kept():
             wrong = snapshot.not_finite()
             if wrong is not None:
                 raise UserError(f"{wrong} of {run} is not finite after step {step}: {advice(self._job)}")
             save_checkpoint(run, step, saved, snapshot.write, settings.keep, stays)
-        except BaseException as error:  # whatever it is: the ranks are told, and end with it
-            self._error = error
 
 
 def advice(job: Job) -> str:

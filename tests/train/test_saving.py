@@ -12,6 +12,7 @@ from fmsci.errors import UserError
 from fmsci.train.build import build_job
 from fmsci.train.saving import Saver
 from fmsci.train.state import State
+from fmsci.train.trouble import Trouble
 from fmsci.world import World
 from tests.commands import clean_environment, command
 from tests.conftest import TRAINING
@@ -35,7 +36,7 @@ def test_what_is_written_is_the_moment_of_the_save(job):
     state = State()
     train_epoch(job, state)
     expected = {name: tensor.clone() for name, tensor in job.engine.weights().items()}
-    with Saver(job) as saver:
+    with Saver(job, Trouble()) as saver:
         saver.save(state)
         train_epoch(job, state)
         saver.close()
@@ -47,7 +48,7 @@ def test_what_is_written_is_the_moment_of_the_save(job):
 
 def test_the_newest_the_best_and_those_of_some_epochs_stay(job):
     state = State()
-    with Saver(job) as saver:
+    with Saver(job, Trouble()) as saver:
         for rel_l2 in (0.5, 0.4, 0.1, 0.3, 0.2):  # the third epoch is the best
             train_epoch(job, state)
             state.validated(rel_l2)
@@ -59,7 +60,7 @@ def test_the_newest_the_best_and_those_of_some_epochs_stay(job):
 
 def test_weights_that_are_not_finite_are_never_published(job):
     state = State()
-    with Saver(job) as saver:
+    with Saver(job, Trouble()) as saver:
         train_epoch(job, state)
         saver.save(state)
         train_epoch(job, state)
@@ -77,11 +78,12 @@ def test_a_place_that_is_no_folder_is_a_sentence_and_training_keeps_its_state(jo
     before = {name: tensor.clone() for name, tensor in job.engine.weights().items()}
     job.run.mkdir()
     (job.run / "checkpoints").write_text("a file")
-    with Saver(job) as saver:
+    trouble = Trouble()
+    with Saver(job, trouble) as saver:
         saver.save(state)
         with pytest.raises(UserError, match=r"^cannot write .*step-00000003: "):
             saver.close()
-        assert saver.failed()
+        assert trouble.happened()
     assert all(torch.equal(tensor, before[name]) for name, tensor in job.engine.weights().items())
     assert (job.run / "checkpoints").read_text() == "a file"
 

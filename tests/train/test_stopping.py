@@ -195,3 +195,26 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_keeps_the_checkpoint_befor
         assert [item.name for item in path.parent.iterdir() if item.name.startswith(".aside")] == []
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("model", "there is a file of that name"), ("tensorboard", "cannot write the metrics of")],
+)
+def test_what_rank_0_alone_cannot_write_ends_all_ranks_with_one_sentence(train_config, tmp_path, name, sentence):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").touch()  # as an earlier start leaves it
+    (folder / name).write_text("a file where a folder belongs")
+    arguments = ["train", train_config, f"run={folder}", *LONG, "engine.timeout_s=60"]
+    begun = time.monotonic()
+    printed = run(arguments, ranks=2, code=2)
+    assert time.monotonic() - begun < 40
+    told = [line for line in printed.splitlines() if "fmsci: " in line]
+    assert len(told) == 1, printed
+    assert sentence in told[0]
+    assert "Traceback" not in printed
+    assert outcome(folder)["status"] == "failed"
+    (folder / name).unlink()
+    run(arguments, ranks=2)
