@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fmsci.config.sections import EngineSettings
+from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.loader import Loader
 from fmsci.dataset.order import epoch_order
 from fmsci.dataset.samples import Samples
@@ -19,6 +19,7 @@ from fmsci.engine.build import build_engine
 from fmsci.engine.collective import process_group, total
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture
+from fmsci.train.optim import build_optimizer
 from fmsci.world import detect_world
 
 NUM_SAMPLES, BATCH, LR = 13, 5, 3e-3
@@ -38,6 +39,7 @@ class Case:
     clip: float | None = None
     spoil: tuple[int, ...] = ()  # steps whose batch holds a NaN
     skip: bool = False
+    optim: dict | None = None  # optim.freeze, optim.lr_factors
 
 
 class Remembered:
@@ -69,13 +71,15 @@ def build_operator():
 
 
 def train(case, world):
-    """Return losses, relative errors, final weights (flat) and a prediction."""
+    """Return losses, relative errors, final weights (flat), a prediction, and how many weights waited elsewhere."""
     operator = build_operator()
-    optimizer = torch.optim.Adam(operator.parameters(), LR, fused=True)
+    optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR, **(case.optim or {})))
     settings = EngineSettings(**case.engine)
     engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip)
     if case.load is not None:
         engine.load(Path(case.load))
+    absent = []  # at the last layer of each forward pass
+    operator.fno.head.register_forward_pre_hook(lambda *_: absent.append(num_absent(operator)))
     loader = Loader(Remembered(), BATCH, 0, world.rank, world.size, settings.accumulate, CPU, prefetch=0)
     curve = []
     for step in range(case.start, case.steps):
@@ -94,7 +98,13 @@ def train(case, world):
     sample = Remembered().gather([0])
     predicted = engine.predict(sample.source, sample.coefficients)
     flat = {name: tensor.flatten().tolist() for name, tensor in weights.items()}
-    return {"curve": curve, "weights": flat, "predicted": predicted.flatten().tolist()}
+    return {"curve": curve, "weights": flat, "predicted": predicted.flatten().tolist(), "absent": min(absent)}
+
+
+def num_absent(operator):
+    """Return how many parameters ZeRO-3 has not gathered on this rank, or has let go of again."""
+    states = [getattr(parameter, "ds_status", None) for parameter in operator.parameters()]
+    return sum(state is not None and state.name == "NOT_AVAILABLE" for state in states)
 
 
 def main(output, cases):

@@ -50,10 +50,17 @@ def train(ranks, cases, folder):
     return json.loads(output.read_text())
 
 
-def plain(clip=None, steps=50, skipped=()):
-    """The recipe as plainly as can be: one process, whole batches, torch's own Adam and clipping."""
+def plain(clip=None, steps=50, skipped=(), blocks=None):
+    """The recipe as plainly as can be: one process, whole batches, torch's own Adam and clipping.
+
+    ``blocks``: name of a parameter -> factor of its learning rate; 0 where it is frozen.
+    """
     operator, samples = build_operator(), Remembered()
-    optimizer = torch.optim.Adam(operator.parameters(), LR)
+    factor = blocks or (lambda name: 1.0)
+    described = [
+        {"params": [one], "lr": LR * factor(name)} for name, one in operator.named_parameters() if factor(name)
+    ]
+    optimizer = torch.optim.Adam(described)
     curve = []
     for step in range(steps):
         order = epoch_order(0, step // 3, NUM_SAMPLES)
@@ -72,8 +79,36 @@ def plain(clip=None, steps=50, skipped=()):
     return curve
 
 
+def factor_of(name):
+    """Say what BLOCKS means, once more."""
+    inside = name.removeprefix("fno.")
+    return 0.0 if inside.startswith("lift") else 0.5 if inside.startswith("layers.1.") else 1.0
+
+
+BLOCKS = {"freeze": ["lift"], "lr_factors": {"layers.1": 0.5}}
 LONG, SHORT, MIDDLE = 50, 15, 25
 """Steps of a whole training, of a shorter one, and of the checkpoint that others continue from."""
+
+
+EARLY = 7
+"""Step of the checkpoint in the middle of a shorter training."""
+
+
+def special(sharded, folder):
+    """Return trainings with what only some engines or models have: blocks, offload, weights that are let go of."""
+    cases = {
+        f"{name} blocks": {"engine": engine, "optim": BLOCKS, "steps": SHORT}
+        for name, engine in engines(sharded).items()
+        if name != "zero0"
+    }
+    for name in ("zero2", "zero3"):
+        cases[f"{name} offload"] = {"engine": {**engines(sharded)[name], "offload": True}, "steps": SHORT}
+    nothing_stays = folder / "released.json"
+    switches = ["param_persistence_threshold", "max_live_parameters", "max_reuse_distance", "prefetch_bucket_size"]
+    nothing_stays.write_text(json.dumps({"zero_optimization": {f"stage3_{name}": 0 for name in switches}}))
+    released = {**engines(sharded)["zero3"], "deepspeed_config": str(nothing_stays)}
+    cases["zero3 released"] = {"engine": released, "steps": SHORT}
+    return cases
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +128,10 @@ def two(sharded, tmp_path_factory):
         for how in ({"compress": True}, {"precision": "bf16"}):
             engine = {**engines(sharded)[name], **how}
             cases.append({"name": f"{name} {next(iter(how))}", "engine": engine, "steps": LONG})
+    for name, case in special(sharded, folder).items():
+        left = folder / name.replace(" ", "-")
+        cases.append({"name": name, **case, "save": {str(EARLY): str(left)}})
+        cases.append({"name": f"{name} resumed", **case, "start": EARLY, "load": str(left)})
     return folder, train(2, cases, folder)
 
 
@@ -145,6 +184,20 @@ def test_every_engine_clips_as_torch_does(two, sharded):
     assert max(abs(a[0] / b[0] - 1) for a, b in zip(expected, free, strict=True)) > 1e-3  # the clipping does something
     for name in engines(sharded):
         assert_same_curve(two[1][f"{name} clipped"], expected, name)
+
+
+@pytest.mark.distributed
+def test_blocks_offload_and_released_weights_change_nothing_else(two, sharded):
+    expected = {"blocks": plain(steps=SHORT, blocks=factor_of), "offload": plain(steps=SHORT)}
+    expected["released"] = expected["offload"]
+    assert max(abs(a[0] / b[0] - 1) for a, b in zip(*list(expected.values())[:2], strict=True)) > 1e-3
+    for name in special(sharded, two[0]):
+        whole, resumed = two[1][name], two[1][f"{name} resumed"]
+        assert_same_curve(whole, expected[name.split()[1]], name)
+        assert resumed["curve"] == whole["curve"][EARLY:], name
+        assert resumed["weights"] == whole["weights"], name
+    num_parameters = len(list(build_operator().parameters()))
+    assert two[1]["zero3"]["absent"] < two[1]["zero3 released"]["absent"] < num_parameters
 
 
 @pytest.mark.distributed
