@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,18 @@ def _captions(columns: tuple[str, ...], coefficients: NDArray[np.float32]) -> li
     return captions
 
 
-def evaluate(model: Path, data: Path, split: str, output: Path, world: World, device: torch.device) -> dict[str, Any]:
+def evaluate(
+    model: Path,
+    data: Path,
+    split: str,
+    output: Path,
+    world: World,
+    device: torch.device,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Measure ``model`` on every sample of a split, once; write ``output`` (JSON) and a picture beside it.
 
-    Collective: all ranks call it inside a process group.
+    Collective: all ranks call it inside a process group. ``between`` is called after each batch and may raise.
     Raises UserError where the folder is no model, the data no data folder, or the two do not fit.
     """
     folder = open_model_folder(model)
@@ -47,7 +56,7 @@ def evaluate(model: Path, data: Path, split: str, output: Path, world: World, de
     check_grid(folder.architecture.modes, manifest.grid, manifest.grid, trained=True)
     operator = load_operator(model).to(device)
     with torch.no_grad():
-        measured = measure(operator, samples, world, device)
+        measured = measure(operator, samples, world, device, between=between)
         result = {
             "version": fmsci.__version__,
             "model": str(model),

@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fmsci.errors import UserError
 
@@ -121,11 +122,14 @@ def taken(folder: Path, but: Sequence[str] = ()) -> str | None:
 
 
 @contextmanager
-def lock(path: Path, refusal: str) -> Iterator[None]:
+def lock(
+    path: Path, refusal: str, patience_s: float = 0.0, tell: Callable[[str], None] = lambda holder: None
+) -> Iterator[None]:
     """Hold ``path`` as a lock for the time of the block; it ends with the process, however that ends.
 
-    The file says who holds it. Raises UserError, ``refusal`` with the holder's process id and host, where another
-    process does, or where the file cannot be written. On a file system without locks nothing is held.
+    The file says who holds it. Where another process does, it waits for at most ``patience_s``; ``tell`` hears once
+    for whom. Raises UserError, ``refusal`` with the holder's process id and host, where that is not enough, or where
+    the file cannot be written. On a file system without locks nothing is held.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,19 +139,33 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
         ) from error
     with opened as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        end = time.monotonic() + patience_s
+        told = False
+        while not _locked_now(handle):
             handle.seek(0)
             holder = handle.read(HOLDER_CHARACTERS).strip() or "it"  # it has not written its name yet
-            raise UserError(f"{refusal}, wait for {holder}, or stop it") from None
-        except OSError as error:
-            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
-                raise
+            if time.monotonic() >= end:
+                raise UserError(f"{refusal}, wait for {holder}, or stop it")
+            if not told:
+                tell(holder)
+            told = True
+            time.sleep(min(1.0, patience_s / 10))
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
         yield
+
+
+def _locked_now(handle: TextIO) -> bool:
+    """Take the lock, or tell that another process has it. Without locks there is nothing to take."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
+            raise
+    return True
 
 
 def can_lock(path: Path) -> bool:

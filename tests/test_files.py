@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -395,6 +396,11 @@ def test_a_held_lock_names_its_holder_and_ends_with_it(tmp_path):
             pass
         host = socket.gethostname()
         assert str(refused.value) == f"choose another run=, wait for process {holder.pid} on {host}, or stop it"
+        begun, told = time.monotonic(), []
+        with pytest.raises(UserError, match="wait for process"), lock(path, "choose another run=", 0.3, told.append):
+            pass
+        assert 0.3 <= time.monotonic() - begun < 5
+        assert told == [f"process {holder.pid} on {host}"]
     finally:
         holder.kill()
         holder.communicate()

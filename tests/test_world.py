@@ -18,6 +18,7 @@ from fmsci.world import (
     gpus_of_job,
     hdf5_locks,
     num_cores,
+    stale_lock_s,
     thread_limit,
 )
 from fmsci.world.ranks import FIRST_PORT, NUM_PORTS
@@ -367,6 +368,14 @@ def test_the_gpus_of_a_job(monkeypatch, text, count):
     if text is not None:
         monkeypatch.setenv("SLURM_GPUS_ON_NODE", text)
     assert gpus_of_job() == count
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, 0), ("0", 0), ("", 0), ("2", 120)])
+def test_a_job_that_was_started_again_has_patience_with_locks(monkeypatch, text, seconds):
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    if text is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", text)
+    assert stale_lock_s() == seconds
 
 
 @pytest.mark.parametrize(("text", "locks"), [(None, True), ("TRUE", True), ("FALSE", False), ("false", False)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +24,9 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
 ) -> None:
     """Pretrain a model, or fine-tune one where init= names its folder. Started again, it continues."""
-    with StopSignals() as signals:  # first of all: what comes while torch is imported is obeyed too
-        _train(config, overrides or [], dry_run, world_size, test, as_json, signals)
+    signals = StopSignals()
+    signals.take()  # first of all: what comes while torch is imported is obeyed; and for good: to the exit code
+    _train(config, overrides or [], dry_run, world_size, test, as_json, signals)
 
 
 def _train(
@@ -53,14 +55,18 @@ def _train(
     from fmsci.evaluate import evaluate as measure
     from fmsci.evaluate import evaluation_path
     from fmsci.terminal import duration, say
-    from fmsci.train.run import forget_outcome, run_training
+    from fmsci.train.attempt import forget_outcome
+    from fmsci.train.run import run_training
 
     forget_outcome(settings, world)
     device = pick_device(settings.engine.device, world)
     model, folders = settings.run / "model", settings.data.folders
 
-    def measure_test() -> dict[str, Any]:
-        tests = [measure(model, data, "test", evaluation_path(model, data, "test"), world, device) for data in folders]
+    def measure_test(between: Callable[[], None]) -> dict[str, Any]:
+        tests = [
+            measure(model, data, "test", evaluation_path(model, data, "test"), world, device, between)
+            for data in folders
+        ]
         return tests[0] if len(tests) == 1 else _mean(tests)
 
     engine = settings.engine

@@ -26,8 +26,8 @@ from fmsci.shards.layout import ACCEPTANCE, LOCK, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from fmsci.shards.virtual import virtual_is_right, write_virtual
 from fmsci.shards.writer import ShardWriter
-from fmsci.terminal import Progress
-from fmsci.world import StopSignals, World
+from fmsci.terminal import Progress, warn
+from fmsci.world import StopSignals, World, stale_lock_s
 
 
 def generate(settings: GenerateSettings, world: World) -> Manifest:
@@ -58,8 +58,9 @@ def _run(folder: Path, request: Request, ranks: Ranks, signals: StopSignals, hel
     if ranks.rank == 0:
         check_place(folder, request)
         if not folder.exists() or os.access(folder, os.W_OK):  # else it is only read: nobody need be kept away
+            refusal = f"another process is making data in {folder}; choose another output="
             held.enter_context(
-                lock(folder / LOCK, f"another process is making data in {folder}; choose another output=")
+                lock(folder / LOCK, refusal, stale_lock_s(), lambda holder: warn(f"{folder}: waiting for {holder}"))
             )
         agree_with_plan(folder, request)
         _remove_unfinished(folder)

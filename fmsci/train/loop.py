@@ -36,8 +36,10 @@ def train(job: Job, state: State, monitor: Monitor, preempt: Preempt, saver: Sav
                 save = stop or preempt.save or preempt.broken or _checkpoint_due(job, state)
                 if save or monitor.due(state):  # looks at the loss: what has diverged is never saved
                     monitor.write(state, lr)
-                if _validation_due(job, state):
-                    validate(job, state, monitor, preempt, trouble)
+                improved = _validation_due(job, state) and validate(job, state, monitor, preempt, trouble)
+                if improved and settings.checkpoint.keep_best and not save:  # else there is no best one to be kept
+                    save = True
+                    monitor.write(state, lr)
                 if save:  # after the entries of this step: a restart repeats none
                     checkpoint(state, monitor, preempt, saver)
                 if stop:
@@ -64,17 +66,18 @@ def _checkpoint_due(job: Job, state: State) -> bool:
     settings = job.settings.checkpoint
     if state.step == job.num_steps or _due(settings.every_steps, state.step):
         return True
-    return state.seen == job.loader.num_batches and _due(settings.every_epochs, state.epoch + 1)
+    epochs = (settings.every_epochs, settings.keep_every_epochs)
+    return state.seen == job.loader.num_batches and any(_due(every, state.epoch + 1) for every in epochs)
 
 
 def _due(every: int | None, count: int) -> bool:
     return every is not None and count % every == 0
 
 
-def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble: Trouble) -> None:
+def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble: Trouble) -> bool:
     """Measure the validation split of every system; publish the model where their mean is the best so far.
 
-    Raises StopAsked when the ranks are to stop: ``state.validation_due`` then stays set.
+    Returns whether it is. Raises StopAsked when the ranks are to stop: ``state.validation_due`` then stays set.
     """
     state.validation_due = True
     measured = {
@@ -95,6 +98,7 @@ def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble
                 write_model(job.run / "model", weights, job.architecture, job.scales, job.trained_on, facts)
     state.validation_due = False
     monitor.validated(state, measured, improved)
+    return improved
 
 
 def checkpoint(state: State, monitor: Monitor, preempt: Preempt, saver: Saver) -> None:

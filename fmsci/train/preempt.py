@@ -30,17 +30,19 @@ class Preempt:
 
     def __init__(
         self,
-        settings: CheckpointSettings,
         run: Path,
         world: World,
         signals: StopSignals,
         agreement: Agreement,
+        *,
+        deadline: float | None = None,
+        every_minutes: float | None = None,
         failed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._run, self._world, self._signals, self._agreement, self._failed = run, world, signals, agreement, failed
-        self._every_s = None if settings.every_minutes is None else 60.0 * settings.every_minutes
+        self._every_s = None if every_minutes is None else 60.0 * every_minutes
         self._saved = self._looked = time.monotonic()
-        self._deadline = _deadline(settings)
+        self._deadline = deadline
         self._file = False
         self._answer_is_old = False
         self.why: str | None = None
@@ -84,8 +86,8 @@ class Preempt:
             discard(self._run / STOP_FILE)
 
 
-def _deadline(settings: CheckpointSettings) -> float | None:
-    """Return the monotonic time to stop at: so long after the start, or so long before the job's end."""
+def find_deadline(settings: CheckpointSettings) -> float | None:
+    """Return the monotonic time to stop at: so long after now, the start, or so long before the job's end."""
     now = time.monotonic()
     ends = [] if settings.deadline_minutes is None else [now + 60.0 * settings.deadline_minutes]
     job_end = job_end_time()

@@ -3,89 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 import fmsci
 from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
-from fmsci.config import TrainSettings, dump_settings
-from fmsci.engine.collective import Agreement, decided_by_main, lost_rank
+from fmsci.config import TrainSettings
+from fmsci.engine.collective import Agreement
 from fmsci.errors import Failure, Interrupted, UserError
-from fmsci.files import lock, read_json, write_json, write_text
+from fmsci.files import read_json, write_json
 from fmsci.terminal import say, warn
+from fmsci.train.attempt import Attempt
 from fmsci.train.build import Job, build_job
 from fmsci.train.loop import train
 from fmsci.train.monitor import Monitor, NotFinite
-from fmsci.train.preempt import Preempt
+from fmsci.train.preempt import StopAsked, find_deadline
 from fmsci.train.recorded import check_recorded
 from fmsci.train.saving import Saver, advice
 from fmsci.train.state import State
 from fmsci.train.trouble import Trouble
 from fmsci.world import StopSignals, World
 
-Afterwards = Callable[[], dict[str, Any]]
-
+Afterwards = Callable[[Callable[[], None]], dict[str, Any]]
+"""What is done with the trained model, on all ranks; it calls its argument now and then, which raises to stop it."""
 
 MAX_REWINDS = 10
 """A run that needs more than so many batches left out has another problem than its data."""
-
-
-def forget_outcome(settings: TrainSettings, world: World) -> None:
-    """Remove how an earlier start ended, before anything can fail: job scripts read it, a stale one would mislead."""
-    if world.is_main:
-        (settings.run / "outcome.json").unlink(missing_ok=True)
-
-
-@dataclass
-class _Attempt:
-    """One start of a run. ``owned`` is set once its folder is locked: until then nothing is written there."""
-
-    settings: TrainSettings
-    world: World
-    device: torch.device
-    signals: StopSignals
-    held: ExitStack
-    position: State = field(default_factory=State)
-    owned: bool = False
-
-    def decided_by_main(self, decide: Callable[[], float]) -> float:
-        """Return what rank 0 finds, on every rank; its mistake ends them all. Collective."""
-        return decided_by_main(self.world, self.device, decide)
-
-    def own_folder(self) -> float:
-        """Lock the run folder for as long as this process lives; on rank 0."""
-        run = self.settings.run
-        self.held.enter_context(lock(run / ".lock", f"another process is training in {run}; choose another run="))
-        self.owned = True
-        return 0.0
-
-    def take_folder(self) -> float:
-        """Lock the run folder and write down the settings; on rank 0."""
-        self.own_folder()
-        write_text(self.settings.run / "config.yaml", dump_settings(self.settings))
-        return 0.0
-
-    def ended(self, status: str, why: str, step: int) -> None:
-        """Write how this start ended. A failure is told even where it cannot be written."""
-        if self.owned:
-            with suppress(*([UserError] if status == "failed" else [])):
-                write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step})
-
-    def failure(self, error: RuntimeError) -> Exception | None:
-        """Return what to raise instead of one of torch's errors: a lost rank, no memory; None for any other."""
-        lost = lost_rank(error, self.world)
-        if lost is not None:
-            return lost
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            return UserError(
-                f"out of memory ({self.device.type}) after step {self.position.step}: set engine.accumulate to more "
-                f"than {self.settings.engine.accumulate}, use more ranks, or engine.kind=zero; a restart continues "
-                "from the last checkpoint"
-            )
-        return None
 
 
 def run_training(
@@ -97,19 +42,27 @@ def run_training(
 ) -> dict[str, Any]:
     """Train, or continue, the run in ``settings.run``; return its result (also in ``result.json``).
 
-    ``test`` is called once the model is trained; what it returns becomes the result's ``test``. ``signals`` have been
-    taken over by the caller already, else they are for the time of the run. Collective: all ranks call it inside a
-    process group.
+    ``test`` is called once the model is trained, in this start or an earlier one; what it returns becomes the result's
+    ``test``. ``signals`` have been taken over by the caller already, else they are for the time of the run.
+    Collective: all ranks call it inside a process group.
 
     Raises UserError for a mistake, Failure for a lost rank, Interrupted where it saved and should be started again.
     """
     with ExitStack() as held:
-        attempt = _Attempt(settings, world, device, signals or held.enter_context(StopSignals()), held)
+        attempt = Attempt(
+            settings,
+            world,
+            device,
+            signals or held.enter_context(StopSignals()),
+            held,
+            Agreement(settings.engine.timeout_s),
+            find_deadline(settings.checkpoint),
+        )
         try:
             try:
                 result = _finished(attempt) or _train(attempt)
                 if test is not None:
-                    result["test"] = test()
+                    result["test"] = _tested(attempt, test)
             except RuntimeError as error:
                 known = attempt.failure(error)
                 if known is None:
@@ -128,7 +81,7 @@ def run_training(
         return result
 
 
-def _finished(attempt: _Attempt) -> dict[str, Any] | None:
+def _finished(attempt: Attempt) -> dict[str, Any] | None:
     """Return the result of a run that needs no more training, or None."""
     run = attempt.settings.run
     path = run / "result.json"
@@ -141,10 +94,26 @@ def _finished(attempt: _Attempt) -> dict[str, Any] | None:
         say(f"{run} is finished already")
         return 1.0
 
-    return dict(read_json(path)) if attempt.decided_by_main(look) else None
+    if not attempt.decided_by_main(look):
+        return None
+    result = dict(read_json(path))
+    attempt.position.step = result["steps"]
+    return result
 
 
-def _train(attempt: _Attempt) -> dict[str, Any]:
+def _tested(attempt: Attempt, test: Afterwards) -> dict[str, Any]:
+    """Return what ``test`` gives, unless the ranks are to stop: the next start does it then."""
+    preempt = attempt.preempt(Trouble())
+    try:
+        result = test(preempt.check)
+    except StopAsked:
+        preempt.stopped()
+        raise Interrupted(f"{preempt.why} asked for it; the model is trained, its test has to be done again") from None
+    preempt.stopped()
+    return result
+
+
+def _train(attempt: Attempt) -> dict[str, Any]:
     settings, position = attempt.settings, attempt.position
     saved = _saved(attempt)
     job = build_job(settings, attempt.world, attempt.device, None if saved is None else saved["model"])
@@ -154,20 +123,17 @@ def _train(attempt: _Attempt) -> dict[str, Any]:
         job.engine.load(checkpoint_path(settings.run, position.step))
         if attempt.world.is_main:
             say(f"continuing {settings.run} after step {position.step}")
-    agreement = Agreement(settings.engine.timeout_s)
     while True:
         trouble = Trouble()
         try:
             with Monitor(job, position, trouble) as monitor, Saver(job, trouble) as saver:
-                preempt = Preempt(
-                    settings.checkpoint, settings.run, attempt.world, attempt.signals, agreement, trouble.happened
-                )
+                preempt = attempt.preempt(trouble, settings.checkpoint.every_minutes)
                 train(job, position, monitor, preempt, saver, trouble)
                 result = _result(job, position, monitor.elapsed_s())
             break
         except NotFinite as error:
             # Only here, where the saver has written what it had begun, is it known which checkpoint is the last.
-            if settings.optim.on_nonfinite != "rewind" or not _rewind(attempt, job, agreement, error):
+            if settings.optim.on_nonfinite != "rewind" or not _rewind(attempt, job, error):
                 raise NotFinite(f"{error}: {advice(job)}", error.step) from None
 
     def publish() -> float:
@@ -179,12 +145,12 @@ def _train(attempt: _Attempt) -> dict[str, Any]:
     return result
 
 
-def _rewind(attempt: _Attempt, job: Job, agreement: Agreement, error: NotFinite) -> bool:
+def _rewind(attempt: Attempt, job: Job, error: NotFinite) -> bool:
     """Go back to the last checkpoint, to leave out the batch that ``error`` tells of when it comes again.
 
     Returns False where that cannot help: no checkpoint, no batch to blame, too many of them already.
     """
-    agreement.close()
+    attempt.agreement.close()
     position = attempt.position
     skipped = [*position.skipped, error.step]
     saved = _saved(attempt)
@@ -200,7 +166,7 @@ def _rewind(attempt: _Attempt, job: Job, agreement: Agreement, error: NotFinite)
     return True
 
 
-def _saved(attempt: _Attempt) -> dict[str, Any] | None:
+def _saved(attempt: Attempt) -> dict[str, Any] | None:
     """Return what the newest complete checkpoint says, or None where there is none. It wins over ``init``."""
     run = attempt.settings.run
 

@@ -11,6 +11,7 @@ from fmsci.world.process import (
     num_cores,
     one_numpy_thread,
     prepare_deepspeed,
+    stale_lock_s,
     thread_limit,
 )
 from fmsci.world.ranks import World, detect_world
@@ -30,5 +31,6 @@ __all__ = [
     "num_cores",
     "one_numpy_thread",
     "prepare_deepspeed",
+    "stale_lock_s",
     "thread_limit",
 ]

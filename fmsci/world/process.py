@@ -9,6 +9,9 @@ import sys
 
 from fmsci.world.ranks import FIRST_PORT, World
 
+STALE_LOCK_S = 120.0
+"""Locks of a lost node have expired after so long, on NFS and Lustre as they come."""
+
 
 def num_cores() -> int:
     """Return how many cores this process is allowed to run on."""
@@ -33,6 +36,15 @@ def job_end_time() -> float | None:
     """Return when Slurm will end this job, in seconds since 1970, where it says so."""
     text = os.environ.get("SLURM_JOB_END_TIME", "")
     return float(text) if text.isdigit() else None
+
+
+def stale_lock_s() -> float:
+    """Return how long a lock may still be held by nobody: a while in a job that Slurm has started again.
+
+    It may have lost a node, whose locks a network file system forgets only when they expire: 90 s on NFS 4.
+    """
+    text = os.environ.get("SLURM_RESTART_COUNT", "")
+    return STALE_LOCK_S if text.isdigit() and int(text) > 0 else 0.0
 
 
 def gpus_of_job() -> int:

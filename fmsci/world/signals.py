@@ -13,18 +13,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 
 class StopSignals:
-    """Within its block, the signals of SIGNALS only set ``asked``."""
+    """Within its block, or for good from ``take`` on, the signals of SIGNALS only set ``asked``."""
 
     def __init__(self) -> None:
         self.asked = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
+        self.take()
+        return self
+
+    def take(self) -> None:
         """Take the signals over; in a thread they cannot come, so there is nothing to do."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._ask)
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Give the signals back."""

@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 
 from fmsci.checkpoint import newest_checkpoint
+from fmsci.files import lock
 from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
 
@@ -135,6 +137,49 @@ def _ranks(folder):
 
 
 @pytest.mark.distributed
+def test_the_deadline_and_the_stop_file_are_obeyed_by_all_ranks(undisturbed, train_config, tmp_path):
+    ranks, expected = undisturbed
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    printed = run([*arguments, "checkpoint.deadline_minutes=1e-9"], ranks=ranks, code=75)
+    assert printed.count("the deadline asked for it; saved after step") == 1
+    process = start(arguments, ranks)
+    wait_for_step(process, folder, 10)
+    (folder / "STOP").touch()
+    printed = process.communicate(timeout=60)[0]
+    if process.returncode != 0:  # it looks for the file once a second, and may be finished by then
+        assert process.returncode == 75, printed
+        assert "the file STOP asked for it; saved after step" in printed
+        assert not (folder / "STOP").exists()
+        run(arguments, ranks=ranks)
+    assert final_bits(folder) == expected
+
+
+@pytest.mark.distributed
+def test_signals_that_never_end_do_not_disturb_the_save(undisturbed, train_config, tmp_path):
+    """From the first one on until the processes have ended: while the checkpoint is written, and after it."""
+    ranks, expected = undisturbed
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    process = start(arguments, ranks)
+    wait_for_step(process, folder, 20)
+    pids, sent = _ranks(folder), 0
+    while process.poll() is None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+                sent += 1
+        time.sleep(0.001)
+    printed = process.communicate()[0]
+    assert process.returncode == 75, printed
+    assert sent > 20
+    step = json.loads((folder / "outcome.json").read_text())["step"]
+    assert newest_checkpoint(folder)[1]["position"]["step"] == step
+    run(arguments, ranks=ranks)
+    assert final_bits(folder) == expected
+
+
+@pytest.mark.distributed
 def test_a_run_continues_on_another_number_of_ranks(undisturbed, train_config, tmp_path):
     """Same global batches on 1, 3 and 2 ranks in turn, so the curve is the same up to rounding."""
     _, expected = undisturbed
@@ -218,6 +263,21 @@ def test_a_stale_outcome_never_outlives_a_start(trained, train_config, tmp_path)
     assert not (folder / "outcome.json").exists()
     run(arguments)
     assert json.loads((folder / "outcome.json").read_text())["status"] == "finished"
+
+
+def test_a_lock_that_a_lost_node_left_is_waited_for(train_config, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    arguments = ["train", train_config, f"run={folder}", *TRAINING]
+    with lock(folder / ".lock", "held"):
+        assert "choose another run=, wait for process" in run(arguments, code=2)
+        again = clean_environment(SLURM_RESTART_COUNT="1")
+        process = subprocess.Popen(command(arguments), env=again, stderr=subprocess.PIPE, text=True)
+        told = process.stderr.readline()
+        assert told.startswith(f"fmsci: {folder}: waiting for process {os.getpid()} on ")
+        assert process.poll() is None
+    assert process.wait(timeout=60) == 0
+    process.stderr.close()
 
 
 @pytest.mark.distributed

@@ -1,12 +1,13 @@
 """Writing beside the training: what cannot or must not be written is a sentence, and what was there before stays."""
 
+import json
 import shlex
 import subprocess
 
 import pytest
 import torch
 
-from fmsci.checkpoint import newest_checkpoint
+from fmsci.checkpoint import newest_checkpoint, read_tensors
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.train.build import build_job
@@ -14,7 +15,7 @@ from fmsci.train.saving import Saver
 from fmsci.train.state import State
 from fmsci.train.trouble import Trouble
 from fmsci.world import World
-from tests.commands import clean_environment, command
+from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
 
 
@@ -56,6 +57,21 @@ def test_the_newest_the_best_and_those_of_some_epochs_stay(job):
         saver.close()
     kept = sorted(int(path.name[5:]) for path in (job.run / "checkpoints").iterdir())
     assert kept == [6, 9, 12, 15]  # epochs 2 and 4, the best, the newest
+
+
+def test_there_is_a_checkpoint_of_the_best_and_of_every_so_many_epochs_where_no_other_is_due(train_config, tmp_path):
+    folder = tmp_path / "run"
+    rarely = ["checkpoint.every_epochs=null", "checkpoint.keep=1", "checkpoint.keep_every_epochs=3"]
+    rising = ["optim.epochs=8", "optim.lr=0.3", "optim.schedule=constant", "monitor.validate_steps=2"]
+    run(["train", train_config, f"run={folder}", *TRAINING, *rarely, *rising])
+    best = json.loads((folder / "result.json").read_text())["best"]["step"]
+    kept = {int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")}
+    assert 0 < best < 24
+    assert best % 9 != 0  # not one of those of every third epoch
+    assert kept == {best, 9, 18, 24}
+    saved = read_tensors(folder / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
+    model = read_tensors(folder / "model" / "model.safetensors")
+    assert all(torch.equal(saved[name], model[name]) for name in model)
 
 
 def test_weights_that_are_not_finite_are_never_published(job):

@@ -14,8 +14,8 @@ import pytest
 
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.config.sections import CheckpointSettings
-from fmsci.train.preempt import _deadline
-from tests.commands import run
+from fmsci.train.preempt import find_deadline
+from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
 from tests.train.test_resume import LONG, final_bits, start, wait_for_step, world
 
@@ -31,19 +31,6 @@ def outcome(folder):
     return json.loads((folder / "outcome.json").read_text())
 
 
-def test_a_file_named_stop_is_obeyed_and_removed(train_config, tmp_path):
-    folder = tmp_path / "run"
-    arguments = ["train", train_config, f"run={folder}", *LONG]
-    process = start([*arguments, "checkpoint.every_minutes=null", "optim.epochs=4000"])
-    wait_for_step(process, folder, 20)
-    (folder / "STOP").touch()
-    printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 75, printed
-    assert "the file STOP asked for it; saved after step" in printed
-    assert not (folder / "STOP").exists()
-    assert outcome(folder)["status"] == "saved"
-
-
 def test_a_stop_inside_validation_loses_nothing(undisturbed, train_config, tmp_path):
     """The deadline is over at once: the first look at it is inside the validation before the first step."""
     folder = tmp_path / "run"
@@ -56,17 +43,64 @@ def test_a_stop_inside_validation_loses_nothing(undisturbed, train_config, tmp_p
     assert final_bits(folder) == undisturbed
 
 
+def test_a_stop_inside_a_later_validation_loses_nothing(undisturbed, train_config, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    printed = started_with(
+        "import signal, fmsci.train.preempt as preempt\n"
+        "check, looks = preempt.Preempt.check, []\n"
+        "def look(self):\n"
+        "    looks.append(self)\n"
+        "    if len(looks) == 4:\n"  # there is one look in each validation, the first of them before the first step
+        "        signal.raise_signal(signal.SIGUSR2)\n"
+        "    check(self)\n"
+        "preempt.Preempt.check = look\n",
+        arguments,
+    )
+    assert "a signal asked for it; saved after step 9 of 120" in printed
+    assert newest_checkpoint(folder)[1]["position"]["validation_due"]
+    run(arguments)
+    assert final_bits(folder) == undisturbed
+
+
+def test_a_stop_inside_the_test_is_obeyed_and_the_next_start_tests(train_config, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *TRAINING, "--test", "--json"]
+    printed = started_with(
+        "import signal, fmsci.evaluate as evaluate\n"
+        "load = evaluate.load_operator\n"
+        "def loaded(path):\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    return load(path)\n"
+        "evaluate.load_operator = loaded\n",
+        arguments,
+    )
+    assert "a signal asked for it; the model is trained, its test has to be done again" in printed
+    assert (outcome(folder)["status"], outcome(folder)["step"]) == ("saved", 12)
+    assert json.loads(run(arguments).splitlines()[-1])["test"]["count"] == 5
+
+
+def started_with(script, arguments):
+    """Run a command after a few lines of Python; return what it printed. It must ask to be started again."""
+    words = command(arguments)
+    at = words.index("-m")
+    words[at : at + 2] = ["-c", f"{script}from fmsci.cli import main\nmain()\n"]
+    done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 75, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 def test_the_end_of_a_slurm_job_is_a_deadline(monkeypatch):
     def minutes(left, **settings):
         monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + 60 * left)))
-        return (_deadline(CheckpointSettings(**settings)) - time.monotonic()) / 60
+        return (find_deadline(CheckpointSettings(**settings)) - time.monotonic()) / 60
 
     assert minutes(100) == pytest.approx(95, abs=0.1)
     assert minutes(100, margin_minutes=2) == pytest.approx(98, abs=0.1)
     assert minutes(10) == pytest.approx(9, abs=0.1)  # a short job keeps most of its time
     assert minutes(100, deadline_minutes=30) == pytest.approx(30, abs=0.1)
     monkeypatch.delenv("SLURM_JOB_END_TIME")
-    assert _deadline(CheckpointSettings()) is None
+    assert find_deadline(CheckpointSettings()) is None
 
 
 def test_a_signal_while_torch_is_imported_is_obeyed(train_config, tmp_path):
@@ -134,10 +168,14 @@ def test_a_rank_that_never_comes_is_named_in_bounded_time(train_config, tmp_path
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory, poisson_data):
     """The same data, but for one training sample whose solution holds a NaN."""
-    folder = tmp_path_factory.mktemp("spoilt") / "poisson"
-    shutil.copytree(poisson_data, folder)
+    return with_value(poisson_data, tmp_path_factory.mktemp("spoilt") / "poisson", float("nan"))
+
+
+def with_value(data, folder, value):
+    """Copy a data folder, and put a value into the solution of training sample 6."""
+    shutil.copytree(data, folder)
     with h5py.File(folder / "train" / "shard-00000.h5", "r+") as shard:
-        shard["fields"][6, 1, 0, 0] = float("nan")
+        shard["fields"][6, 1, 0, 0] = value
     return folder
 
 
@@ -156,18 +194,21 @@ def test_what_is_not_finite_stops_the_run_with_its_samples_and_the_last_good_che
 
 
 @pytest.mark.distributed
-def test_a_run_goes_on_without_the_batches_that_are_not_finite(spoilt, tmp_path):
-    """To skip them and to go back before them is the same training: the same weights at the end."""
-    config = settings(spoilt, tmp_path)
+def test_a_run_goes_on_without_the_batches_that_are_not_finite(spoilt, poisson_data, tmp_path):
+    """To skip them and to go back before them is the same training: the same weights at the end.
+
+    So it is where the loss is finite and only the gradient is not: 1.7e19 squared still is a float32.
+    """
+    large = with_value(poisson_data, tmp_path / "large" / "poisson", 1.7e19)
     finals = []
-    for way in ("skip", "rewind"):
-        folder = tmp_path / way
+    for way, data in (("skip", spoilt), ("rewind", spoilt), ("rewind", large)):
+        folder = tmp_path / f"run-{len(finals)}"
         saving = ["checkpoint.every_steps=1", "seed=3", f"optim.on_nonfinite={way}"]
-        printed = run(["train", config, f"run={folder}", *TRAINING, *saving], ranks=2)
+        printed = run(["train", settings(data, tmp_path), f"run={folder}", *TRAINING, *saving], ranks=2)
         assert printed.count("is not finite" if way == "skip" else "going on after step") == 4  # once an epoch
+        assert len(newest_checkpoint(folder)[1]["position"]["skipped"]) == (0 if way == "skip" else 4)
         finals.append(final_bits(folder)[0])
-    assert finals[0] == finals[1]
-    assert len(newest_checkpoint(tmp_path / "rewind")[1]["position"]["skipped"]) == 4
+    assert finals[0] == finals[1] == finals[2]
 
 
 def settings(data, folder):
@@ -179,22 +220,74 @@ def settings(data, folder):
 # ------------------------------------------------------------------ a place that cannot be written
 
 
-def test_a_full_disk_ends_the_run_with_a_sentence_and_keeps_the_checkpoint_before(train_config, tmp_path):
-    folder = tmp_path / "run"
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MiB."""
+    folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a tiny file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(folder, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_it_goes_on_when_there_is_room(train_config, small_disk, tmp_path):
+    larger = ["model.width=16", "model.modes=4", "model.layers=4", "checkpoint.every_steps=2", "checkpoint.keep=9"]
+    arguments = ["train", train_config, *TRAINING, *larger]
+    printed = run([*arguments, f"run={small_disk / 'run'}"], code=2)
+    assert "No space left on device" in printed
+    assert "Traceback" not in printed
+    path, state = newest_checkpoint(small_disk / "run")
+    assert state["position"]["step"] >= 2
+    assert [item.name for item in path.parent.iterdir() if item.name.startswith(".aside")] == []
+    remount(small_disk, "size=64m")
+    assert f"after step {state['position']['step']}" in run([*arguments, f"run={small_disk / 'run'}"])
+    run([*arguments, f"run={tmp_path / 'whole'}"])
+    assert final_bits(small_disk / "run") == final_bits(tmp_path / "whole")
+
+
+@pytest.mark.distributed
+def test_a_run_folder_that_may_only_be_read_is_a_sentence_of_one_rank(train_config, small_disk):
+    folder = small_disk / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    run([*arguments, "checkpoint.deadline_minutes=1e-9"], code=75)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    remount(small_disk, "ro")
+    printed = run(arguments, ranks=2, code=2)
+    (told,) = [line for line in printed.splitlines() if "fmsci: " in line]
+    assert f"cannot write {folder}/.lock: Read-only file system" in told
+    assert "Traceback" not in printed
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_is_closed_while_training_keeps_its_checkpoints(undisturbed, train_config, tmp_path):
+    """Root, too, may not write where the file system says that nothing is to be changed."""
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *LONG]
+    process = start([*arguments, "checkpoint.every_minutes=null"])
+    wait_for_step(process, folder, 15)
+    closed = ["chattr", "+i", str(folder / "checkpoints")]
+    if subprocess.run(closed, capture_output=True, check=False).returncode != 0:
+        process.kill()
+        process.communicate()
+        pytest.skip("folders cannot be made immutable here")
     try:
-        larger = ["model.width=16", "model.modes=4", "model.layers=4", "checkpoint.every_steps=2", "checkpoint.keep=9"]
-        printed = run(["train", train_config, f"run={folder}", *TRAINING, *larger], code=2)
-        assert "No space left on device" in printed
-        assert "Traceback" not in printed
-        path, state = newest_checkpoint(folder)
-        assert state["position"]["step"] >= 2
-        assert [item.name for item in path.parent.iterdir() if item.name.startswith(".aside")] == []
+        printed = process.communicate(timeout=60)[0]
+        names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["chattr", "-i", str(folder / "checkpoints")], check=True)
+    assert process.returncode == 2, printed
+    assert "Operation not permitted; free or change the place and repeat" in printed
+    assert "Traceback" not in printed
+    assert not [name for name in names if name.startswith(".aside")]
+    assert newest_checkpoint(folder)[0].name == names[-1]
+    run(arguments)
+    assert final_bits(folder) == undisturbed
 
 
 @pytest.mark.distributed
