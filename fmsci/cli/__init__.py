@@ -13,7 +13,7 @@ import typer
 from fmsci import __version__
 from fmsci.cli import data, doctor, generate, status, study, submit, train
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
-from fmsci.world import World, detect_world
+from fmsci.world import World, detect_world, ignore_signals
 
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -81,6 +81,7 @@ def main() -> None:
             raise
         _end(_unusable(error), EXIT_MISTAKE)
     except Interrupted as error:
+        ignore_signals()  # the exit code is a promise
         _end(f"interrupted: {error}; start the same command again to continue", EXIT_REQUEUE, told_by_all=True)
     except KeyboardInterrupt:
         _end("interrupted", 130, told_by_all=True)

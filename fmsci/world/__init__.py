@@ -15,7 +15,7 @@ from fmsci.world.process import (
     thread_limit,
 )
 from fmsci.world.ranks import World, detect_world
-from fmsci.world.signals import StopSignals
+from fmsci.world.signals import StopSignals, ignore_signals
 
 __all__ = [
     "StopSignals",
@@ -26,6 +26,7 @@ __all__ = [
     "end_with_parent",
     "gpus_of_job",
     "hdf5_locks",
+    "ignore_signals",
     "job_end_time",
     "keep_freed_memory",
     "num_cores",

@@ -36,3 +36,9 @@ class StopSignals:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+
+
+def ignore_signals() -> None:
+    """Ignore the signals of SIGNALS until the process has ended: as Python ends, it would let them kill it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
