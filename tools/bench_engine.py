@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """What the trainer costs beside the model: the loop, a second process, a checkpoint. Prints a table.
 
-    python tools/bench_engine.py                    grid 64; all but the largest checkpoint
-    python tools/bench_engine.py --checkpoint 256M  with it: 10 GB of memory, 4 GB of disk
+    python tools/bench_engine.py                        all but the largest checkpoint
+    python tools/bench_engine.py --checkpoint 16M 256M  with it: 10 GB of memory, 4 GB of disk
+    chrt -f 10 taskset -c 0,1 python tools/bench_engine.py --what loop second
 
 Overhead is in processor time of one thread, so that other work on the machine counts little; the second process is
-measured in wall time and needs two free cores.
+measured in wall time and needs two free cores. The last form (as root) takes them from all other work.
 """
 
 from __future__ import annotations
@@ -17,19 +18,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fmsci.config import TrainSettings, load_settings
-from fmsci.engine.collective import process_group
+from fmsci.dataset.loader import Batch
+from fmsci.engine.collective import Agreement, process_group
 from fmsci.terminal import say, table
 from fmsci.train.build import Job, build_job
-from fmsci.train.run import run_training
-from fmsci.world import World
+from fmsci.train.loop import train
+from fmsci.train.monitor import Monitor
+from fmsci.train.preempt import Preempt
+from fmsci.train.saving import Saver
+from fmsci.train.state import State
+from fmsci.train.trouble import Trouble
+from fmsci.world import StopSignals, World
 
 CPU = torch.device("cpu")
 FMSCI = [sys.executable, "-m", "fmsci"]
+WHAT = ("loop", "second", "checkpoint")
 
 
 def main() -> None:
@@ -37,19 +47,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the trainer costs beside the model.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--checkpoint", nargs="+", default=["16M"])
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     chosen = parser.parse_args()
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = prepare(folder)
-        found = [overhead(data, folder / str(number)) for number in range(chosen.rounds)]
-        rows.append(
-            ("loop over bare steps, 64K, processor time", f"{statistics.median(found):+.1%}", spread(found, "%"))
-        )
-        found = [speedup(data, folder / f"two-{number}") for number in range(min(chosen.rounds, 3))]
-        rows.append(("two processes over one, 1M", f"{statistics.median(found):.2f}x", spread(found, "x")))
+        data, large = prepare(folder, 64), prepare(folder, 128)
+        if "loop" in chosen.what:
+            found = [overhead(data, folder / str(number)) for number in range(chosen.rounds)]
+            rows.append(
+                ("loop over bare steps, 64K, processor time", f"{statistics.median(found):+.1%}", spread(found, "%"))
+            )
+        if "second" in chosen.what:
+            both = [speedup(large, folder / f"two-{number}") for number in range(min(chosen.rounds, 3))]
+            for place, name in enumerate(("two processes", "two runs apart")):
+                found = [pair[place] for pair in both]
+                rows.append((f"{name} over one, 1M", f"{statistics.median(found):.2f}x", spread(found, "x")))
         with process_group(World(), CPU, 60.0, always=True):  # one for all: DeepSpeed knows only its first
-            for size in chosen.checkpoint:
+            for size in chosen.checkpoint if "checkpoint" in chosen.what else []:
                 for kind, stage in (("ddp", 0), ("zero", 1), ("zero", 3)):
                     rows.append(saving(data, folder / f"{size}-{kind}{stage}", size, kind, stage))
     table("trainer", ("what", "median", "all"), rows)
@@ -62,12 +77,13 @@ def spread(values: list[float], unit: str) -> str:
     return f"{form.format(min(values))} to {form.format(max(values))}"
 
 
-def prepare(folder: Path) -> Path:
-    """Make a small data folder at the grid of quickstart."""
-    sizes = ["--grid", "64", "--train", "64", "--valid", "2", "--test", "2"]
-    command = [*FMSCI, "generate", "--system", "poisson", "--range", "1", "5", *sizes, "--output", str(folder / "data")]
+def prepare(folder: Path, grid: int) -> Path:
+    """Make a small data folder: the grid of quickstart, or that of the paper."""
+    output = folder / f"data-{grid}"
+    sizes = ["--grid", str(grid), "--train", "64", "--valid", "2", "--test", "2"]
+    command = [*FMSCI, "generate", "--system", "poisson", "--range", "1", "5", *sizes, "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True)
-    return folder / "data"
+    return output
 
 
 def settings(data: Path, run: Path, *more: str) -> TrainSettings:
@@ -83,62 +99,95 @@ def settings(data: Path, run: Path, *more: str) -> TrainSettings:
     return load_settings(TrainSettings, config, [*common, *more])
 
 
-def overhead(data: Path, run: Path) -> float:
-    """Return processor time of a whole run over that of its bare steps (forward, backward, Adam), less 1.
+class Alternating:
+    """The engine of a run that beside each of its steps takes the same step barely, with a model of its own.
 
-    What happens once (imports, building, the two validations, the last checkpoint) is measured with a run of one epoch
-    and taken off.
+    Taken in turn, now the one first and now the other, both meet the same moods of the machine.
     """
-    whole = []
-    for epochs in (1, 11):
-        begun = time.process_time()
-        run_training(
-            settings(
-                data, run / str(epochs), "model.size=64K", f"optim.epochs={epochs}", "monitor.validate_steps=1000"
-            ),
-            World(),
-            CPU,
-        )
-        whole.append(time.process_time() - begun)
-    job = build_job(settings(data, run / "bare", "model.size=64K"), World(), CPU)
-    batches = list(job.loader.epoch(0))
-    bare_steps(job, batches)
-    begun = time.process_time()
-    for _ in range(10):
-        bare_steps(job, batches)
-    return (whole[1] - whole[0]) / (time.process_time() - begun) - 1
+
+    def __init__(self, job: Job, bare: Job) -> None:
+        self._engine, self._bare = job.engine, bare
+        self.begun: list[float] = []
+        self.bare_s: list[float] = []
+
+    def step(self, batch: Batch, lr: float) -> torch.Tensor:
+        """Take both steps; note when, in processor time."""
+        self.begun.append(time.process_time())
+        result = self._engine.step(batch, lr) if len(self.begun) % 2 else None
+        between = time.process_time()
+        bare_step(self._bare, batch)
+        self.bare_s.append(time.process_time() - between)
+        return self._engine.step(batch, lr) if result is None else result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
-def bare_steps(job: Job, batches: list) -> None:
-    """Take one epoch of steps on batches that are in memory, as plainly as torch allows."""
+def overhead(data: Path, run: Path) -> float:
+    """Return processor time of a run's steps over that of bare ones (forward, backward, Adam), less 1.
+
+    From one step to the next all of the loop is counted: order, loader, engine, logging, asking for a stop. The first
+    steps warm up; validation and checkpoint come after the last.
+    """
+    chosen = settings(data, run, "model.size=64K", "optim.epochs=16", "monitor.validate_steps=1000")
+    job, bare = build_job(chosen, World(), CPU), build_job(chosen, World(), CPU)
+    engine = Alternating(job, bare)
+    state, trouble = State(), Trouble()
+    job = replace(job, engine=engine)
+    run.mkdir(parents=True)
+    with Monitor(job, state, trouble) as monitor, Saver(job, trouble) as saver:
+        train(job, state, monitor, Preempt(run, World(), StopSignals(), Agreement(60.0)), saver, trouble)
+    warm = job.loader.num_batches
+    bare_s = sum(engine.bare_s[warm:-1])
+    return (engine.begun[-1] - engine.begun[warm] - bare_s) / bare_s - 1
+
+
+def bare_step(job: Job, batch: Batch) -> None:
+    """Take one step on a batch as plainly as torch allows."""
     operator, optimizer = job.engine.operator, job.engine.optimizer
-    for batch in batches:
-        samples = batch.pieces[0].samples
-        u = operator(samples.source, samples.coefficients)
-        loss = (u - samples.solution).square().sum() / batch.global_count
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    samples = batch.pieces[0].samples
+    u = operator(samples.source, samples.coefficients)
+    loss = (u - samples.solution).square().sum() / batch.global_count
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
-def speedup(data: Path, folder: Path) -> float:
-    """Return how much faster two processes take the steps of a fixed global batch than one, by their own record."""
+def speedup(data: Path, folder: Path) -> tuple[float, float]:
+    """Return how much faster two processes take the steps of a fixed global batch than one, by their own record.
+
+    And how much faster two runs beside each other are, of half the batch each, which have nothing to tell each other:
+    more than that the machine does not give.
+    """
     mpiexec = str(Path(sys.executable).parent / "mpiexec")
-    rates = []
-    for ranks in (1, 2):
-        run = folder / str(ranks)
-        run.parent.mkdir(parents=True, exist_ok=True)
-        config = run.parent / "train.yaml"
-        config.write_text(f"run: {run}\ndata: {{path: {data}, cache: host}}\noptim: {{epochs: 5, batch_size: 16}}\n")
-        more = ["model.size=1M", "engine.threads=1", "monitor.pictures=false", "monitor.every_steps=4"]
-        subprocess.run(
-            [mpiexec, "-n", str(ranks), *FMSCI, "train", str(config), *more], check=True, capture_output=True
+    folder.mkdir()
+    (one,) = rates(data, folder, [("one", 16, [])])
+    (two,) = rates(data, folder, [("two", 16, [mpiexec, "-n", "2"])])
+    apart = rates(data, folder, [("left", 8, []), ("right", 8, [])])
+    return two / one, sum(apart) / one
+
+
+def rates(data: Path, folder: Path, runs: list[tuple[str, int, list[str]]]) -> list[float]:
+    """Return samples per second of runs that are started together: (name, global batch, launcher)."""
+    more = ["model.size=1M", "engine.threads=1", "monitor.pictures=false", "monitor.every_steps=4"]
+    more += ["checkpoint.every_epochs=null", "checkpoint.keep_best=false", "monitor.validate_steps=1000"]
+    started = []
+    for name, batch, launcher in runs:
+        config = folder / f"{name}.yaml"
+        config.write_text(
+            f"run: {folder / name}\ndata: {{path: {data}, cache: host}}\noptim: {{epochs: 5, batch_size: {batch}}}\n"
         )
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        rates.append(
+        command = [*launcher, *FMSCI, "train", str(config), *more]
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    if sum(process.wait() for process in started):
+        raise RuntimeError(f"one of {[name for name, _, _ in runs]} failed")
+    found = []
+    for name, _, _ in runs:
+        lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        found.append(
             statistics.median([line["perf/samples_per_s"] for line in lines if "perf/samples_per_s" in line][1:])
         )
-    return rates[1] / rates[0]
+    return found
 
 
 def saving(data: Path, run: Path, size: str, kind: str, stage: int) -> tuple[str, ...]:
