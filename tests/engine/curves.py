@@ -38,6 +38,7 @@ class Case:
     save: dict[str, str] | None = None  # step -> folder
     clip: float | None = None
     spoil: tuple[int, ...] = ()  # steps whose batch holds a NaN
+    overflow: tuple[int, ...] = ()  # steps whose loss is finite but not its gradient, on one rank
     skip: bool = False
     optim: dict | None = None  # optim.freeze, optim.lr_factors
 
@@ -87,7 +88,10 @@ def train(case, world):
         batch = next(iter(loader.epoch(epoch, index)))
         if step in case.spoil and world.is_main:
             batch.pieces[0].samples.fields[0] = float("nan")
+        handle = operator.register_forward_hook(overflowing) if step in case.overflow and world.is_main else None
         curve.append(total(engine.step(batch, LR).tolist(), CPU))
+        if handle is not None:
+            handle.remove()
         folder = (case.save or {}).get(str(step + 1))
         if folder is not None:
             snapshot = engine.snapshot()
@@ -99,6 +103,10 @@ def train(case, world):
     predicted = engine.predict(sample.source, sample.coefficients)
     flat = {name: tensor.flatten().tolist() for name, tensor in weights.items()}
     return {"curve": curve, "weights": flat, "predicted": predicted.flatten().tolist(), "absent": min(absent)}
+
+
+def overflowing(module, inputs, u):
+    u.register_hook(lambda gradient: gradient * 1e38 * 1e38)
 
 
 def num_absent(operator):

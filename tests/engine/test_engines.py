@@ -246,8 +246,9 @@ def test_checkpoints_of_all_engines_hold_the_same(two, sharded):
 @pytest.mark.distributed
 def test_a_gradient_that_is_not_finite_makes_no_update_where_that_is_wanted(sharded, tmp_path):
     cases = [
-        {"name": name, "engine": engine, "steps": 4, "spoil": [1], "skip": True}
+        {"name": f"{name} {what}", "engine": engine, "steps": 4, what: [1], "skip": True}
         for name, engine in engines(sharded).items()
+        for what in ("spoil", "overflow")
     ]
     expected = plain(steps=4, skipped=[1])
     for name, found in train(2, cases, tmp_path).items():

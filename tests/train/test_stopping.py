@@ -168,14 +168,10 @@ def test_a_rank_that_never_comes_is_named_in_bounded_time(train_config, tmp_path
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory, poisson_data):
     """The same data, but for one training sample whose solution holds a NaN."""
-    return with_value(poisson_data, tmp_path_factory.mktemp("spoilt") / "poisson", float("nan"))
-
-
-def with_value(data, folder, value):
-    """Copy a data folder, and put a value into the solution of training sample 6."""
-    shutil.copytree(data, folder)
+    folder = tmp_path_factory.mktemp("spoilt") / "poisson"
+    shutil.copytree(poisson_data, folder)
     with h5py.File(folder / "train" / "shard-00000.h5", "r+") as shard:
-        shard["fields"][6, 1, 0, 0] = value
+        shard["fields"][6, 1, 0, 0] = float("nan")
     return folder
 
 
@@ -194,21 +190,18 @@ def test_what_is_not_finite_stops_the_run_with_its_samples_and_the_last_good_che
 
 
 @pytest.mark.distributed
-def test_a_run_goes_on_without_the_batches_that_are_not_finite(spoilt, poisson_data, tmp_path):
-    """To skip them and to go back before them is the same training: the same weights at the end.
-
-    So it is where the loss is finite and only the gradient is not: 1.7e19 squared still is a float32.
-    """
-    large = with_value(poisson_data, tmp_path / "large" / "poisson", 1.7e19)
+def test_a_run_goes_on_without_the_batches_that_are_not_finite(spoilt, tmp_path):
+    """To skip them and to go back before them is the same training: the same weights at the end."""
+    config = settings(spoilt, tmp_path)
     finals = []
-    for way, data in (("skip", spoilt), ("rewind", spoilt), ("rewind", large)):
-        folder = tmp_path / f"run-{len(finals)}"
+    for way in ("skip", "rewind"):
+        folder = tmp_path / way
         saving = ["checkpoint.every_steps=1", "seed=3", f"optim.on_nonfinite={way}"]
-        printed = run(["train", settings(data, tmp_path), f"run={folder}", *TRAINING, *saving], ranks=2)
+        printed = run(["train", config, f"run={folder}", *TRAINING, *saving], ranks=2)
         assert printed.count("is not finite" if way == "skip" else "going on after step") == 4  # once an epoch
-        assert len(newest_checkpoint(folder)[1]["position"]["skipped"]) == (0 if way == "skip" else 4)
         finals.append(final_bits(folder)[0])
-    assert finals[0] == finals[1] == finals[2]
+    assert finals[0] == finals[1]
+    assert len(newest_checkpoint(tmp_path / "rewind")[1]["position"]["skipped"]) == 4
 
 
 def settings(data, folder):
