@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +65,12 @@ def main() -> None:
             for place, name in enumerate(("two processes", "two runs apart")):
                 found = [pair[place] for pair in both]
                 rows.append((f"{name} over one, 1M", f"{statistics.median(found):.2f}x", spread(found, "x")))
-        with process_group(World(), CPU, 60.0, always=True):  # one for all: DeepSpeed knows only its first
-            for size in chosen.checkpoint if "checkpoint" in chosen.what else []:
-                for kind, stage in (("ddp", 0), ("zero", 1), ("zero", 3)):
-                    rows.append(saving(data, folder / f"{size}-{kind}{stage}", size, kind, stage))
+        for size in chosen.checkpoint if "checkpoint" in chosen.what else []:
+            for kind, stage in (("ddp", 0), ("zero", 1), ("zero", 3)):
+                # A process for each: DeepSpeed keeps hold of its memory.
+                with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+                    place = folder / f"{size}-{kind}{stage}"
+                    rows.append(apart.submit(saving, data, place, size, kind, stage).result())
     table("trainer", ("what", "median", "all"), rows)
     say(json.dumps(rows))
 
@@ -194,14 +198,18 @@ def saving(data: Path, run: Path, size: str, kind: str, stage: int) -> tuple[str
     """Return how long training waits for a checkpoint, how long it is written, and its size."""
     engine = ["engine.kind=zero", f"engine.zero_stage={stage}"] if kind == "zero" else []
     run.mkdir(parents=True)
-    job = build_job(settings(data, run, f"model.size={size}", "optim.batch_size=1", *engine), World(), CPU)
-    job.engine.step(next(iter(job.loader.epoch(0))), 1e-3)
-    begun = time.perf_counter()
-    snapshot = job.engine.snapshot()
-    taken = time.perf_counter()
-    snapshot.write(run)
-    written = time.perf_counter()
-    weight = sum(path.stat().st_size for path in run.glob("*.safetensors")) / 2**20
+    with process_group(World(), CPU, 60.0, always=True):
+        job = build_job(settings(data, run, f"model.size={size}", "optim.batch_size=1", *engine), World(), CPU)
+        job.engine.step(next(iter(job.loader.epoch(0))), 1e-3)
+        begun = time.perf_counter()
+        snapshot = job.engine.snapshot()
+        taken = time.perf_counter()
+        snapshot.write(run)
+        written = time.perf_counter()
+    files = list(run.glob("*.safetensors"))
+    weight = sum(path.stat().st_size for path in files) / 2**20
+    for path in files:
+        path.unlink()
     name = f"checkpoint {size}, {kind}{stage if kind == 'zero' else ''}"
     return name, f"{taken - begun:.2f} s waited, {written - taken:.2f} s beside", f"{weight:.0f} MiB"
 
