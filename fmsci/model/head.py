@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsci.model.pieces import add_product, count_at_once, split
+from fmsci.model.pieces import add_product, count_at_once
 from fmsci.model.precision import as_it_is, compute_dtype
 
 
@@ -41,7 +41,7 @@ class _Fused(torch.autograd.Function):
         points = v.reshape(-1, v.shape[-1])
         at_once = count_at_once(points, 2 * len(inner) * points.element_size())
         u = outer.new_empty(len(points), 1)
-        for part, target in zip(split(points, at_once), split(u, at_once), strict=True):
+        for part, target in zip(torch.split(points, at_once), torch.split(u, at_once), strict=True):
             h = functional.gelu(torch.addmm(inner_bias, part, inner.t()))
             torch.addmm(outer_bias, h.to(outer.dtype), outer.t(), out=target)
         ctx.save_for_backward(points, inner, inner_bias, outer)
@@ -59,7 +59,9 @@ class _Fused(torch.autograd.Function):
         grad_inner, grad_bias, grad_outer = (
             torch.zeros_like(one, dtype=outer.dtype) for one in (inner, inner_bias, outer)
         )
-        splits = zip(split(points, at_once), split(grad, at_once), split(grad_v, at_once), strict=True)
+        splits = zip(
+            torch.split(points, at_once), torch.split(grad, at_once), torch.split(grad_v, at_once), strict=True
+        )
         for part, above, target in splits:
             h = torch.addmm(inner_bias, part, inner.t())
             a = functional.gelu(h)

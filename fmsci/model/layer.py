@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsci.model.pieces import add_product, count_at_once, split
+from fmsci.model.pieces import add_product, count_at_once
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
@@ -31,10 +31,10 @@ class FourierLayer(nn.Module):
     of ``nn.Linear``. The parameters belong to this module itself, so that whoever gathers them does it before its step.
     """
 
-    def __init__(self, width: int, modes: int, backend: str, activate: bool) -> None:
+    def __init__(self, width: int, modes: int, backend: str, activate: bool, initial: str = "paper") -> None:
         super().__init__()
         self.modes, self.backend, self.activate = modes, backend, activate
-        self.spectral = nn.Parameter(initial_weight(width, modes))
+        self.spectral = nn.Parameter(initial_weight(width, modes, initial))
         linear = nn.Linear(width, width)
         self.pointwise, self.bias = linear.weight, linear.bias
 
@@ -93,7 +93,7 @@ class _Fused(torch.autograd.Function):
         out = torch.empty_like(z)
         products = waves.room(z, len(z))
         columns = pointwise.t()
-        for index, (part, target) in enumerate(zip(split(z, at_once), split(out, at_once), strict=True)):
+        for index, (part, target) in enumerate(zip(torch.split(z, at_once), torch.split(out, at_once), strict=True)):
             v = functional.gelu(part) if activate else part
             waves.analyse(v, _part(products, index, at_once), twice=False)
             torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
@@ -101,7 +101,7 @@ class _Fused(torch.autograd.Function):
         mixed = mix(spectrum, _times_i(spectrum, 1), weight)
         mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
         products = waves.spread(mixed)
-        for index, target in enumerate(split(out, at_once)):
+        for index, target in enumerate(torch.split(out, at_once)):
             waves.synthesise(_part(products, index, at_once), target, twice=True)
         ctx.save_for_backward(z, weight, pointwise, spectrum)
         ctx.activate = activate
@@ -116,7 +116,7 @@ class _Fused(torch.autograd.Function):
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
         at_once = count_at_once(z, height * width * channels * z.element_size())
         products = waves.room(grad, len(z))
-        for index, part in enumerate(split(grad, at_once)):
+        for index, part in enumerate(torch.split(grad, at_once)):
             waves.analyse(part, _part(products, index, at_once), twice=True)
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
@@ -128,7 +128,7 @@ class _Fused(torch.autograd.Function):
         products = waves.spread(mix(grad_mixed, turned, weight, adjoint=True))
         grad_z = torch.empty_like(z)
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
-        splits = zip(split(z, at_once), split(grad, at_once), split(grad_z, at_once), strict=True)
+        splits = zip(torch.split(z, at_once), torch.split(grad, at_once), torch.split(grad_z, at_once), strict=True)
         for index, (part, above, target) in enumerate(splits):
             rows = above.view(-1, channels)
             v = functional.gelu(part) if ctx.activate else part

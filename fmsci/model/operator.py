@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,12 @@ class SolutionOperator(nn.Module):
     source_scale: Tensor
     coefficient_scales: Tensor
 
-    def __init__(self, architecture: Architecture, scales: Scales, backend: str = "dft") -> None:
+    def __init__(self, architecture: Architecture, scales: Scales, **how: Any) -> None:
+        """``how``: backend, initial and recompute of :class:`fmsci.model.fno.FNO`."""
         super().__init__()
         assert architecture.in_channels == 1 + len(scales.coefficients), "one channel for f and one per coefficient"
         self.scales = scales
-        self.fno = FNO(**architecture.as_dict(), backend=backend)
+        self.fno = FNO(**architecture.as_dict(), **how)
         self.register_buffer("source_scale", torch.tensor(scales.source), persistent=False)
         values: Sequence[float] = list(scales.coefficients.values())
         self.register_buffer("coefficient_scales", torch.tensor(values), persistent=False)

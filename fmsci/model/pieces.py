@@ -14,11 +14,6 @@ def count_at_once(values: Tensor, bytes_of_one: int) -> int:
     return max(1, CACHE_BYTES // bytes_of_one if values.device.type == "cpu" else len(values))
 
 
-def split(values: Tensor, at_once: int) -> tuple[Tensor, ...]:
-    """Return the pieces, views of ``values``."""
-    return torch.split(values, at_once)
-
-
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add ``left @ right`` of one piece to ``total``, which may be of a higher precision."""
     if total.dtype == left.dtype:

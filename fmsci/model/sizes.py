@@ -12,6 +12,9 @@ SIZES = {"64K": (16, 4), "1M": (16, 16), "16M": (32, 32), "256M": (128, 32)}
 
 DEFAULT_SIZE, DEFAULT_LAYERS = "1M", 4
 
+MOST_MODES, MOST_MODES_NARROW = 192, 16
+"""Modes up to which the sums over kept waves beat the fast transform, for layers of at least 16 channels and fewer."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -37,6 +40,15 @@ class Architecture:
         d, m = self.width, self.modes
         return self.layers * (4 * d * d * m * m + d * d + d) + (self.in_channels + 1) * d + 2 * d * d + 4 * d + 1
 
+    @property
+    def transform(self) -> str:
+        """Which form of the transform is faster: ``dft`` (matrix products) or ``fft``, measured in docs/benchmarks.md.
+
+        Sums over kept waves cost m operations a number where fast transforms cost a logarithm; and layers narrower
+        than a vector register (16 numbers) are slow in matrix products. Every size of the dial takes dft.
+        """
+        return "dft" if self.modes <= (MOST_MODES if self.width >= 16 else MOST_MODES_NARROW) else "fft"
+
     def flops(self, ny: int, nx: int) -> int:
         """Count of multiplications and additions of one forward pass of one sample; backward takes about twice as many.
 
@@ -50,13 +62,18 @@ class Architecture:
         layer = 2 * transform + mixing + 2 * d * d * points
         return self.layers * layer + 2 * self.in_channels * d * points + 2 * 2 * d * d * points + 2 * 2 * d * points
 
-    def saved_bytes(self, ny: int, nx: int) -> int:
+    def saved_bytes(self, ny: int, nx: int, recompute: int = 0) -> int:
         """Bytes that a training step keeps of one sample between forward and backward, in float32.
 
         A field of d channels for each layer's input and one for the head's, and a layer's spectrum: 4 m^2 d numbers.
+        With ``recompute`` k, the input of every k-th layer only and no spectrum; in the backward pass the k layers
+        between, with their spectra, come and go.
         """
         d, m = self.width, self.modes
-        return 4 * ((self.layers + 1) * ny * nx * d + self.layers * 4 * m * m * d)
+        field, spectrum = ny * nx * d, 4 * m * m * d
+        if recompute:
+            return 4 * (-(-self.layers // recompute) + 1) * field
+        return 4 * ((self.layers + 1) * field + self.layers * spectrum)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a plain mapping."""

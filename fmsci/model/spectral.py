@@ -20,10 +20,20 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fmsci.model.transform import angles
 
-def initial_weight(width: int, modes: int) -> Tensor:
-    """Return spectral weights (2, 2m, m, d, d) drawn from U[0, 1/d^2), as arXiv 2306.00258."""
-    return torch.rand(2, 2 * modes, modes, width, width) / width**2
+
+def initial_weight(width: int, modes: int, initial: str = "paper") -> Tensor:
+    """Return spectral weights (2, 2m, m, d, d).
+
+    paper: U[0, 1/d^2), as arXiv 2306.00258; the convolution starts close to nothing, the closer the wider the layer.
+    balanced: U(-a, a) with a = sqrt(3 / (2 d)), so that a kept wave comes out with the energy that it had.
+    """
+    drawn = torch.rand(2, 2 * modes, modes, width, width)
+    if initial == "paper":
+        return drawn.div_(width**2)
+    bound = math.sqrt(3 / (2 * width))
+    return drawn.mul_(2 * bound).sub_(bound)
 
 
 def convolve_fft(v: Tensor, weight: Tensor) -> Tensor:
@@ -94,15 +104,7 @@ def _mix(v_real: Tensor, v_imag: Tensor, weight: Tensor) -> tuple[Tensor, Tensor
 def _transforms(
     height: int, width: int, m: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the constant matrices: (2(m+1), H), (2m, W), (2, 1, W, 2m) and (H, 2(m+1)), each scaled orthonormally.
-
-    Angles are reduced in integers before the cosine, so that large grids lose no digits.
-    """
-
-    def angles(modes: int, points: int) -> Tensor:
-        product = torch.outer(torch.arange(modes), torch.arange(points)) % points
-        return product.double() * (2 * math.pi / points)
-
+    """Return the constant matrices: (2(m+1), H), (2m, W), (2, 1, W, 2m) and (H, 2(m+1)), each scaled orthonormally."""
     y, x = angles(m + 1, height), angles(m, width)
     to_ky = torch.cat((y.cos(), -y.sin())) / math.sqrt(height)
     to_kx = torch.cat((x.cos(), x.sin())) / math.sqrt(width)

@@ -26,10 +26,8 @@ HALVED_FROM = 24
 
 @dataclass(frozen=True)
 class Rows:
-    """Some wavenumbers k = first, first + step, ... <= m along y."""
+    """Some wavenumbers k <= m along y: all, the even or the odd ones."""
 
-    first: int
-    step: int
     count: int
     matrix: Tensor
     """(2 count, points that it sums over): the row cos(k y) of each k, then the row -sin(k y) of each."""
@@ -45,17 +43,15 @@ class Rows:
 
 def build_rows(modes: int, points: int, halved: bool, dtype: torch.dtype, device: torch.device) -> tuple[Rows, ...]:
     """Return all rows along y, or the even and the odd ones, each over half of the points."""
-    angles = _angles(modes + 1, points)
+    along_y = angles(modes + 1, points)
     parts = []
     for first, step in ((0, 2), (1, 2)) if halved else ((0, 1),):
-        own = angles[first::step, : points // step]
+        own = along_y[first::step, : points // step]
         matrix = (torch.cat((own.cos(), -own.sin())) / math.sqrt(points)).to(device, dtype)
         count, lowest = len(own), first or step
         last = first + (count - 1) * step
         parts.append(
             Rows(
-                first,
-                step,
                 count,
                 matrix.contiguous(),
                 matrix.T.contiguous(),
@@ -81,14 +77,14 @@ class Transform:
         self.height, self.width, self.modes = height, width, modes
         halved = device.type == "cpu" and modes >= HALVED_FROM and height % 2 == 0
         self.rows = build_rows(modes, height, halved, dtype, device)
-        angles = _angles(modes, width)
+        along_x = angles(modes, width)
         partners = torch.full((modes, 1), 2.0, dtype=torch.float64)
         partners[0] = 1.0
         self.columns: dict[bool, Tensor] = {}
         """(2m, W): the row cos(kx x) of each kx, then the row sin(kx x) of each; by ``twice``."""
         self.columns_transposed: dict[bool, Tensor] = {}
         for twice, factor in ((False, torch.ones_like(partners)), (True, partners)):
-            matrix = (torch.cat((factor * angles.cos(), factor * angles.sin())) / math.sqrt(width)).to(device, dtype)
+            matrix = (torch.cat((factor * along_x.cos(), factor * along_x.sin())) / math.sqrt(width)).to(device, dtype)
             self.columns[twice], self.columns_transposed[twice] = matrix.contiguous(), matrix.T.contiguous()
 
     def room(self, like: Tensor, batch: int) -> list[Tensor]:
@@ -163,7 +159,7 @@ class Transform:
         return upper + lower, upper - lower
 
 
-def _angles(count: int, points: int) -> Tensor:
+def angles(count: int, points: int) -> Tensor:
     """Return 2 pi k x / points (count, points), reduced in integers so that large grids lose no digits."""
     product = torch.outer(torch.arange(count), torch.arange(points)) % points
     return product.double() * (2 * math.pi / points)

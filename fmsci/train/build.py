@@ -63,6 +63,17 @@ class Job:
         return {"architecture": self.architecture.as_dict(), "scales": asdict(self.scales)}
 
     @property
+    def headline(self) -> str:
+        """What is trained and how, in one line."""
+        of, how = self.architecture, self.settings.engine
+        form = of.transform if how.transform == "auto" else how.transform
+        zero = f" stage {how.zero_stage}" if how.kind == "zero" else ""
+        return (
+            f"{of.num_parameters:,} parameters (width {of.width}, modes {of.modes}, {of.layers} layers; "
+            f"transform {form}), {self.world.size} rank(s) of {how.kind}{zero}, {how.precision}"
+        )
+
+    @property
     def trained_on(self) -> dict[str, Any]:
         """What goes into the model's card."""
         return {
@@ -94,7 +105,7 @@ def choose_model(
         data = build_data(settings.data)
         measured = data.scales()
         scales = Scales(measured.source, dict(measured.coefficients))
-        chosen, folder = architecture(1 + len(scales.coefficients), **settings.model.model_dump()), None
+        chosen, folder = architecture(1 + len(scales.coefficients), **settings.model.architecture), None
     else:
         folder = open_model_folder(settings.init)
         chosen, scales = folder.architecture, folder.scales
@@ -110,7 +121,9 @@ def choose_model(
 
 
 def _agree(model: ModelSettings, folder: ModelFolder) -> None:
-    given = {name: value for name, value in model.model_dump().items() if value is not None}
+    if "initial" in model.model_fields_set:
+        raise UserError(f"model.initial is given, but the weights come from {folder.path}; leave one of them out")
+    given = {name: value for name, value in model.architecture.items() if value is not None}
     if not given:
         return
     own = folder.architecture
@@ -139,7 +152,13 @@ def build_job(
         keep_freed_memory()
     chosen, scales, data, folder = choose_model(settings, saved)
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
-    operator = SolutionOperator(chosen, scales).to(device)
+    operator = SolutionOperator(
+        chosen,
+        scales,
+        initial=settings.model.initial,
+        backend=settings.engine.transform,
+        recompute=settings.engine.recompute,
+    ).to(device)
     if folder is not None:
         load_extended(operator, folder)
     optimizer = build_optimizer(operator, settings.optim)

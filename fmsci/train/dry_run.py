@@ -17,7 +17,7 @@ BYTES = 4
 def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     """Return the facts of a run on ``world_size`` ranks. Raises UserError for what would stop it."""
     architecture, _, data, _ = choose_model(settings)
-    samples = len(data.train)
+    samples, grid, engine = len(data.train), data.train.grid, settings.engine
     batch = min(settings.optim.batch_size, samples)
     steps = num_batches(samples, batch)
     largest = _size(share(batch, world_size, 0))
@@ -30,6 +30,8 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "modes": architecture.modes,
         "layers": architecture.layers,
         **_memory(settings, p, world_size),
+        "field_bytes": architecture.saved_bytes(grid, grid, settings.engine.recompute),
+        "transform": engine.transform if engine.transform != "auto" else architecture.transform,
         "checkpoint_bytes": 3 * p * BYTES,
         "step_bytes": sent_bytes(settings.engine, p, world_size),
         "train_samples": samples,
@@ -67,6 +69,7 @@ def _size(part: slice) -> int:
 def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the facts as rows for people."""
     local = f"{facts['local_batch_largest']}"
+    fields = f"{amount(facts['field_bytes'])} for each sample of a piece"
     if facts["local_batch_smallest"] != facts["local_batch_largest"]:
         local = f"{facts['local_batch_smallest']} or {local}"
     memory = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]
@@ -77,6 +80,8 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{facts['parameters']:,} (width {facts['width']}, modes {facts['modes']}, {facts['layers']} layers)",
         ),
         ("weights + gradients + optimizer", f"{amount(memory)} on each rank"),
+        ("kept between forward and backward", fields),
+        ("Fourier transform", facts["transform"]),
         ("checkpoint", amount(facts["checkpoint_bytes"])),
         ("training samples", f"{facts['train_samples']:,}"),
         ("optimizer steps", f"{facts['steps']:,} ({facts['steps_per_epoch']:,} an epoch)"),

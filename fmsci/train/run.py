@@ -123,6 +123,8 @@ def _train(attempt: Attempt) -> dict[str, Any]:
         job.engine.load(checkpoint_path(settings.run, position.step))
         if attempt.world.is_main:
             say(f"continuing {settings.run} after step {position.step}")
+    if attempt.world.is_main:
+        say(f"{settings.run}: {job.headline}")
     while True:
         trouble = Trouble()
         try:

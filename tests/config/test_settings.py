@@ -62,7 +62,7 @@ def mistake(cls, path, *overrides):
         ("optim.epoch=3", f"unknown setting 'optim.epoch' (did you mean 'epochs'?); allowed here: {OPTIM}"),
         ("lr=3", f"unknown setting 'lr' (did you mean 'optim.lr'?); allowed here: {TOP}"),
         ("model.lr=3", "unknown setting 'model.lr' (did you mean 'optim.lr'?); allowed here: size, width, modes, "
-         "layers"),
+         "layers, initial"),
         # wrong types
         ("optim.lr=fast", "'optim.lr' is 'fast' but should be a number"),
         ("optim.lr=[1]", "'optim.lr' is [1] but should be a number"),
@@ -96,7 +96,8 @@ def mistake(cls, path, *overrides):
         ("model.size=2M", "'model.size' is '2M' but should be '64K', '1M', '16M' or '256M'"),
         ("optim.schedule=cosin", "'optim.schedule' is 'cosin' but should be 'cosine' or 'constant'"),
         # a value for a section, a section for a value
-        ("model=1M", "'model' is '1M' but should be a section of settings; allowed in it: size, width, modes, layers"),
+        ("model=1M", "'model' is '1M' but should be a section of settings; allowed in it: size, width, modes, "
+         "layers, initial"),
         ("optim=", f"'optim' is null but should be a section of settings; allowed in it: {OPTIM}"),
         ("data=[d]", "'data' is ['d'] but should be a section of settings; allowed in it: path, train_samples, "
          "valid_samples, mixture, cache, prefetch"),

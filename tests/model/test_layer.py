@@ -1,6 +1,8 @@
 """The fused Fourier layer and head against plain operations: values, gradients, memory; compiled and exported."""
 
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -170,3 +172,50 @@ def test_it_is_exported_and_runs_without_this_code(tmp_path):
     program = torch.export.export(model, (x,))
     assert torch.allclose(program.module()(x), model(x), atol=1e-5)
     assert not any("complex" in str(node.meta.get("val", "")) for node in program.graph.nodes)
+
+
+@pytest.mark.parametrize(("recompute", "fields_kept"), [(0, 5), (1, 5), (2, 3), (3, 3), (4, 2)])
+def test_recomputing_keeps_fewer_fields_and_gives_the_same_gradients(recompute, fields_kept):
+    """Alive after a forward pass: the input of every so many layers and that of the head."""
+    x = torch.randn(2, 4, 16, 16)
+    torch.manual_seed(5)
+    whole = FNO(4, 6, 3)
+    model = FNO(4, 6, 3, recompute=recompute)
+    model.load_state_dict(whole.state_dict())
+    made = []
+    for part in (model.lift, *model.layers):
+        part.register_forward_hook(lambda module, given, out: made.append(weakref.ref(out.untyped_storage())))
+    u = model(x)
+    gc.collect()
+    assert sum(one() is not None for one in made) == fields_kept
+    field = 4 * 16 * 16 * 6
+    assert model.architecture.saved_bytes(16, 16, recompute) // field == fields_kept
+    ours = torch.autograd.grad(u.square().sum(), list(model.parameters()))
+    for one, other in zip(ours, torch.autograd.grad(whole(x).square().sum(), list(whole.parameters())), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("width", "modes", "form"), [(16, 4, "dft"), (128, 32, "dft"), (16, 193, "fft"), (8, 17, "fft")]
+)
+def test_the_faster_form_of_the_transform_is_chosen(width, modes, form):
+    assert Architecture(4, width, modes).transform == form
+    with torch.device("meta"):
+        assert FNO(4, width, modes, layers=1).layers[0].backend == form
+
+
+def test_balanced_weights_keep_the_energy_of_what_is_kept():
+    """The paper's start as a field of nearly nothing; balanced ones give a kept wave back with its energy."""
+    torch.manual_seed(3)
+    energies = {}
+    for initial in ("paper", "balanced"):
+        made = FourierLayer(64, 4, "dft", activate=False, initial=initial)
+        made.pointwise.data.zero_()
+        made.bias.data.zero_()
+        spectrum = torch.zeros(64, 16, 9, dtype=torch.complex64)
+        spectrum[:, 1:4, 1:4] = torch.randn(64, 3, 3, dtype=torch.complex64)
+        v = torch.fft.irfft2(spectrum).movedim(0, -1)[None]
+        with torch.no_grad():
+            energies[initial] = float(made(v).square().sum() / v.square().sum())
+    assert energies["balanced"] == pytest.approx(1, rel=0.25)
+    assert energies["paper"] < 0.01
