@@ -35,7 +35,21 @@ def test_the_loader_is_faster_than_one_sample_at_a_time():
 
 
 def test_a_training_step_is_faster_and_smaller_than_a_plain_one():
-    figures = bench("bench_model.py", rounds=1)["sizes"]["64K/1"]["candidates"]
+    figures = bench("bench_model.py", rounds=1)["fp32"]["sizes"]["64K/1"]["candidates"]
     assert figures["plain"]["parameters"] == figures["ours"]["parameters"]
     assert figures["plain"]["step"] > 1.3 * figures["ours"]["step"]
     assert figures["ours"]["memory"] < 0.8 * figures["plain"]["memory"]
+
+
+def test_the_script_for_a_gpu_goes_through_all_of_its_steps(tmp_path):
+    """Rehearsed on the CPU at the smallest size: every step leaves its figures."""
+    script = ["bash", str(ROOT / "tools" / "bench_gpu.sh"), str(tmp_path / "out"), "--rehearse"]
+    environment = clean_environment()
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "ours" in json.loads((tmp_path / "out" / "model.json").read_text())["fp32"]["sizes"]["64K/1"]["candidates"]
+    engines = sorted(path.parent.name for path in (tmp_path / "out").glob("engine-*/result.json"))
+    assert len(engines) == 5
+    assert "no GPU" in (tmp_path / "out" / "machine.txt").read_text()
+    assert "torch finds no GPU" in (tmp_path / "out" / "tests.txt").read_text()

@@ -1,15 +1,16 @@
 """Speed and memory of the model, against a plain FNO and the `neuraloperator` package, as ratios in one run.
 
     python tools/bench_model.py [--sizes 64K 1M ...] [--threads 1 2] [--rounds N] [--quick] [--json]
+    python tools/bench_model.py --device cuda [--precision fp32 tf32 bf16]
 
-A training step is forward, loss, backward and Adam at 128 x 128, batch 8 (256M: 4), float32. Every figure comes from a
-process of its own; the candidates take turns, the medians of the rounds are compared. Peers:
+A training step is forward, loss, backward and Adam at 128 x 128, batch 8 (256M: 4; on a GPU always 32).
+Every figure comes from a process of its own; the candidates take turns, the medians of the rounds are compared. Peers:
 
     plain     rfft2 + einsum over complex weights, convolutions of one point, as written in this file
     neuralop  neuralop.models.FNO of the same width and modes (pip install neuraloperator, extra [bench]), if installed
 
 ``ours`` trains as fmsci does, with the allocator told to keep freed memory; ``ours, plain allocator`` without that.
-Memory is the peak of a step beyond the process before the model, its weights, gradients and Adam's moments.
+Memory is the peak of a step beyond the libraries, the weights, their gradients and Adam's moments.
 """
 
 from __future__ import annotations
@@ -110,41 +111,71 @@ def resident(field: str) -> float:
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def timed(size: str, candidate: str, threads: int, steps: int) -> dict[str, float]:
+def wake_libraries() -> None:
+    """Train two tiny models once: code and buffers of the libraries are no memory of the model that comes."""
+    for tiny in (PlainFNO(4, 4, 2), FNO(4, 4, 2)):
+        optimizer = torch.optim.Adam(tiny.parameters(), fused=True)
+        tiny(torch.randn(2, 4, 16, 16)).square().sum().backward()
+        optimizer.step()
+
+
+def timed(
+    size: str, candidate: str, threads: int, steps: int, kind: str = "cpu", precision: str = "fp32"
+) -> dict[str, float]:
     """Return seconds of a training step and of inference for one sample, and the step's memory, in this process."""
     torch.set_num_threads(threads)
+    device = torch.device(kind)
+    on_gpu = device.type == "cuda"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if candidate == "ours":
         keep_freed_memory()
     torch.manual_seed(0)
-    batch = 4 if size == "256M" else 8
-    x, u = torch.randn(batch, 4, GRID, GRID), torch.randn(batch, 1, GRID, GRID)
-    before = resident("VmRSS")
-    model = build(candidate, size)
+    wake_libraries()
+    batch = batch_of(size, on_gpu)
+    x, u = torch.randn(batch, 4, GRID, GRID, device=device), torch.randn(batch, 1, GRID, GRID, device=device)
+    before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")
+    model = build(candidate, size).to(device)
     count = sum(p.numel() * (2 if p.is_complex() else 1) for p in model.parameters())
     fused = not any(p.is_complex() for p in model.parameters())
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=fused)
 
     def step() -> None:
-        ((model(x) - u).square().sum() / batch).backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            out = model(x)
+        ((out - u).square().sum() / batch).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     def infer() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             model(x)
+
+    def wait() -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
 
     result = {"parameters": float(count)}
     for name, work in (("step", step), ("inference", infer)):
         work()
         times = []
         for _ in range(steps):
+            wait()
             begin = time.perf_counter()
             work()
+            wait()
             times.append((time.perf_counter() - begin) / batch)
         result[name] = statistics.median(times)
         if name == "step":
-            result["memory"] = resident("VmHWM") - before - 16 * count
+            peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
+            result["memory"] = peak - before - 16 * count
     return result
+
+
+def batch_of(size: str, on_gpu: bool) -> int:
+    """Return how many samples a step has."""
+    if on_gpu:
+        return 32
+    return 4 if size == "256M" else 8
 
 
 def stages(size: str) -> dict[str, float]:
@@ -186,10 +217,14 @@ def stages(size: str) -> dict[str, float]:
     return shares | {"everything else": 1e3 * whole / rounds / batch - sum(shares.values())}
 
 
-def roofline() -> dict[str, float]:
-    """Return this core's rate of float32 matrix products (operations per second) and of copying (bytes per second)."""
+def roofline(kind: str = "cpu", precision: str = "fp32") -> dict[str, float]:
+    """Return the rate of matrix products (operations a second) and of copying (bytes a second) of a core or a GPU."""
     torch.set_num_threads(1)
-    a, big = torch.randn(1024, 1024), torch.randn(64 << 20)
+    on_gpu = kind == "cuda"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    n = 8192 if on_gpu else 1024
+    a = torch.randn(n, n, device=kind, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    big = torch.randn(64 << 20, device=kind)
     target = torch.empty_like(big)
 
     def best(work: Callable[[], Any]) -> float:
@@ -197,10 +232,12 @@ def roofline() -> dict[str, float]:
         for _ in range(7):
             begin = time.perf_counter()
             work()
+            if on_gpu:
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - begin)
         return min(times)
 
-    return {"products": 2 * 1024**3 / best(lambda: a @ a), "copy": 8 * big.numel() / best(lambda: target.copy_(big))}
+    return {"products": 2 * n**3 / best(lambda: a @ a), "copy": 8 * big.numel() / best(lambda: target.copy_(big))}
 
 
 def in_own_process(*words: str) -> dict[str, float]:
@@ -211,12 +248,17 @@ def in_own_process(*words: str) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(sizes: list[str], threads: list[int], rounds: int, steps: int) -> dict[str, Any]:
+def compare(
+    sizes: list[str], threads: list[int], rounds: int, steps: int, kind: str = "cpu", precision: str = "fp32"
+) -> dict[str, Any]:
     """Return every figure, printing them as they come."""
     found = [one for one in CANDIDATES if one != "neuralop" or importlib.util.find_spec("neuralop") is not None]
-    roof = in_own_process("roofline")
+    if kind == "cuda":
+        found, threads = [one for one in found if one != "ours, plain allocator"], [1]
+    roof = in_own_process("roofline", kind, precision)
     print(
-        f"one core: {roof['products'] / 1e9:.0f} GFLOP/s of matrix products, {roof['copy'] / 1e9:.0f} GB/s of copying"
+        f"one {'GPU' if kind == 'cuda' else 'core'}, {precision}: {roof['products'] / 1e9:.0f} GFLOP/s of matrix "
+        f"products, {roof['copy'] / 1e9:.0f} GB/s of copying"
     )
     result: dict[str, Any] = {"roofline": roof, "sizes": {}}
     for size in sizes:
@@ -225,7 +267,7 @@ def compare(sizes: list[str], threads: list[int], rounds: int, steps: int) -> di
             runs: dict[str, list[dict[str, float]]] = {one: [] for one in found}
             for _ in range(rounds):
                 for one in found:
-                    runs[one].append(in_own_process("timed", size, one, str(count), str(steps)))
+                    runs[one].append(in_own_process("timed", size, one, str(count), str(steps), kind, precision))
             figures = {
                 one: {name: statistics.median(run[name] for run in of_one) for name in of_one[0]}
                 for one, of_one in runs.items()
@@ -241,6 +283,8 @@ def compare(sizes: list[str], threads: list[int], rounds: int, steps: int) -> di
                     flush=True,
                 )
             result["sizes"][f"{size}/{count}"] = {"candidates": figures, "of_product_rate": rate}
+        if kind == "cuda":
+            continue
         shares = in_own_process("stages", size)
         whole = sum(shares.values())
         print("  forward and backward: " + ", ".join(f"{name} {100 * ms / whole:.0f}%" for name, ms in shares.items()))
@@ -254,6 +298,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", nargs="+", choices=["fp32", "tf32", "bf16"], default=["fp32"])
     parser.add_argument("--quick", action="store_true", help="64K, one thread, one round: to see that it runs")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
@@ -261,14 +307,19 @@ def main() -> None:
     if arguments.one:
         kind, *words = arguments.one
         if kind == "timed":
-            print(json.dumps(timed(words[0], words[1], int(words[2]), int(words[3]))))
+            print(json.dumps(timed(words[0], words[1], int(words[2]), int(words[3]), *words[4:])))
         else:
-            print(json.dumps(stages(words[0]) if kind == "stages" else roofline()))
+            print(json.dumps(stages(words[0]) if kind == "stages" else roofline(*words)))
         return
-    if arguments.quick:
-        result = compare(["64K"], [1], 1, 3)
-    else:
-        result = compare(arguments.sizes, arguments.threads, arguments.rounds, 5)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("bench_model: there is no GPU that torch can use here")
+    result = {}
+    for precision in arguments.precision:
+        if arguments.quick:
+            result[precision] = compare(["64K"], [1], 1, 3, arguments.device, precision)
+        else:
+            work = (arguments.sizes, arguments.threads, arguments.rounds, 5, arguments.device, precision)
+            result[precision] = compare(*work)
     if arguments.json:
         print(json.dumps(result))
 

@@ -1,0 +1,59 @@
+"""On a GPU: both forms of the layer give one answer in each precision, with gradients, and the CPU's own."""
+
+import pytest
+import torch
+
+from fmsci.model.fno import FNO
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine"),
+]
+
+
+def value_and_gradients(backend, device, dtype=torch.float64, autocast=None):
+    torch.manual_seed(1)
+    model = FNO(3, 16, 6, layers=3, backend=backend).to(device, dtype)
+    x = torch.randn(4, 3, 40, 33, dtype=torch.float64).to(device, dtype)
+    with torch.autocast("cuda", autocast or torch.bfloat16, enabled=autocast is not None):
+        u = model(x)
+    return [
+        u.detach(),
+        *torch.autograd.grad(u.float().square().sum() if autocast else u.square().sum(), [*model.parameters()]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "tolerance"),
+    [(torch.float64, None, 1e-12), (torch.float32, None, 1e-5), (torch.float32, torch.bfloat16, 4e-2)],
+)
+def test_both_forms_agree_with_the_cpu_in_float64(dtype, autocast, tolerance):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    oracle = value_and_gradients("fft", "cpu")
+    for backend in ("dft", "fft") if autocast is None else ("dft",):
+        for ours, other in zip(value_and_gradients(backend, "cuda", dtype, autocast), oracle, strict=True):
+            error = (ours.cpu().double() - other).norm() / other.norm()
+            assert float(error) < tolerance
+
+
+def test_a_step_is_captured_in_a_cuda_graph():
+    """No step of the model waits for the device or allocates outside torch: the small sizes may be replayed."""
+    torch.manual_seed(1)
+    model = FNO(3, 16, 4).cuda()
+    x = torch.randn(2, 3, 32, 32, device="cuda")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            model(x).square().sum().backward()
+            model.zero_grad()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model(x).square().sum().backward()
+    x.copy_(torch.randn_like(x))
+    graph.replay()
+    replayed = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model(x).square().sum().backward()
+    for ours, other in zip(replayed, model.parameters(), strict=True):
+        assert torch.allclose(ours, other.grad, rtol=1e-4, atol=1e-5)
