@@ -211,3 +211,14 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def last_entries(path: Path, num_bytes: int = 1 << 16) -> list[dict[str, Any]]:
+    """Return the last whole entries of a file of JSON lines that may be growing; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        start = max(0, path.stat().st_size - num_bytes)
+        stream.seek(start)
+        lines = stream.read().split(b"\n")[:-1]  # what follows the last newline is still being written
+    return [json.loads(line) for line in lines[start > 0 :]]  # and the first may be the end of a line

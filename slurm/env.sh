@@ -1,8 +1,8 @@
 # What the job scripts of this folder share. Each sources it first, from the folder that it was submitted in.
 #
-#   prepare [RUN]      look at the nodes, before hours are spent on them
-#   step COMMAND...    run a command on all tasks and wait for it, passing on the signal to stop
-#   settle [RUN]       end the job, or have it requeued
+#   prepare [RUN [OPTION...]]   look at the nodes, before hours are spent on them; options are for fmsci doctor
+#   step COMMAND...             run a command on all tasks and wait for it, passing on the signal to stop
+#   settle [RUN]                end the job, or have it requeued
 #
 # What can be set, in the environment of sbatch:
 #   FMSCI_LAUNCH=srun          srun: one process per task; torchrun: srun starts one torchrun per node; mpiexec
@@ -22,6 +22,39 @@ fail() { # fail CODE SENTENCE
     log "$2" >&2
     exit "$1"
 }
+
+# ------------------------------------------------------------------ signals
+
+child='' stopping='' interrupted='' handed='' reminder=''
+# One task of an array has the job id that also names the whole array: only number_task means this one alone.
+this_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
+this_job=${this_job:-$SLURM_JOB_ID}
+
+# USR2 is what --signal asks Slurm for, before the time limit and before a preemption: save, then be requeued. It reaches
+# only this script, which hands it to every process of the step, whoever launched it.
+# TERM comes from scancel, or from a preemption that gives no other warning, and reaches the ranks without us: they save,
+# and what follows is left to Slurm.
+on_signal() {
+    stopping=$1 interrupted=yes
+    log "received $1: the step saves and stops"
+    if [ -n "$child" ]; then hand_on; fi
+}
+
+# hand_on: tell the step that is under way. To a step that Slurm has not started yet, or whose ranks do not listen yet,
+# nothing is handed: so it is said again. (They obey once; mpiexec takes a second TERM for impatience, and kills.)
+hand_on() {
+    if [ "$stopping" = TERM ] || [ -n "$handed" ]; then return; fi
+    handed=yes
+    if [ "${FMSCI_LAUNCH:-srun}" = mpiexec ]; then
+        kill "$child" 2>/dev/null # gone already: the better
+        return
+    fi
+    while :; do scancel --quiet --signal=USR2 "$this_job"; sleep 10; done &
+    reminder=$!
+}
+
+trap 'on_signal USR2' USR2
+trap 'on_signal TERM' TERM
 
 # ------------------------------------------------------------------ the environment
 
@@ -48,24 +81,6 @@ step_options+=("${more[@]}")
 
 # ------------------------------------------------------------------ one step
 
-child='' stopping='' interrupted=''
-
-# USR2 is what --signal asks Slurm for, before the time limit and before a preemption: save, then be requeued. It reaches
-# only this script; scancel hands it to every process of the step, whoever launched it.
-# TERM comes from scancel, or from a preemption that gives no other warning, and reaches the ranks without us: they save,
-# and what follows is left to Slurm.
-on_signal() {
-    stopping=$1 interrupted=yes
-    log "received $1: the step saves and stops"
-    if [ "$1" = TERM ] || [ -z "$child" ]; then return; fi
-    if [ "${FMSCI_LAUNCH:-srun}" = mpiexec ]; then kill "$child"; else scancel --signal=USR2 "$this_job"; fi
-}
-# One task of an array has the job id that also names the whole array: only number_task means this one alone.
-this_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
-this_job=${this_job:-$SLURM_JOB_ID}
-trap 'on_signal USR2' USR2
-trap 'on_signal TERM' TERM
-
 # launch OPTION-OF-srun... -- COMMAND...: start COMMAND in the background as FMSCI_LAUNCH says; its number goes to child
 launch() {
     local options=("${step_options[@]}") command
@@ -86,6 +101,7 @@ launch() {
     esac
     "${command[@]}" &
     child=$!
+    if [ -n "$stopping" ]; then hand_on; fi # it came between these two lines
 }
 
 # A trapped signal ends `wait` at once, while the step is still saving: then wait again, for its real end.
@@ -97,6 +113,8 @@ await() {
         if [ -z "$interrupted" ]; then break; fi
     done
     child=''
+    if [ -n "$reminder" ]; then kill "$reminder" && wait "$reminder" 2>/dev/null; fi
+    handed='' reminder=''
 }
 
 step() {
@@ -131,7 +149,7 @@ prepare() {
         first_step=$(newest_step "$1")
     fi
     if [ "${FMSCI_DOCTOR:-yes}" = no ]; then return; fi
-    step fmsci doctor --folder "${1:-.}"
+    step fmsci doctor --folder "${1:-.}" "${@:2}"
     if [ "$code" != 0 ] && [ -z "$stopping" ]; then fail "$code" "these nodes are not fit for the job; see above"; fi
 }
 

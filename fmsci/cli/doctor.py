@@ -10,6 +10,7 @@ import typer
 
 def doctor(
     folder: Annotated[Path, typer.Option(help="the folder that jobs will write to")] = Path(),
+    generate: Annotated[bool, typer.Option("--generate", help="look also at what fmsci generate needs")] = False,
 ) -> None:
     """Check whether this machine, or the nodes of this job, are fit; say what to do where they are not."""
     from fmsci.cluster.doctor import examine
@@ -17,7 +18,7 @@ def doctor(
     from fmsci.world import detect_world
 
     world = detect_world()
-    checks = examine(world, folder)
+    checks = examine(world, folder, generate)
     failed = [check for check in checks if check.advice is not None]
     if world.is_main:  # it tells for all
         for check in checks:

@@ -23,9 +23,11 @@ from fmsci.terminal import amount
 from fmsci.world import World, cores_per_process, gpus_of_job, hdf5_locks, num_cores, thread_limit
 
 NEEDED_FREE_BYTES = 1 << 30
-PACKAGES = ("torch", "h5py", "numpy", "mpi4py")
-MEETING_S = 25.0
-"""How long ranks wait for each other."""
+PACKAGES = ("torch", "h5py", "numpy", "safetensors", "mpi4py", "deepspeed")
+NOT_ALWAYS = {"mpi4py": "fmsci generate on several ranks", "deepspeed": "engine.kind=zero"}
+"""Packages that only some jobs need, and which."""
+MEETING_S = 20.0
+"""How long ranks wait for each other; with the start of the processes it is to be over within half a minute."""
 MAX_SKEW_S = 5.0
 
 
@@ -38,22 +40,34 @@ class Check:
     advice: str | None = None
 
 
-def examine(world: World, folder: Path) -> list[Check]:
+def examine(world: World, folder: Path, generate: bool = False) -> list[Check]:
     """Return all checks, of this process and of what lies between the ranks; ``folder`` is where jobs will write.
 
-    Collective: all ranks call it. Rank 0 returns what failed on any of them, the others only their own.
+    With ``generate`` also of what ``fmsci generate`` needs. Collective: all ranks call it. Rank 0 returns what failed
+    on any of them, the others only their own.
 
-    Raises UserError where the ranks do not meet.
+    Raises UserError on the other ranks where they do not meet rank 0.
     """
-    own = [_versions(world), _device(world), _threads(world), *_folder(folder, world)]
+    own = [_versions(generate and world.size > 1), _device(world), _threads(world), *_folder(folder, world)]
     if world.size == 1:
         return [*own, Check("ranks", f"one, on {world.host}, launcher: {world.launcher}")]
+    try:
+        between = _between(world, folder, own)
+        return between if world.is_main else own
+    except UserError as error:
+        if not world.is_main:
+            raise
+        return [*own, Check("ranks", str(error), NOT_MET)]
+
+
+def _between(world: World, folder: Path, own: Sequence[Check]) -> list[Check]:
+    """Return what the ranks find together, on rank 0; nothing on the others. UserError where they do not meet."""
     device = pick_device("auto", world)
     began = time.monotonic()
-    with process_group(world, device, MEETING_S):
+    with process_group(world, device, MEETING_S, rendezvous_s=MEETING_S):
         met_s = time.monotonic() - began
         token = folder / f".fmsci-doctor-{world.port}"
-        if world.is_main:
+        if world.is_main and folder.is_dir():
             with suppress(UserError), publish_file(token) as temporary:  # where it cannot, a check says so
                 temporary.write_text(world.host)
         right, speed = all_reduce_speed(device)
@@ -70,16 +84,20 @@ def examine(world: World, folder: Path) -> list[Check]:
         if world.is_main:
             discard(token)
     if not world.is_main:
-        return own
-    between = [
+        return []
+    return [
+        *merge(found),
         Check("ranks", _hosts(found) + f", launcher: {world.launcher}"),
         Check("address", f"all met at {world.address}:{world.port} within {met_s:.1f} s"),
         Check("all-reduce", f"{'right' if right else 'WRONG'}, {amount(speed)}/s", None if right else BROKEN_SUM),
         *compare(found, folder),
     ]
-    return [*merge(found), *between]
 
 
+NOT_MET = (
+    "see whether each node finds that host (getent hosts NAME) and reaches that port; on a site with a second network "
+    "set host_suffix in its file of configs/site; leave out a node that never answers (sbatch --exclude)"
+)
 BROKEN_SUM = "the network or its driver loses data: leave these nodes out (sbatch --exclude) and tell the site"
 
 
@@ -115,9 +133,11 @@ def compare(found: Sequence[dict[str, Any]], folder: Path) -> list[Check]:
     if twice:
         text = f"several ranks on {twice[0][0]} use {twice[0][1]}"
         checks.append(Check("a device each", text, "start one task per GPU: --ntasks-per-node as --gpus-per-node"))
-    blind = sorted({fact["host"] for fact in found if not fact["sees_token"]})
-    advice = f"choose a folder on a file system that all nodes share, not {folder.resolve()}" if blind else None
-    checks.append(Check("shared folder", f"not seen on {', '.join(blind)}" if blind else "seen by all ranks", advice))
+    if found[0]["sees_token"]:  # else rank 0 could not write there, which is told already
+        blind = sorted({fact["host"] for fact in found if not fact["sees_token"]})
+        advice = f"choose a folder on a file system that all nodes share, not {folder.resolve()}" if blind else None
+        seen = f"not seen on {', '.join(blind)}" if blind else "seen by all ranks"
+        checks.append(Check("shared folder", seen, advice))
     clocks = [fact["clock"] for fact in found]
     skew = max(clocks) - min(clocks)
     advice = "tell the site that the clocks of its nodes differ (NTP)" if skew > MAX_SKEW_S else None
@@ -131,18 +151,21 @@ def _hosts(found: Sequence[dict[str, Any]]) -> str:
     return f"{len(found)} on {len(hosts)} hosts: {shown}" + (", ..." if len(hosts) > 8 else "")
 
 
-def _versions(world: World) -> Check:
+def _versions(several_make_data: bool) -> Check:
+    """Return the versions of what is installed; a package that this job can do without is only told as missing."""
     found = [f"fmsci {fmsci.__version__}", f"Python {sys.version_info.major}.{sys.version_info.minor}"]
     missing = []
     for package in PACKAGES:
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
-            missing.append(package)
-    if missing == ["mpi4py"] and world.size == 1:
-        found.append("no mpi4py (data are made by one process)")
-        missing = []
-    return Check("versions", ", ".join(found), f"pip install {' '.join(missing)}" if missing else None)
+            if package not in NOT_ALWAYS or (package == "mpi4py" and several_make_data):
+                missing.append(package)
+            else:
+                found.append(f"no {package} (only {NOT_ALWAYS[package]} needs it)")
+    if not missing:
+        return Check("versions", ", ".join(found))
+    return Check("versions", f"no {', '.join(missing)}; {', '.join(found)}", f"pip install {' '.join(missing)}")
 
 
 def _device(world: World) -> Check:
@@ -164,6 +187,10 @@ def _threads(world: World) -> Check:
 
 
 def _folder(folder: Path, world: World) -> list[Check]:
+    """Try to write, in a folder that is there: a look leaves nothing behind."""
+    if not folder.is_dir():
+        what = f"{folder} is a file" if folder.exists() else f"there is no folder {folder.absolute()}"
+        return [Check("write access", what, "make it (mkdir -p), or name the folder that jobs will write to")]
     trial = folder / f".fmsci-doctor-{world.host}-{world.rank}"
     try:
         with publish_file(trial) as temporary:

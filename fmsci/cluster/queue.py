@@ -12,6 +12,20 @@ from fmsci.errors import UserError
 
 TIMEOUT_S = 60.0
 
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+}
+"""The job states of squeue's documentation (JOB STATE CODES) that a job does not leave by itself."""
+
 
 @dataclass(frozen=True)
 class Queued:
@@ -23,8 +37,8 @@ class Queued:
 
     @property
     def alive(self) -> bool:
-        """True while the job runs or may still run by itself."""
-        return self.state in {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED"}
+        """True while the job runs or may run yet; also in a state that a later Slurm has added."""
+        return self.state not in ENDED
 
 
 def has_slurm() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from fmsci.config import GenerateSettings, TrainSettings, load_settings
 from fmsci.config.load import read_yaml
 from fmsci.dataset.order import num_batches
 from fmsci.errors import UserError
-from fmsci.files import is_locked, read_json
+from fmsci.files import is_locked, last_entries, read_json
 from fmsci.shards import read_manifest
 from fmsci.terminal import duration
 
 JOB_FILE = "slurm_job"
 """In a run folder: the id of the newest job that serves it and how often that was restarted, with a blank between."""
-
-TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def _is_run(folder: Path) -> bool:
 def run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
     """Return where a run is; ``jobs`` are those in the queue."""
     job, restarts = _job(run)
-    entries = _entries(run / "metrics.jsonl")
+    entries = last_entries(run / "metrics.jsonl")
     step = int(entries[-1]["step"]) if entries else 0
     steps = _planned_steps(run)
     rate = _last(entries, "perf/samples_per_s")
@@ -140,16 +137,6 @@ def _state(run: Path, queued: Queued | None) -> tuple[str, str | None]:
 def _job(run: Path) -> tuple[str | None, int | None]:
     words = (run / JOB_FILE).read_text(encoding="utf-8").split() if (run / JOB_FILE).exists() else []
     return (words[0], int(words[1])) if len(words) == 2 and words[1].isdigit() else (None, None)
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """Return the last whole entries of a metrics file."""
-    if not path.exists():
-        return []
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        lines = stream.read().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line.startswith(b"{")]
 
 
 def _last(entries: Sequence[dict[str, Any]], name: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.errors import EXIT_REQUEUE, Interrupted, UserError
-from fmsci.files import read_json
+from fmsci.files import last_entries, read_json
 from fmsci.study.plan import PlannedRun, plan
 from fmsci.terminal import Progress, say
 from fmsci.train.dry_run import dry_run
@@ -50,13 +49,8 @@ def test_error(run: PlannedRun) -> float:
 
 def steps_done(folder: Path) -> int:
     """Return the last step that a run has written to its metrics; 0 where there is none yet."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return 0
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - 4096))
-        lines = [line for line in stream.read().split(b"\n")[:-1] if line.startswith(b"{")]
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+    entries = last_entries(folder / "metrics.jsonl", num_bytes=4096)
+    return int(entries[-1]["step"]) if entries else 0
 
 
 def execute(settings: StudySettings) -> None:
