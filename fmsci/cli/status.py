@@ -21,7 +21,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON in the last line")] = False,
 ) -> None:
     """Tell where runs are: queue, step, error, speed, time left. Works with and without Slurm."""
-    from fmsci.cluster.status import COLUMNS, describe, find_runs, folder_of, run_status
+    from fmsci.cluster.status import COLUMNS, describe, find_pipelines, find_runs, folder_of, run_status
     from fmsci.errors import UserError
     from fmsci.terminal import say, table, warn
 
@@ -42,10 +42,26 @@ def status(
     except UserError as error:
         warn(f"{error}; telling what the run folders say")
         jobs = {}
-    found = [run_status(run, jobs) for run in find_runs([Path(word) for word in words] or [Path("runs")])]
-    table("runs", COLUMNS, [describe(one) for one in found])
+    folders = [Path(word) for word in words] or [Path("runs")]
+    found = [run_status(run, jobs) for run in find_runs(folders)]
+    if found:
+        table("runs", COLUMNS, [describe(one) for one in found])
     for one in found:
         if one.why and one.state not in {"finished", "RUNNING"}:
             say(f"{one.run}: {one.state}: {one.why}")
+    pipelines = {}
+    for record in find_pipelines(folders):
+        from fmsci.cluster.pipeline_status import pipeline_status
+
+        try:
+            pipelines[str(record)] = pipeline_status(record, jobs)
+        except UserError as error:
+            warn(f"{record}: {error}")
+            continue
+        say(f"pipeline of {record.parent}")
+        for link in pipelines[str(record)]:
+            why = f": {link.why}" if link.why else ""
+            say(f"  {link.link}: {link.state}{why}")
     if as_json:
-        say(json.dumps([asdict(one) for one in found]))
+        links = {record: [asdict(link) for link in told] for record, told in pipelines.items()}
+        say(json.dumps({"runs": [asdict(one) for one in found], "pipelines": links}))

@@ -22,7 +22,10 @@ def submit(
     account: Annotated[str | None, typer.Option(help="whom the hours are charged to")] = None,
     time: Annotated[str | None, typer.Option(help="time limit, as 12:00:00")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="runs of a study at the same time")] = 4,
-    chain: Annotated[int, typer.Option(min=1, help="submit so many, one after the other: where none is requeued")] = 1,
+    chain: Annotated[
+        int | None,
+        typer.Option(min=1, help="submit so many, one after the other: where none is requeued (a pipeline there: 3)"),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--sbatch", help="one more option for sbatch, as --sbatch=--exclusive")
     ] = None,
@@ -38,7 +41,7 @@ def submit(
     strange = [word for word in arguments if word.startswith("-") and not passed_on]
     if strange:
         raise UserError(f"there is no option {strange[0]}; see 'fmsci submit --help'")
-    request = Request(template, tuple(arguments), site, nodes, account, time, concurrent, tuple(option or ()))
+    request = Request(template, tuple(arguments), site, nodes, account, time, concurrent, tuple(option or ()), chain)
     if template == "pipeline":
         _pipeline(request, dry_run)
         return
@@ -51,22 +54,21 @@ def submit(
             except UserError as error:
                 warn(str(error))
         return
-    jobs = send_chain(prepared, chain) if chain > 1 else [send(prepared)]
+    jobs = send_chain(prepared, chain) if chain is not None and chain > 1 else [send(prepared)]
     log = log_of(prepared.log, jobs[0])
     say(f"job {', '.join(jobs)}: script {prepared.script}, log {log}")
     say(f"watch it: tail -F {log}   where it is: fmsci status {prepared.folder}   end it: scancel {jobs[0]}")
 
 
 def _pipeline(request: Request, dry_run: bool) -> None:
-    from fmsci.cluster.pipeline import load_pipeline, submit_pipeline
+    from fmsci.cluster.pipeline import submit_pipeline
     from fmsci.terminal import say
 
-    settings = load_pipeline(Path(request.arguments[0]), request.arguments[1:])
-    for link in submit_pipeline(settings, request, dry_run):
+    for link in submit_pipeline(Path(request.arguments[0]), request.arguments[1:], request, dry_run):
         words = "would be submitted" if dry_run and link.what == "submitted" else link.what
-        job = f" as job {link.job}" if link.job else ""
+        job = f" as job {' then '.join(link.jobs)}" if link.jobs else ""
         after = f", after {', '.join(link.after)}" if link.after else ""
         log = f", log {link.log}" if link.log else ""
         say(f"{link.name}: {words}{job}{after}{log}")
     if not dry_run:
-        say("where they are: squeue --me; fmsci status. What fails stops what waits for it; then submit again")
+        say("where they are: fmsci status. What fails stops what waits for it: mend it, then submit again")

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fmsci.cluster.queue import Queued, queue
-from fmsci.cluster.submit import Request, check, log_of, missing_runs, prepare, send
+from fmsci.cluster.status import PIPELINE_FILE
+from fmsci.cluster.submit import Prepared, Request, check, load_site, log_of, missing_runs, prepare, send, send_chain
 from fmsci.config import GenerateSettings, PipelineSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.evaluate import evaluation_path
 from fmsci.files import read_json, write_json
 from fmsci.shards.layout import MANIFEST
 
-JOBS = "pipeline.json"
-"""In the study's folder: the job id of every link that was submitted."""
+CONTINUED = {"generate", "pretrain", "study"}
+"""Jobs that are asked to save before their time limit, and go on in another one."""
+
+USUAL_CHAIN = 3
+"""Jobs for each of those where the site requeues none: what waits for them needs one that ends well."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,24 @@ class Link:
     request: Request
     after: tuple[str, ...]
     finished: bool
+    summary: bool = False
+    """True where it sums up what it waits for: it is made again when one of those is."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """What became of a link: ``finished``, ``queued`` (earlier) or ``submitted``; its job; what it awaits."""
+    """What became of a link: ``finished``, ``queued`` (earlier) or ``submitted``; its jobs; what it awaits."""
 
     name: str
     what: str
-    job: str | None = None
+    jobs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     log: str = ""
+
+    @property
+    def last(self) -> str:
+        """The job that what depends on this link waits for."""
+        return self.jobs[-1]
 
 
 def links(settings: PipelineSettings, base: Request) -> list[Link]:
@@ -72,57 +84,76 @@ def _links(settings: PipelineSettings, base: Request, train: TrainSettings, stud
         model = train.run / "model"
         awaited.append(f"evaluate {folder.name}")
         done = evaluation_path(model, folder, "test").exists()
-        yield Link(awaited[-1], request("evaluate", model, "--data", folder), ("pretrain", *data), done)
-    yield Link("report", request("report", settings.study), tuple(awaited), (study.run / "table.json").exists())
+        yield Link(awaited[-1], request("evaluate", model, "--data", folder), ("pretrain", *data), done, summary=True)
+    done = (study.run / "table.json").exists()
+    yield Link("report", request("report", settings.study), tuple(awaited), done, summary=True)
 
 
-def submit_pipeline(settings: PipelineSettings, base: Request, dry_run: bool = False) -> list[Placed]:
+def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_run: bool = False) -> list[Placed]:
     """Submit every link whose result is missing and that is not in the queue; return what became of each.
 
-    A link starts when all it waits for ended well; where one failed, Slurm cancels what waits for it. Nothing is
-    submitted with ``dry_run``.
+    A link starts when all it waits for ended well; where one failed, Slurm cancels what waits for it. Where the site
+    requeues no job, a link that can be continued is a chain of jobs. Nothing is submitted with ``dry_run``.
 
-    Raises UserError for a mistake in any link before the first is submitted.
+    Raises UserError for a mistake in any link before the first is submitted, and where Slurm stops taking jobs.
     """
+    settings = load_pipeline(config, overrides)
     wanted = links(settings, base)
-    record = load_settings(StudySettings, settings.study).run / JOBS
-    jobs: dict[str, str] = read_json(record) if record.exists() else {}
+    record = load_settings(StudySettings, settings.study).run / PIPELINE_FILE
     known = {} if dry_run else queue()
+    sent: dict[str, Any] = read_json(record)["links"] if record.exists() else {}
+    placed = decide(wanted, {name: tuple(entry["jobs"]) for name, entry in sent.items()}, known)
+    ready = {link.name: prepare(link.request) for link in wanted if placed[link.name].what == "submitted"}
+    if dry_run:
+        return [replace(place, log=ready[name].log) if name in ready else place for name, place in placed.items()]
+    for prepared in ready.values():
+        check(prepared)
+    document = {"pipeline": str(config), "overrides": list(overrides), "links": sent}
     for link in wanted:
-        if not link.finished:
-            prepared = prepare(link.request)
-            if not dry_run:
-                check(prepared)
-    placed: dict[str, Placed] = {}
-    for link in wanted:
-        waits = [name for name in link.after if placed[name].what != "finished"]
-        placed[link.name] = _place(link, waits, placed, jobs, known, dry_run)
-        if placed[link.name].what == "submitted" and not dry_run:
-            jobs[link.name] = str(placed[link.name].job)
-            write_json(record, jobs)
+        if link.name not in ready:
+            continue
+        prepared, place = ready[link.name], placed[link.name]
+        try:
+            jobs = _send(link, prepared, [placed[name].last for name in place.after])
+        except UserError as error:
+            done = [name for name, other in placed.items() if other.what == "submitted" and other.jobs]
+            told = f" ({', '.join(done)} submitted so far; the same command submits the rest)" if done else ""
+            raise UserError(f"{link.name}: {error}{told}") from None
+        placed[link.name] = replace(place, jobs=tuple(jobs), log=log_of(prepared.log, jobs[0]))
+        sent[link.name] = {"jobs": jobs, "logs": [log_of(prepared.log, job) for job in jobs]}
+        write_json(record, document)
     return list(placed.values())
 
 
-def _place(
-    link: Link,
-    waits: Sequence[str],
-    placed: Mapping[str, Placed],
-    jobs: Mapping[str, str],
-    known: Mapping[str, Queued],
-    dry_run: bool,
-) -> Placed:
-    job = jobs.get(link.name)
-    if job is not None and job in known and known[job].alive:
-        return Placed(link.name, "queued", job)
-    if link.finished and not waits:
-        return Placed(link.name, "finished")
-    prepared = prepare(link.request)
-    if dry_run:
-        return Placed(link.name, "submitted", None, tuple(waits), prepared.log)
-    ids = [str(placed[name].job) for name in waits]
-    options = [f"--dependency=afterok:{':'.join(ids)}", "--kill-on-invalid-dep=yes"] if ids else []
-    job = send(prepared, options)
-    return Placed(link.name, "submitted", job, tuple(waits), log_of(prepared.log, job))
+def decide(wanted: Sequence[Link], sent: Mapping[str, Sequence[str]], known: Mapping[str, Queued]) -> dict[str, Placed]:
+    """Return for each link whether it is finished, in the queue, or to be submitted, and what it then waits for.
+
+    ``sent`` are the jobs of earlier submissions, ``known`` what Slurm has. What is finished stays so, even where what
+    it was made from is made again, unless it is a summary of that.
+    """
+    placed: dict[str, Placed] = {}
+    for link in wanted:
+        waits = tuple(name for name in link.after if placed[name].what != "finished")
+        alive = tuple(job for job in sent.get(link.name, ()) if job in known and known[job].alive)
+        if alive:
+            placed[link.name] = Placed(link.name, "queued", alive)
+        elif link.finished and not (link.summary and waits):
+            placed[link.name] = Placed(link.name, "finished")
+        else:
+            placed[link.name] = Placed(link.name, "submitted", after=waits)
+    return placed
+
+
+def _send(link: Link, prepared: Prepared, awaited: Sequence[str]) -> list[str]:
+    """Submit one link, which waits for the jobs ``awaited``, and return its jobs."""
+    dependency = f"afterok:{':'.join(awaited)}" if awaited else ""
+    kill = ["--kill-on-invalid-dep=yes"] if awaited else []
+    request = link.request
+    usual = 1 if load_site(request.site).requeue else USUAL_CHAIN
+    length = request.chain or usual
+    if length > 1 and request.template in CONTINUED:
+        return send_chain(prepared, length, kill, dependency)
+    return [send(prepared, [f"--dependency={dependency}", *kill] if awaited else [])]
 
 
 def load_pipeline(path: Path, overrides: Sequence[str]) -> PipelineSettings:

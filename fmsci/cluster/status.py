@@ -20,6 +20,9 @@ from fmsci.terminal import duration
 JOB_FILE = "slurm_job"
 """In a run folder: the id of the newest job that serves it and how often that was restarted, with a blank between."""
 
+PIPELINE_FILE = "pipeline.json"
+"""In a study's folder: the pipeline that it is part of, with the jobs and logs of every link that was submitted."""
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -54,15 +57,20 @@ def folder_of(config: Path, overrides: Sequence[str]) -> Path:
 def find_runs(folders: Sequence[Path]) -> list[Path]:
     """Return the run folders among ``folders`` and below them, in order.
 
-    Raises UserError where a folder named is none and holds none.
+    Raises UserError where a folder named is none and holds neither a run nor a pipeline.
     """
     found: list[Path] = []
     for folder in folders:
         inside = [folder] if _is_run(folder) else sorted(path for path in folder.rglob("*") if _is_run(path))
-        if not inside:
+        if not inside and not find_pipelines([folder]):
             raise UserError(f"{folder} is no run folder and holds none; runs appear there when they start")
         found += inside
     return found
+
+
+def find_pipelines(folders: Sequence[Path]) -> list[Path]:
+    """Return the records of the pipelines whose studies are in ``folders`` or below them, in order."""
+    return [path for folder in folders for path in sorted(folder.rglob(PIPELINE_FILE))]
 
 
 def _is_run(folder: Path) -> bool:

@@ -32,6 +32,8 @@ class Request:
     time: str | None = None
     concurrent: int = 4
     options: tuple[str, ...] = ()
+    chain: int | None = None
+    """So many jobs, one after the other, where the site requeues none; None: as many as usual."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,15 @@ def log_of(pattern: str, job: str) -> str:
     return pattern.replace("%j", job).replace("%A", job).replace("%a", "*")
 
 
-def send_chain(prepared: Prepared, links: int) -> list[str]:
+def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), dependency: str = "") -> list[str]:
     """Submit the same job ``links`` times, one after the other: each continues what the one before has saved.
 
-    For sites where jobs may not be requeued. A link that finds the run finished ends at once.
+    For sites where jobs may not be requeued. A link that finds its work finished ends at once. All of them also wait
+    for ``dependency``, as sbatch takes it: none may start where that fails.
     """
     name = "-".join([prepared.script.stem, *prepared.folder.parts[-2:]]).strip("/")
-    own = ["--dependency=singleton", f"--job-name={name}"]
+    waits = f"--dependency={dependency},singleton" if dependency else "--dependency=singleton"
+    own = [*options, waits, f"--job-name={name}"]
     first = send(prepared, own)
     return [first, *(submit(prepared.script, [*own, "--export=ALL,FMSCI_LINK=yes"]) for _ in range(links - 1))]
 

@@ -1,10 +1,15 @@
-"""A pipeline and a study as jobs that wait for one another, on a real cluster."""
+"""A pipeline and a study as jobs that wait for one another: what is submitted, what is told, on a real cluster too."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+from fmsci.cluster.pipeline import submit_pipeline
+from fmsci.cluster.pipeline_status import pipeline_status
+from fmsci.cluster.queue import Queued
+from fmsci.cluster.submit import Request
+from tests.commands import run as fmsci
 
 TRAIN = """
 run: {run}
@@ -25,9 +30,103 @@ FILES = {
 }
 
 
+NAMES = ["generate data", "pretrain", "study", "evaluate data", "report"]
+
+
 @pytest.fixture
-def place(cluster):
-    folder = cluster.folder / "pipeline"
+def files(tmp_path, monkeypatch):
+    """A folder with the files of a pipeline, of which nothing was made yet, as the current one."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(*paths):
+    """Leave behind what tells that a link is finished."""
+    for path in map(Path, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+
+RUNS = [
+    path
+    for arm in ("finetune", "scratch")
+    for path in (f"study/{arm}-8/result.json", f"study/{arm}-8/evaluations/data-test.json")
+]
+ZERO_SHOT = "pretrain/evaluations/data-test.json"
+
+
+def would(**changes):
+    """Return what a submission would do with every link, and what that waits for."""
+    placed = submit_pipeline(Path("pipeline.yaml"), [], Request("pipeline", (), **changes), dry_run=True)
+    return {one.name: (one.what, one.after) for one in placed}
+
+
+def test_of_a_new_pipeline_everything_is_submitted(files):
+    assert {name: what for name, (what, _) in would().items()} == dict.fromkeys(NAMES, "submitted")
+    assert would()["study"][1] == ("pretrain", "generate data")
+    assert would()["report"][1] == ("study", "evaluate data")
+
+
+def test_what_is_finished_stays_so_and_summaries_are_made_again(files):
+    """The pretrained run is gone: it is made again, the study's runs are not, which are results of their own."""
+    make("data/manifest.json", *RUNS, ZERO_SHOT, "study/table.json")
+    assert would() == {
+        "generate data": ("finished", ()),
+        "pretrain": ("submitted", ()),
+        "study": ("finished", ()),
+        "evaluate data": ("submitted", ("pretrain",)),
+        "report": ("submitted", ("evaluate data",)),
+    }
+    make("pretrain/result.json")
+    assert would() == dict.fromkeys(NAMES, ("finished", ()))
+
+
+def test_a_mistake_in_any_link_comes_before_the_first_is_submitted(files):
+    (files / "finetune.yaml").write_text(FILES["finetune.yaml"].replace("epochs", "epoks"))
+    said = fmsci(["submit", "pipeline", "pipeline.yaml"], code=2, cwd=files)
+    assert "unknown setting 'optim.epoks'" in said
+    assert not (files / "study").exists()
+
+
+def told(jobs):
+    """Return what is told of the links, after they were submitted as jobs 1 to 5; ``jobs`` are those that Slurm has."""
+    links = {name: {"jobs": [str(n)], "logs": [f"{n}.log"]} for n, name in enumerate(NAMES, 1)}
+    record = Path("study/pipeline.json")
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(json.dumps({"pipeline": "pipeline.yaml", "overrides": [], "links": links}))
+    return {one.link: (one.state, one.why) for one in pipeline_status(record, jobs)}
+
+
+def test_status_tells_what_a_link_waits_for_and_which_failure_cancelled_it(files):
+    make("data/manifest.json")
+    waiting = Queued("PENDING", "Dependency", "10:00")
+    known = {"2": Queued("RUNNING", "None", "9:00"), "3": waiting, "4": waiting, "5": waiting}
+    assert told(known) == {
+        "generate data": ("finished", None),
+        "pretrain": ("RUNNING", None),
+        "study": ("PENDING", "waits for pretrain"),
+        "evaluate data": ("PENDING", "waits for pretrain"),
+        "report": ("PENDING", "waits for study, evaluate data"),
+    }
+    (files / "2.log").write_text("[job 2] start 0\nfmsci: out of memory\n[job 2] failed with exit code 2\n")
+    failed = {
+        "generate data": ("finished", None),
+        "pretrain": ("failed", "out of memory (see 2.log)"),
+        "study": ("cancelled", "pretrain failed"),
+        "evaluate data": ("cancelled", "pretrain failed"),
+        "report": ("cancelled", "study cancelled"),
+    }
+    gone = Queued("CANCELLED", "Dependency", "0:00")
+    assert told({"2": Queued("FAILED", "NonZeroExitCode", "9:00"), "3": gone, "4": gone, "5": gone}) == failed
+    assert told({}) == failed  # Slurm has forgotten them
+    assert told({"2": Queued("CANCELLED", "None", "9:00")})["pretrain"] == ("cancelled", "by scancel")
+
+
+@pytest.fixture
+def place(cluster, request):
+    folder = cluster.folder / request.node.name
     folder.mkdir()
     for name in ("slurm", "configs"):
         (folder / name).symlink_to(cluster.folder / name)
@@ -38,8 +137,8 @@ def place(cluster):
     cluster.folder = before
 
 
-def submit(cluster):
-    lines = cluster.login("fmsci", "submit", "pipeline", "pipeline.yaml", "--site", "local").splitlines()
+def submit(cluster, *options):
+    lines = cluster.login("fmsci", "submit", "pipeline", "pipeline.yaml", *options or ("--site", "local")).splitlines()
     return {name: what for name, _, what in (line.partition(": ") for line in lines)}
 
 
@@ -47,9 +146,18 @@ def job_of(said):
     return said.partition("as job ")[2].split(",")[0]
 
 
+def links(cluster):
+    """Return what fmsci status tells of the pipeline's links: state and reason."""
+    document = json.loads(cluster.login("fmsci", "status", "study", "--json").splitlines()[-1])
+    (told,) = document["pipelines"].values()
+    return {link["link"]: (link["state"], link["why"]) for link in told}
+
+
+@pytest.mark.slurm
+@pytest.mark.xdist_group("slurm")
 def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     first = submit(cluster)
-    names = ["generate data", "pretrain", "study", "evaluate data", "report"]
+    names = NAMES
     assert all(first[name].startswith("submitted as job ") for name in names)
     assert ", after pretrain, generate data" in first["study"]
     again = submit(cluster)  # while they wait
@@ -59,7 +167,12 @@ def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     states = [cluster.ended(job_of(first[name])) for name in names]
     assert states == ["COMPLETED", "COMPLETED", "MIXED", "COMPLETED", "CANCELLED"]
     assert not (place / "study" / "report.md").exists()
-    assert "a model with 16 modes needs a grid of at least 32 x 32" in cluster.login("bash", "-c", "cat study/*.log")
+    said = links(cluster)
+    assert said["study"][0] == "failed"
+    assert "a model with 16 modes needs a grid of at least 32 x 32" in said["study"][1]
+    assert said["report"] == ("cancelled", "study failed")
+    assert [said[name] for name in ("generate data", "pretrain", "evaluate data")] == [("finished", None)] * 3
+    assert "  report: cancelled: study failed\n" in cluster.login("fmsci", "status", "study")
 
     (place / "study.yaml").write_text(FILES["study.yaml"].replace("modes=null", "modes=4"))
     third = submit(cluster)
@@ -72,6 +185,28 @@ def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     fourth = submit(cluster)
     assert [fourth[name] for name in names] == ["finished"] * 5
 
-    told = json.loads(cluster.login("fmsci", "status", "pretrain", "study", "--json").splitlines()[-1])
+    told = json.loads(cluster.login("fmsci", "status", "pretrain", "study", "--json").splitlines()[-1])["runs"]
     assert [run["state"] for run in told] == ["finished"] * 3
     assert [(run["step"], run["steps"]) for run in told] == [(2, 2)] * 3
+
+
+@pytest.mark.slurm
+@pytest.mark.xdist_group("slurm")
+def test_where_nothing_is_requeued_a_pipeline_is_made_of_chains(cluster, place, poisson_data):
+    """Pretraining is stopped; what waits for it waits for the second job of its chain, which ends it."""
+    long = FILES["pretrain.yaml"].replace("epochs: 1", "epochs: 100") + "checkpoint: {every_steps: 25}\n"
+    (place / "pretrain.yaml").write_text(long.replace("path: data", f"path: {poisson_data}"))
+    (place / "finetune.yaml").write_text(FILES["finetune.yaml"].replace("path: data", f"path: {poisson_data}"))
+    (place / "study.yaml").write_text(FILES["study.yaml"].replace("modes=null", "modes=4"))
+    (place / "pipeline.yaml").write_text("{pretrain: pretrain.yaml, study: study.yaml}")
+    (place / "site.yaml").write_text("gpu_nodes: {cores: 1}\nrequeue: false\n")
+    said = submit(cluster, "--site", "site.yaml", "--chain", "2")
+    stopped, second = job_of(said["pretrain"]).split(" then ")
+    array, again = job_of(said["study"]).split(" then ")
+    cluster.reached(place / "pretrain", 30)
+    assert links(cluster)["study"] == ("PENDING", "waits for pretrain")
+    cluster.login("scancel", "--batch", "--signal=USR2", stopped)
+    jobs = [stopped, second, array, again, job_of(said["report"])]
+    assert [cluster.ended(job) for job in jobs] == ["FAILED", *["COMPLETED"] * 4]
+    assert "is finished already" in cluster.login("bash", "-c", f"cat study/slurm-{again}_*.log")
+    assert set(links(cluster).values()) == {("finished", None)}

@@ -62,6 +62,20 @@ def test_the_queue_knows_better_than_an_earlier_outcome(copy):
     assert lost.state == "NODE_FAIL"
 
 
+ENDED = "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT"
+ALIVE = (
+    "COMPLETING CONFIGURING PENDING REQUEUED REQUEUE_FED REQUEUE_HOLD RESIZING RESV_DEL_HOLD RUNNING SIGNALING "
+    "SPECIAL_EXIT STAGE_OUT STOPPED SUSPENDED"
+)
+
+
+def test_a_job_is_alive_in_every_state_that_it_may_leave():
+    """All states of squeue's documentation."""
+    alive = {state: Queued(state, "None", "1:00").alive for state in f"{ENDED} {ALIVE}".split()}
+    assert alive == dict.fromkeys(ENDED.split(), False) | dict.fromkeys(ALIVE.split(), True)
+    assert len(alive) == 24
+
+
 def test_runs_are_found_below_a_folder(copy):
     assert find_runs([copy.parent]) == [copy]
     (copy.parent / "waiting").mkdir()
@@ -86,7 +100,9 @@ def test_the_folder_of_a_settings_file(config, overrides, folder):
 
 def test_the_command(copy):
     said = fmsci(["status", copy, "--json"])
-    (told,) = json.loads(next(line for line in said.splitlines() if line.startswith("[")))
+    document = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+    (told,), pipelines = document["runs"], document["pipelines"]
+    assert pipelines == {}
     found = asdict(run_status(copy, {}))
     age, expected = told.pop("checkpoint_age_s"), found.pop("checkpoint_age_s")
     assert age == pytest.approx(expected, abs=60)

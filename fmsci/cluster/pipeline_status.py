@@ -1,0 +1,71 @@
+"""What became of a pipeline's links: in the queue, finished, failed, or cancelled since one before them failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmsci.cluster.pipeline import Link, links, load_pipeline
+from fmsci.cluster.queue import Queued
+from fmsci.cluster.submit import Request
+from fmsci.files import read_json
+
+BROKEN = {"failed", "cancelled"}
+
+
+@dataclass(frozen=True)
+class LinkStatus:
+    """Where one link is; ``state`` is finished, failed, cancelled, not submitted; or Slurm's state in capitals."""
+
+    link: str
+    state: str
+    why: str | None = None
+    jobs: tuple[str, ...] = ()
+
+
+def pipeline_status(record: Path, known: Mapping[str, Queued]) -> list[LinkStatus]:
+    """Return where each link of a recorded pipeline is; ``known`` are the jobs in the queue.
+
+    Slurm forgets a job some minutes after its end: then the results, the logs and what came before tell.
+    Raises UserError where the pipeline's configuration cannot be read any more.
+    """
+    document = read_json(record)
+    told: dict[str, LinkStatus] = {}
+    for link in links(load_pipeline(Path(document["pipeline"]), document["overrides"]), Request("pipeline", ())):
+        told[link.name] = _status(link, document["links"].get(link.name, {}), told, known)
+    return list(told.values())
+
+
+def _status(
+    link: Link, sent: Mapping[str, Any], told: Mapping[str, LinkStatus], known: Mapping[str, Queued]
+) -> LinkStatus:
+    jobs = tuple(sent.get("jobs", ()))
+    alive = [known[job] for job in jobs if job in known and known[job].alive]
+    waits = [name for name in link.after if told[name].state != "finished"]
+    broken = [name for name in waits if told[name].state in BROKEN]
+    if alive:
+        waiting = alive[0].reason == "Dependency" and waits
+        why = f"waits for {', '.join(waits)}" if waiting else alive[0].reason
+        return LinkStatus(link.name, alive[0].state, None if why == "None" else why, jobs)
+    if link.finished and not (link.summary and waits):
+        return LinkStatus(link.name, "finished", None, jobs)
+    if broken:
+        return LinkStatus(link.name, "cancelled", f"{broken[0]} {told[broken[0]].state}", jobs)
+    if not jobs:
+        return LinkStatus(link.name, "not submitted")
+    if jobs[-1] in known and known[jobs[-1]].state == "CANCELLED":
+        return LinkStatus(link.name, "cancelled", "by scancel", jobs)
+    return LinkStatus(link.name, "failed", _last_words(sent["logs"]), jobs)
+
+
+def _last_words(logs: Sequence[str]) -> str:
+    """Return the last complaint of fmsci in the logs of a link (a star stands for any array task), and its place."""
+    for log in reversed(logs):
+        for path in sorted(Path(log).parent.glob(Path(log).name)):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            said = [line.removeprefix("fmsci: ") for line in lines if line.startswith("fmsci: ")]
+            if said:
+                return f"{said[-1]} (see {path})"
+    return f"see {logs[0]}"
