@@ -49,7 +49,7 @@ hand_on() {
         kill "$child" 2>/dev/null # gone already: the better
         return
     fi
-    while :; do scancel --quiet --signal=USR2 "$this_job"; sleep 10; done &
+    while :; do scancel --quiet --signal=USR2 "$this_job"; sleep 5; done &
     reminder=$!
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -78,13 +79,15 @@ def main() -> None:
         _end(str(error), EXIT_FAILURE)
     except OSError as error:
         if error.filename is None or error.errno not in NOT_OURS_TO_USE:
-            raise
+            _unexpected()
         _end(_unusable(error), EXIT_MISTAKE)
     except Interrupted as error:
         ignore_signals()  # the exit code is a promise
         _end(f"interrupted: {error}; start the same command again to continue", EXIT_REQUEUE, told_by_all=True)
     except KeyboardInterrupt:
         _end("interrupted", 130, told_by_all=True)
+    except Exception:
+        _unexpected()
     else:
         _leave(code if isinstance(code, int) else 0)
 
@@ -108,6 +111,16 @@ def _end(sentence: str, code: int, told_by_all: bool = False) -> NoReturn:
     if world.is_main or not told_by_all:
         print(f"fmsci: {line}", file=sys.stderr, flush=True)
     _leave(code)
+
+
+def _unexpected() -> NoReturn:
+    """End with the traceback of the error under way; among several ranks each of its lines says whose it is."""
+    world = _world()
+    if world.size == 1:
+        raise
+    place = f"rank {world.rank} on {world.host}: "
+    sys.stderr.write("".join(f"{place}{line}\n" for line in traceback.format_exc().splitlines()))
+    _leave(EXIT_FAILURE)
 
 
 def _leave(code: int) -> NoReturn:

@@ -52,11 +52,12 @@ def test_two_nodes_train_as_one_process_does(cluster, run, trained, train_config
     assert (run / "slurm_job").read_text() == f"{job} 0\n"
 
 
-def test_data_made_on_two_nodes_are_those_of_one_process(cluster, poisson_data):
-    folder = cluster.folder / "data"
+@pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
+def test_data_made_on_two_nodes_are_those_of_one_process(cluster, poisson_data, launcher):
+    folder = cluster.folder / f"data-{launcher}"
     sizes = ["--grid", "16", "--train", "13", "--valid", "7", "--test", "5"]
     words = ["--system", "poisson", "--range", "1", "5", *sizes, "shard_samples=4", "--output", folder]
-    job = cluster.sbatch("--ntasks-per-node=2", "slurm/generate.sbatch", *words)
+    job = cluster.sbatch("--ntasks-per-node=2", "slurm/generate.sbatch", *words, FMSCI_LAUNCH=launcher)
     assert cluster.ended(job) == "COMPLETED", cluster.log(job)
     assert "2 tasks a node" in cluster.log(job)
     for split, count in (("train", 13), ("valid", 7), ("test", 5)):
@@ -75,19 +76,60 @@ def test_a_job_with_gpus_has_a_task_for_each(cluster, train_config, run):
 
 
 def test_a_job_that_is_out_of_time_saves_and_continues(cluster, run, train_config):
-    """Slurm itself sends the signal, some time before the limit of one minute; the run has work for longer."""
-    words = [train_config, f"run={run}", *TRAINING, *LONG, "optim.epochs=9999"]
-    job = cluster.sbatch("--time=1", "--signal=B:USR2@20", "slurm/finetune.sbatch", *words)
-    cluster.wait_for("the second start", lambda: "continuing" in cluster.log(job))
-    log = cluster.log(job)  # one file, from the first line on
-    (saved,) = re.findall(r"interrupted: .*saved after step (\d+) of", log)
-    told = ["start 0 of finetune", "received USR2", "saved: requeued", "start 1 of finetune", f"after step {saved}\n"]
-    assert [log.index(words) for words in told] == sorted(log.index(words) for words in told)
-    assert (run / "slurm_job").read_text() == f"{job} 1\n"
-    cluster.reached(run, int(saved) + 20)
-    assert steps(run)[: int(saved) + 20] == list(range(1, int(saved) + 21))
-    cluster.login("scancel", job)
-    assert cluster.ended(job) == "CANCELLED"
+    """Slurm itself sends the signal, some time before the limit of one minute; the runs have work for longer."""
+    words = [train_config, *TRAINING, *LONG, "optim.epochs=9999"]
+    limits = ["--time=1", "--signal=B:USR2@20"]
+    launchers = ["srun", "torchrun", "mpiexec"]  # at the same time
+    runs = {name: run / name for name in launchers}
+    jobs = {
+        name: cluster.sbatch(*limits, "slurm/finetune.sbatch", *words, f"run={runs[name]}", FMSCI_LAUNCH=name)
+        for name in launchers
+    }
+    for name, job in jobs.items():
+        cluster.wait_for(f"the second start under {name}", lambda job=job: "continuing" in cluster.log(job))
+        log = cluster.log(job)  # one file, from the first line on
+        (saved,) = re.findall(r"interrupted: .*saved after step (\d+) of", log)
+        told = ["start 0 of", "received USR2", "saved: requeued", "start 1 of", f"after step {saved}\n"]
+        assert [log.index(words) for words in told] == sorted(log.index(words) for words in told)
+        assert (runs[name] / "slurm_job").read_text() == f"{job} 1\n"
+        cluster.reached(runs[name], int(saved) + 20)
+        cluster.login("scancel", job)
+        assert steps(runs[name])[: int(saved) + 20] == list(range(1, int(saved) + 21))
+    assert {cluster.ended(job) for job in jobs.values()} == {"CANCELLED"}
+
+
+def test_a_task_of_an_array_is_stopped_and_requeued_alone(cluster, run, trained, train_config):
+    """A study of a run that is fine-tuned and one from scratch; the first is stopped, and goes on from where it was."""
+    run.mkdir()
+    overrides = [word for word in [*TRAINING, *LONG] if not word.startswith("optim.epochs")]
+    study = {"study": "q1", "run": str(run), "pretrained": str(trained / "model"), "train": str(train_config)}
+    (run / "study.yaml").write_text(json.dumps(study | {"samples": [10], "steps": 300, "overrides": overrides}))
+    array = cluster.sbatch("--array=0-1", "--output=%A_%a.log", "slurm/study.sbatch", run / "study.yaml", nodes=1)
+    cluster.reached(run / "finetune-10", 30)
+    cluster.login("scancel", "--batch", "--signal=USR2", f"{array}_0")
+    assert cluster.ended(array) == "COMPLETED", cluster.log(f"{array}_0") + cluster.log(f"{array}_1")
+    for words in ("received USR2", "saved: requeued", "start 1 of study", "continuing"):
+        assert words in cluster.log(f"{array}_0")
+        assert words not in cluster.log(f"{array}_1")
+    assert steps(run / "finetune-10") == steps(run / "scratch-10") == list(range(1, 301))
+
+
+def test_a_step_that_could_not_start_yet_hears_of_the_stop_too(cluster):
+    """Its cores are taken for a while by another step of the job: when the signal comes, there is nobody to tell."""
+    script = """#!/bin/bash
+. slurm/env.sh
+srun --ntasks=1 --cpus-per-task=1 env --ignore-signal=USR2 sleep 4 & sleep 1
+step bash -c 'trap "echo told; exit 75" USR2; sleep 60 & wait'
+echo "the step ended with $code"
+"""
+    path = cluster.folder / "busy.sbatch"
+    path.write_text(script)
+    job = cluster.sbatch(path, nodes=1)
+    cluster.wait_for("the wait", lambda: "step creation temporarily disabled" in cluster.log(job), 20)
+    cluster.login("scancel", "--batch", "--signal=USR2", job)
+    assert cluster.ended(job, 40) == "COMPLETED"
+    log = cluster.log(job)
+    assert log.index("received USR2") < log.index("told") < log.index("the step ended with 75")
 
 
 def test_a_more_urgent_job_takes_the_place_and_gives_it_back(cluster, run, train_config):
@@ -102,24 +144,27 @@ def test_a_more_urgent_job_takes_the_place_and_gives_it_back(cluster, run, train
     assert result(run)["steps"] == 300
 
 
-def test_a_lost_node_is_done_without(cluster, run, train_config):
-    """The power of node2 fails: Slurm requeues, and the run continues on node1 alone from its newest checkpoint."""
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_lost_node_is_done_without(cluster, run, train_config, lost):
+    """The power of a node fails: Slurm requeues, and the run continues on the other from its newest checkpoint.
+
+    Node1 is the one where rank 0 and the job script itself run: all that is left of them is what they have written.
+    """
     words = [train_config, f"run={run}", *TRAINING, *LONG, "engine.timeout_s=20"]
     said = cluster.login("fmsci", "submit", "pretrain", *words, "--site", "local", "--nodes", "1-2")
     job = said.split(":")[0].removeprefix("job ")
     log = run / f"slurm-{job}.log"
     cluster.reached(run, 60)
-    assert cluster.tool("kill-node", 2).returncode == 0
+    assert cluster.tool("kill-node", lost).returncode == 0
+    node = f"node{lost}"
     try:
-        cluster.login("scontrol", "update", "nodename=node2", "state=down", "reason=power")
+        cluster.login("scontrol", "update", f"nodename={node}", "state=down", "reason=power")
         assert cluster.ended(job) == "COMPLETED", log.read_text()
     finally:
-        assert cluster.tool("restore-node", 2).returncode == 0
-        cluster.wait_for(
-            "node2", lambda: "idle" in cluster.login("sinfo", "-h", "-n", "node2", "-p", "main", "-o", "%T")
-        )
+        assert cluster.tool("restore-node", lost).returncode == 0
+        cluster.wait_for(node, lambda: "idle" in cluster.login("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T"))
     assert "start 0 of pretrain on node[1-2]" in log.read_text()
-    assert "start 1 of pretrain on node1," in log.read_text()
+    assert f"start 1 of pretrain on node{3 - lost}," in log.read_text()
     assert result(run)["world_size"] == 1
     assert steps(run) == list(range(1, 301))
 
@@ -165,6 +210,24 @@ def test_a_restart_without_progress_is_the_last(cluster, run, train_config):
         cluster.login("scancel", "--batch", "--signal=USR2", job)
     assert cluster.ended(job) == "FAILED"
     assert "this restart came no further than step 0: not requeued" in cluster.log(job)
+
+
+def test_a_job_is_restarted_so_often_and_no_more(cluster, run, train_config):
+    words = [train_config, f"run={run}", *TRAINING, *LONG]
+    job = cluster.sbatch("slurm/pretrain.sbatch", *words, nodes=1, FMSCI_MAX_RESTARTS=0)
+    cluster.wait_for("the start", lambda: "start 0 of" in cluster.log(job))
+    cluster.login("scancel", "--batch", "--signal=USR2", job)
+    assert cluster.ended(job) == "FAILED"
+    assert "saved, but restarted 0 times already: submit it again, or raise FMSCI_MAX_RESTARTS" in cluster.log(job)
+
+
+def test_what_fails_on_another_rank_is_told_with_rank_and_host(cluster, run, train_config, poisson_data):
+    """The data lie where only node1 has them."""
+    cluster.login("srun", "--nodelist=node1", "cp", "-r", poisson_data, "/tmp/only-here")
+    words = [train_config, f"run={run}", *TRAINING, "data.path=/tmp/only-here"]
+    job = cluster.sbatch("slurm/pretrain.sbatch", *words)
+    assert cluster.ended(job) == "FAILED"
+    assert re.search("^fmsci: rank 1 on node2: /tmp/only-here is no data folder", cluster.log(job), re.MULTILINE)
 
 
 def test_a_failed_job_is_not_requeued_and_stops_what_waits_for_it(cluster, run, train_config):
