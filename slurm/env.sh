@@ -75,7 +75,7 @@ if [ -z "${FMSCI_TASKS:-}" ]; then cores=${SLURM_CPUS_PER_TASK:-$cores}; fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cores}
 # A rank that is alone left over waits for the others in vain: five minutes after the first has ended, all are.
 # (A step does not inherit the job's cores per task since Slurm 22.05.)
-step_options=(--nodes="$nodes" --cpus-per-task="$cores" --wait=300)
+step_options=(--cpus-per-task="$cores" --wait=300)
 read -r -a more <<<"${FMSCI_SRUN_ARGS:-}"
 step_options+=("${more[@]}")
 
@@ -83,7 +83,7 @@ step_options+=("${more[@]}")
 
 # launch OPTION-OF-srun... -- COMMAND...: start COMMAND in the background as FMSCI_LAUNCH says; its number goes to child
 launch() {
-    local options=("${step_options[@]}") command
+    local options=(--nodes="$nodes" "${step_options[@]}") command
     while [ "$1" != -- ]; do options+=("$1") && shift; done
     shift
     case ${FMSCI_LAUNCH:-srun} in

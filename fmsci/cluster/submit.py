@@ -68,7 +68,8 @@ def prepare(request: Request) -> Prepared:
     elif request.template == "report":
         name = "report-%j.log"
     log = str(folder / name)
-    job = Job(request.template, request.arguments, log, request.nodes, request.account, request.time, options)
+    nodes = "1" if request.template == "report" else request.nodes  # a process writes it
+    job = Job(request.template, request.arguments, log, nodes, request.account, request.time, options)
     template = _template_folder() / f"{request.template}.sbatch"
     text = render(template.read_text(encoding="utf-8"), job, load_site(request.site), request.site)
     if template.parent != Path("slurm"):

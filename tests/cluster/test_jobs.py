@@ -88,13 +88,14 @@ def test_a_job_that_is_out_of_time_saves_and_continues(cluster, run, train_confi
     for name, job in jobs.items():
         cluster.wait_for(f"the second start under {name}", lambda job=job: "continuing" in cluster.log(job))
         log = cluster.log(job)  # one file, from the first line on
-        (saved,) = re.findall(r"interrupted: .*saved after step (\d+) of", log)
-        told = ["start 0 of", "received USR2", "saved: requeued", "start 1 of", f"after step {saved}\n"]
+        saved = int(re.findall(r"interrupted: .*saved after step (\d+) of", log)[0])
+        told = ["start 0 of", "received USR2", "saved: requeued", "start 1 of", f"continuing {runs[name]} after step"]
         assert [log.index(words) for words in told] == sorted(log.index(words) for words in told)
-        assert (runs[name] / "slurm_job").read_text() == f"{job} 1\n"
-        cluster.reached(runs[name], int(saved) + 20)
+        assert f"continuing {runs[name]} after step {saved}\n" in log
+        cluster.reached(runs[name], saved + 1)
         cluster.login("scancel", job)
-        assert steps(runs[name])[: int(saved) + 20] == list(range(1, int(saved) + 21))
+        assert re.fullmatch(rf"{job} [1-9]\n", (runs[name] / "slurm_job").read_text())
+        assert steps(runs[name]) == list(range(1, len(steps(runs[name])) + 1))
     assert {cluster.ended(job) for job in jobs.values()} == {"CANCELLED"}
 
 

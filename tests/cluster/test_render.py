@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fmsci.cluster.render import TEMPLATES
 from fmsci.cluster.submit import Request, load_site, prepare
 from fmsci.errors import UserError
 
@@ -14,7 +15,14 @@ SITES = sorted(path.stem for path in (ROOT / "configs/site").glob("*.yaml"))
 JOBS = {
     "pretrain": ("configs/pretrain/quickstart.yaml", "model.size=16M", "run=runs/a b"),
     "generate": ("configs/data/quickstart_pretrain.yaml",),
+    "finetune": ("configs/finetune/quickstart.yaml", "data.train_samples=128", "run=runs/finetune-128"),
+    "evaluate": ("runs/quickstart/pretrain/model", "--data", "data/quickstart-downstream"),
+    "study": ("configs/study/quickstart.yaml", "run=runs/recorded"),
+    "report": ("configs/study/quickstart.yaml", "run=runs/recorded"),
 }
+RECORDS = [(site, template) for site in SITES for template in ("pretrain", "generate")]
+"""Each site's two kinds of nodes; and the other jobs, which differ in their own part, at one site each."""
+RECORDS += [("perlmutter", "finetune"), ("juwels_booster", "evaluate"), ("frontier", "study"), ("local", "report")]
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +35,13 @@ def directives(text):
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-@pytest.mark.parametrize("template", JOBS)
-@pytest.mark.parametrize("site", SITES)
+def test_every_job_is_recorded():
+    assert {template for _, template in RECORDS} == set(JOBS) == set(TEMPLATES)
+    recorded = {path.stem for path in RECORDED.iterdir()}
+    assert recorded == {f"{site}-{template}" for site, template in RECORDS}
+
+
+@pytest.mark.parametrize(("site", "template"), RECORDS)
 def test_the_script_is_the_recorded_one(site, template):
     """To record anew after a change: remove the file, run the test twice, and read the difference."""
     text = prepare(Request(template, JOBS[template], site, nodes="4", account="m1")).text
