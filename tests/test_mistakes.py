@@ -1,5 +1,6 @@
 """A user's mistake, through the real command: exit code 2, one line on stderr, nothing made on disk."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,20 @@ def test_every_rank_tells_a_mistake_and_ends(place):
     assert told == {"fmsci: train.yaml with optim.lr=0: 'optim.lr' is 0 but should be greater than 0"}
     assert "Traceback" not in done.stderr
     assert everything(place) == before
+
+
+@pytest.mark.mpi
+def test_the_traceback_of_another_rank_says_whose_it_is(place):
+    """Rank 1 has too little memory to load torch; rank 0 waits for it in vain."""
+    poor = 'if [ "$PMI_RANK" = 1 ]; then ulimit -v 300000; fi; exec "$@"'
+    launcher = [MPIEXEC, "-n", "2", "bash", "-c", poor, "rank"]
+    done = fmsci(place, "train", "train.yaml", "engine.rendezvous_s=3", launcher=launcher)
+    assert done.returncode != 0
+    trace = [line for line in done.stderr.splitlines() if line.startswith(f"rank 1 on {socket.gethostname()}: ")]
+    assert trace[0].endswith(": Traceback (most recent call last):")
+    assert "Error: " in trace[-1]
+    assert "\nTraceback" not in done.stderr
+    assert "did not meet the others" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", ["", "--help", "-h", "data", "data --help", "train --help", "study -h"])

@@ -80,7 +80,8 @@ def _train(
         f"{result['steps']}, {duration(result['elapsed_s'])}"
     )
     if test:
-        say(f"test error {result['test']['rel_l2']:.4f} over {result['test']['count']} samples")
+        test_error, count = result["test"]["rel_l2"], result["test"]["count"]
+        say(f"test error {test_error:.4f} over {count} samples, with the model of step {best['step']}")
     else:
         say(f"next: fmsci evaluate {model} --data {folders[0]}")
     if as_json:
