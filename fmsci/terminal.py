@@ -118,7 +118,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     say(title)
     grid = Table()
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right")
+        if index == 0:
+            grid.add_column(column, justify="left", overflow="fold")  # a name, whole: people copy it
+        else:
+            grid.add_column(column, justify="right")
     for row in rows:
         grid.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False).print(grid)

@@ -57,7 +57,9 @@ def submit(
     jobs = send_chain(prepared, chain) if chain is not None and chain > 1 else [send(prepared)]
     log = log_of(prepared.log, jobs[0])
     say(f"job {', '.join(jobs)}: script {prepared.script}, log {log}")
-    say(f"watch it: tail -F {log}   where it is: fmsci status {prepared.folder}   end it: scancel {jobs[0]}")
+    has_runs = prepared.follows or template == "study"
+    where = f"fmsci status {prepared.folder}" if has_runs else f"squeue --job={jobs[0]}"
+    say(f"watch it: tail -F {log}   where it is: {where}   end it: scancel {' '.join(jobs)}")
 
 
 def _pipeline(request: Request, dry_run: bool) -> None:

@@ -66,7 +66,7 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{what} did not come within {seconds} s; {self.tool('status').stdout}"
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def ended(self, job, seconds=180):
         """Wait until a job has ended and return its state; MIXED where an array's tasks ended differently."""
