@@ -113,7 +113,10 @@ await() {
         if [ -z "$interrupted" ]; then break; fi
     done
     child=''
-    if [ -n "$reminder" ]; then kill "$reminder" && wait "$reminder" 2>/dev/null; fi
+    if [ -n "$reminder" ]; then
+        kill "$reminder" 2>/dev/null # scancel may have ended it already
+        wait "$reminder" 2>/dev/null
+    fi
     handed='' reminder=''
 }
 

@@ -20,6 +20,7 @@ from fmsci.files import (
     aside,
     discard,
     exchange,
+    last_entries,
     lock,
     publish_file,
     publish_folder,
@@ -409,3 +410,12 @@ def test_a_held_lock_names_its_holder_and_ends_with_it(tmp_path):
         pytest.fail("a lock that nobody holds")
     with lock(path, "choose another run="):
         assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_the_last_entries_of_a_file_that_grows(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert last_entries(path) == []
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(1000)) + '{"step": 10')
+    assert last_entries(path) == [{"step": step} for step in range(1000)]  # the line being written is left out
+    # 100 bytes: the 11 of that, 6 lines of 14, and 5 bytes of the line before, which are no entry.
+    assert last_entries(path, num_bytes=100) == [{"step": step} for step in range(994, 1000)]

@@ -106,6 +106,13 @@ def test_a_failure_is_not_reported_as_done(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_long_name_is_folded_and_never_cut(capsys):
+    name = "runs/" + "0123456789" * 9
+    table("runs", ("run", *"abcdefgh"), [(name, *["1,234,567"] * 8)])
+    rows = [line.split("│")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(row.strip() for row in rows) == name
+
+
 def test_a_table_keeps_what_names_hold(capsys):
     table("runs of [/x]", ("run [a]", "n"), [("[/x]", "1"), ("[bold]b", "20"), (":smile:", "3")])
     said = capsys.readouterr().out

@@ -57,9 +57,11 @@ def test_data_made_on_two_nodes_are_those_of_one_process(cluster, poisson_data, 
     folder = cluster.folder / f"data-{launcher}"
     sizes = ["--grid", "16", "--train", "13", "--valid", "7", "--test", "5"]
     words = ["--system", "poisson", "--range", "1", "5", *sizes, "shard_samples=4", "--output", folder]
-    job = cluster.sbatch("--ntasks-per-node=2", "slurm/generate.sbatch", *words, FMSCI_LAUNCH=launcher)
+    job = cluster.sbatch(
+        "--ntasks-per-node=2", "slurm/generate.sbatch", *words, FMSCI_LAUNCH=launcher, FMSCI_DOCTOR="yes"
+    )
     assert cluster.ended(job) == "COMPLETED", cluster.log(job)
-    assert "2 tasks a node" in cluster.log(job)
+    assert f"ok   ranks: 4 on 2 hosts: node1 (2), node2 (2), launcher: {launcher}\n" in cluster.log(job)
     for split, count in (("train", 13), ("valid", 7), ("test", 5)):
         made, expected = (open_split(place, split).gather(np.arange(count)) for place in (folder, poisson_data))
         assert all(np.array_equal(a, b) for a, b in zip(made, expected, strict=True))
@@ -76,15 +78,20 @@ def test_a_job_with_gpus_has_a_task_for_each(cluster, train_config, run):
 
 
 def test_a_job_that_is_out_of_time_saves_and_continues(cluster, run, train_config):
-    """Slurm itself sends the signal, some time before the limit of one minute; the runs have work for longer."""
+    """Slurm itself sends the signal, some time before the limit of one minute; the run has work for longer.
+
+    Meanwhile the other launchers' jobs get the same signal from us.
+    """
     words = [train_config, *TRAINING, *LONG, "optim.epochs=9999"]
-    limits = ["--time=1", "--signal=B:USR2@20"]
-    launchers = ["srun", "torchrun", "mpiexec"]  # at the same time
-    runs = {name: run / name for name in launchers}
-    jobs = {
-        name: cluster.sbatch(*limits, "slurm/finetune.sbatch", *words, f"run={runs[name]}", FMSCI_LAUNCH=name)
-        for name in launchers
-    }
+    runs = {name: run / name for name in ("srun", "torchrun", "mpiexec")}
+    jobs = {}
+    for name in runs:
+        limits = ["--time=1", "--signal=B:USR2@10"] if name == "srun" else ["--time=10"]
+        script = [*limits, "slurm/finetune.sbatch", *words, f"run={runs[name]}"]
+        jobs[name] = cluster.sbatch(*script, FMSCI_LAUNCH=name)
+        cluster.reached(runs[name], 1)
+        if name != "srun":
+            cluster.login("scancel", "--batch", "--signal=USR2", jobs[name])
     for name, job in jobs.items():
         cluster.wait_for(f"the second start under {name}", lambda job=job: "continuing" in cluster.log(job))
         log = cluster.log(job)  # one file, from the first line on
