@@ -157,7 +157,8 @@ def links(cluster):
 @pytest.mark.xdist_group("slurm")
 def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     (place / "pretrain").touch()  # a file where a folder should be
-    said = cluster.login("fmsci", "submit", "pipeline", "pipeline.yaml", "--site", "local", code=2)
+    command = ["fmsci", "submit", "pipeline", "pipeline.yaml", "--site", "local"]
+    said = cluster.login(*command, "--sbatch=--hold", code=2)
     assert "fmsci: pretrain: cannot write pretrain/pretrain.sbatch" in said
     assert "(generate data submitted so far; the same command submits the rest)" in said
     (place / "pretrain").unlink()
@@ -165,6 +166,7 @@ def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     names = NAMES
     assert first["generate data"].startswith("queued as job ")
     assert all(first[name].startswith("submitted as job ") for name in names[1:])
+    cluster.login("scontrol", "release", job_of(first["generate data"]))
     assert ", after pretrain, generate data" in first["study"]
     again = submit(cluster)  # while they wait
     assert all(again[name] in {f"queued as job {job_of(first[name])}", "finished"} for name in names)
