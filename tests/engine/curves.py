@@ -66,16 +66,17 @@ class Remembered:
         return Samples(self.fields[chosen], self.coefficients[chosen])
 
 
-def build_operator():
+def build_operator(recompute=0):
     torch.manual_seed(0)
-    return SolutionOperator(Architecture(4, 4, 4, 2), Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0}))
+    scales = Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0})
+    return SolutionOperator(Architecture(4, 4, 4, 2), scales, recompute=recompute)
 
 
 def train(case, world):
     """Return losses, relative errors, final weights (flat), a prediction, and how many weights waited elsewhere."""
-    operator = build_operator()
-    optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR, **(case.optim or {})))
     settings = EngineSettings(**case.engine)
+    operator = build_operator(settings.recompute)
+    optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR, **(case.optim or {})))
     engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip)
     if case.load is not None:
         engine.load(Path(case.load))

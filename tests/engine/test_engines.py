@@ -95,7 +95,7 @@ EARLY = 7
 
 
 def special(sharded, folder):
-    """Return trainings with what only some engines or models have: blocks, offload, weights that are let go of."""
+    """Return trainings with what only some have: blocks, offload, weights let go of, fields computed again."""
     cases = {
         f"{name} blocks": {"engine": engine, "optim": BLOCKS, "steps": SHORT}
         for name, engine in engines(sharded).items()
@@ -108,6 +108,8 @@ def special(sharded, folder):
     nothing_stays.write_text(json.dumps({"zero_optimization": {f"stage3_{name}": 0 for name in switches}}))
     released = {**engines(sharded)["zero3"], "deepspeed_config": str(nothing_stays)}
     cases["zero3 released"] = {"engine": released, "steps": SHORT}
+    for name, engine in {"ddp": engines(sharded)["ddp"], "zero2": engines(sharded)["zero2"], "zero3": released}.items():
+        cases[f"{name} recompute"] = {"engine": {**engine, "recompute": 2}, "steps": SHORT}
     return cases
 
 
@@ -187,9 +189,9 @@ def test_every_engine_clips_as_torch_does(two, sharded):
 
 
 @pytest.mark.distributed
-def test_blocks_offload_and_released_weights_change_nothing_else(two, sharded):
+def test_blocks_offload_released_weights_and_recomputing_change_nothing_else(two, sharded):
     expected = {"blocks": plain(steps=SHORT, blocks=factor_of), "offload": plain(steps=SHORT)}
-    expected["released"] = expected["offload"]
+    expected["released"] = expected["recompute"] = expected["offload"]
     assert max(abs(a[0] / b[0] - 1) for a, b in zip(*list(expected.values())[:2], strict=True)) > 1e-3
     for name in special(sharded, two[0]):
         whole, resumed = two[1][name], two[1][f"{name} resumed"]
