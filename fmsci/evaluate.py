@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import fmsci
 from fmsci.dataset.samples import SampleSet
+from fmsci.engine.collective import decided_by_main
 from fmsci.engine.measure import measure
 from fmsci.figures import comparison_figure, save_figure
 from fmsci.files import write_json
@@ -69,7 +70,8 @@ def evaluate(
             "rel_l2": measured.rel_l2,
             "loss": measured.loss,
         }
-        if world.is_main:
+
+        def publish() -> float:
             shown = samples.gather(np.arange(min(2, len(samples))))
             moved = shown.to(device)
             predicted = operator(moved.source, moved.coefficients).cpu().numpy()
@@ -78,4 +80,7 @@ def evaluate(
             figure = comparison_figure(*fields, title, _captions(folder.scales.columns, shown.coefficients.numpy()))
             save_figure(figure, output.with_suffix(".png"))
             write_json(output, result)  # last: who finds it finds the picture too
+            return 0.0
+
+        decided_by_main(world, device, publish)
     return result

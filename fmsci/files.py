@@ -150,9 +150,12 @@ def lock(
                 tell(holder)
             told = True
             time.sleep(min(1.0, patience_s / 10))
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        handle.flush()
+        try:
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            handle.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; free some space and repeat") from error
         yield
 
 

@@ -13,7 +13,7 @@
 #   FMSCI_MAX_RESTARTS=50      a job that was restarted more often ends
 #   FMSCI_DOCTOR=yes           no: leave out fmsci doctor
 #   FMSCI_SRUN_ARGS=           more options for srun
-#   FMSCI_LINK=                set in the second and later jobs of a chain: they do not repeat what failed
+#   FMSCI_LINK=                set in the second and later jobs of a chain: they do not repeat a training that failed
 #   FMSCI_HOST_SUFFIX=         what a host's name needs for its fast network, such as i
 # `fmsci submit` writes them into the script from configs/site/NAME.yaml.
 

@@ -124,8 +124,12 @@ def cell(subject: Subject, fault: str, whole: Subject) -> str:
         if fault == "damaged":
             subject.damage(subject.folder)
         again = finish(subject.arguments)
-    except (subprocess.SubprocessError, TimeoutError) as error:
+    except (subprocess.SubprocessError, TimeoutError, LookupError, OSError) as error:
         return f"failed: {error} {getattr(error, 'output', '')!r}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # nothing of this cell runs on beside the next
+        process.wait()
     if not subject.kept(again):
         return f"began anew: {again[:300]!r}"
     return SAVED[0] if subject.outcome(subject.folder) == whole.outcome(whole.folder) else "other bits"
@@ -205,13 +209,14 @@ def disk(place: Path, small: bool) -> Iterator[bool]:
     """Make a folder, of a small file system where one is wanted; tell whether that was possible."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)]
-    if not small or (os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0):
-        yield True
-    else:
+    if small and (os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0):
         yield False
         return
-    if small:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    try:
+        yield True
+    finally:
+        if small:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 KILL_ALL = send(signal.SIGKILL, launcher=True)

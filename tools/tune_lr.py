@@ -42,14 +42,14 @@ def main() -> None:
             for initial in chosen.initial:
                 for rate in chosen.rates:
                     errors[initial, rate] = error = trained(Path(folder), data, size, rate, initial, chosen)
-                    print(f"{size:5s} {initial:9s} lr {rate:.0e}: {error:.4f}", flush=True)
+                    print(f"{size:5s} {initial:9s} lr {rate:g}: {error:.4f}", flush=True)
             best = min(errors, key=lambda one: errors[one])
-            print(f"{size:5s} best: {best[0]} at {best[1]:.0e}, {errors[best]:.4f}", flush=True)
+            print(f"{size:5s} best: {best[0]} at {best[1]:g}, {errors[best]:.4f}", flush=True)
 
 
 def trained(folder: Path, data: Path, size: str, rate: float, initial: str, chosen: argparse.Namespace) -> float:
     """Return the validation error of one run; infinite where it diverged."""
-    run, config = folder / f"{size}-{rate:.0e}-{initial}", folder / "train.yaml"
+    run, config = folder / f"{size}-{rate:g}-{initial}", folder / "train.yaml"
     config.write_text(f"run: unset\ndata: {{path: {data}}}\noptim: {{epochs: {chosen.epochs}}}\n")
     settings = [f"run={run}", f"model.size={size}", f"model.initial={initial}", f"optim.lr={rate}"]
     settings += [f"optim.batch_size={chosen.batch}", "optim.warmup=16", "monitor.pictures=false", "checkpoint.keep=1"]

@@ -54,7 +54,13 @@ def submit(
             except UserError as error:
                 warn(str(error))
         return
-    jobs = send_chain(prepared, chain) if chain is not None and chain > 1 else [send(prepared)]
+    jobs: list[str] = []
+    try:
+        for job in send_chain(prepared, chain) if chain is not None and chain > 1 else [send(prepared)]:
+            jobs.append(job)
+    except UserError as error:
+        told = f" (of the chain, {', '.join(jobs)} was submitted before)" if jobs else ""
+        raise UserError(f"{error}{told}") from None
     log = log_of(prepared.log, jobs[0])
     say(f"job {', '.join(jobs)}: script {prepared.script}, log {log}")
     has_runs = prepared.follows or template == "study"

@@ -75,6 +75,7 @@ def _between(world: World, folder: Path, own: Sequence[Check]) -> list[Check]:
             "rank": world.rank,
             "host": world.host,
             "device": str(device),
+            "sum_is_right": right,
             "clock": clock_after_barrier(),
             "sees_token": token.exists(),
             "checks": [asdict(check) for check in own],
@@ -85,11 +86,13 @@ def _between(world: World, folder: Path, own: Sequence[Check]) -> list[Check]:
             discard(token)
     if not world.is_main:
         return []
+    wrong = [f"{fact['rank']} on {fact['host']}" for fact in found if not fact["sum_is_right"]]
+    told = f"WRONG on rank {', '.join(wrong)}" if wrong else "right"
     return [
         *merge(found),
         Check("ranks", _hosts(found) + f", launcher: {world.launcher}"),
         Check("address", f"all met at {world.address}:{world.port} within {met_s:.1f} s"),
-        Check("all-reduce", f"{'right' if right else 'WRONG'}, {amount(speed)}/s", None if right else BROKEN_SUM),
+        Check("all-reduce", f"{told}, {amount(speed)}/s", BROKEN_SUM if wrong else None),
         *compare(found, folder),
     ]
 

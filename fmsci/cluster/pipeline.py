@@ -116,15 +116,17 @@ def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_r
         if link.name not in ready:
             continue
         prepared, place = ready[link.name], placed[link.name]
+        jobs: list[str] = []
         try:
-            jobs = _send(link, prepared, [placed[name].last for name in place.after])
+            for job in _send(link, prepared, [placed[name].last for name in place.after]):
+                jobs.append(job)
+                placed[link.name] = replace(place, jobs=tuple(jobs), log=log_of(prepared.log, jobs[0]))
+                sent[link.name] = {"jobs": jobs, "logs": [log_of(prepared.log, one) for one in jobs]}
+                write_json(record, document)
         except UserError as error:
             done = [name for name, other in placed.items() if other.what == "submitted" and other.jobs]
             told = f" ({', '.join(done)} submitted so far; the same command submits the rest)" if done else ""
             raise UserError(f"{link.name}: {error}{told}") from None
-        placed[link.name] = replace(place, jobs=tuple(jobs), log=log_of(prepared.log, jobs[0]))
-        sent[link.name] = {"jobs": jobs, "logs": [log_of(prepared.log, job) for job in jobs]}
-        write_json(record, document)
     return list(placed.values())
 
 
@@ -147,16 +149,17 @@ def decide(wanted: Sequence[Link], sent: Mapping[str, Sequence[str]], known: Map
     return placed
 
 
-def _send(link: Link, prepared: Prepared, awaited: Sequence[str]) -> list[str]:
-    """Submit one link, which waits for the jobs ``awaited``, and return its jobs."""
+def _send(link: Link, prepared: Prepared, awaited: Sequence[str]) -> Iterator[str]:
+    """Submit one link, which waits for the jobs ``awaited``, and yield its jobs."""
     dependency = f"afterok:{':'.join(awaited)}" if awaited else ""
     kill = ["--kill-on-invalid-dep=yes"] if awaited else []
     request = link.request
     usual = 1 if load_site(request.site).requeue else USUAL_CHAIN
     length = request.chain or usual
     if length > 1 and request.template in CONTINUED:
-        return send_chain(prepared, length, kill, dependency)
-    return [send(prepared, [f"--dependency={dependency}", *kill] if awaited else [])]
+        yield from send_chain(prepared, length, kill, dependency)
+    else:
+        yield send(prepared, [f"--dependency={dependency}", *kill] if awaited else [])
 
 
 def load_pipeline(path: Path, overrides: Sequence[str]) -> PipelineSettings:

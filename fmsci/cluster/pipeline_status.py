@@ -51,10 +51,10 @@ def _status(
         return LinkStatus(link.name, alive[0].state, None if why == "None" else why, jobs)
     if link.finished and not (link.summary and waits):
         return LinkStatus(link.name, "finished", None, jobs)
-    if broken:
-        return LinkStatus(link.name, "cancelled", f"{broken[0]} {told[broken[0]].state}", jobs)
     if not jobs:
         return LinkStatus(link.name, "not submitted")
+    if broken:
+        return LinkStatus(link.name, "cancelled", f"{broken[0]} {told[broken[0]].state}", jobs)
     if jobs[-1] in known and known[jobs[-1]].state == "CANCELLED":
         return LinkStatus(link.name, "cancelled", "by scancel", jobs)
     return LinkStatus(link.name, "failed", _last_words(sent["logs"]), jobs)

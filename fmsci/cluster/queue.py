@@ -38,7 +38,7 @@ class Queued:
     @property
     def alive(self) -> bool:
         """True while the job runs or may run yet; also in a state that a later Slurm has added."""
-        return self.state not in ENDED
+        return self.state not in ENDED and self.reason != "DependencyNeverSatisfied"
 
 
 def has_slurm() -> bool:

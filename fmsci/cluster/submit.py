@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,8 +101,10 @@ def log_of(pattern: str, job: str) -> str:
     return pattern.replace("%j", job).replace("%A", job).replace("%a", "*")
 
 
-def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), dependency: str = "") -> list[str]:
+def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), dependency: str = "") -> Iterator[str]:
     """Submit the same job ``links`` times, one after the other: each continues what the one before has saved.
+
+    Yields each job's id as it is made, so that those made are known where Slurm takes no more.
 
     For sites where jobs may not be requeued. A link that finds its work finished ends at once. All of them also wait
     for ``dependency``, as sbatch takes it: none may start where that fails.
@@ -110,8 +112,9 @@ def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), depe
     name = "-".join([prepared.script.stem, *prepared.folder.parts[-2:]]).strip("/")
     waits = f"--dependency={dependency},singleton" if dependency else "--dependency=singleton"
     own = [*options, waits, f"--job-name={name}"]
-    first = send(prepared, own)
-    return [first, *(submit(prepared.script, [*own, "--export=ALL,FMSCI_LINK=yes"]) for _ in range(links - 1))]
+    yield send(prepared, own)
+    for _ in range(links - 1):
+        yield submit(prepared.script, [*own, "--export=ALL,FMSCI_LINK=yes"])
 
 
 def missing_runs(arguments: Sequence[str]) -> list[int]:

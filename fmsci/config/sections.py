@@ -90,9 +90,8 @@ class ModelSettings(Schema):
     width: Count | None = Field(None, description="channels of a Fourier layer")
     modes: Count | None = Field(None, description="kept wavenumbers along each axis")
     layers: Count | None = Field(None, description="Fourier layers; 4 where nothing is said")
-    initial: Literal["paper", "balanced"] = Field(
-        "paper",
-        description="spectral weights: U[0, 1/d^2), or one that keeps the energy (docs/fourier_layer.md)",
+    initial: Literal["paper", "balanced"] | None = Field(
+        None, description="spectral weights at the start (docs/fourier_layer.md); paper where not set"
     )
 
     @property

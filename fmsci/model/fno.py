@@ -29,7 +29,7 @@ class FNO(nn.Module):
 
     ``backend``: dft, fft or auto (the faster, ``Architecture.transform``). ``initial``: see
     :func:`fmsci.model.spectral.initial_weight`. ``recompute`` k > 0 keeps the input of every k-th layer only and
-    computes those between again in the backward pass: less memory, a third more time, the same numbers.
+    computes those between again in the backward pass: less memory, more time, the same numbers.
 
     Source: Li et al., arXiv 2010.08895; sizes and details as arXiv 2306.00258.
     """

@@ -42,10 +42,11 @@ class Architecture:
 
     @property
     def transform(self) -> str:
-        """Which form of the transform is faster: ``dft`` (matrix products) or ``fft``, measured in docs/benchmarks.md.
+        """Which form of the transform is faster on a CPU core: ``dft`` (matrix products) or ``fft``.
 
         Sums over kept waves cost m operations a number where fast transforms cost a logarithm; and layers narrower
-        than a vector register (16 numbers) are slow in matrix products. Every size of the dial takes dft.
+        than a vector register (16 numbers) are slow in matrix products. Every size of the dial takes dft. Measured in
+        docs/benchmarks.md; a GPU takes the same.
         """
         return "dft" if self.modes <= (MOST_MODES if self.width >= 16 else MOST_MODES_NARROW) else "fft"
 

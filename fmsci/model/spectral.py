@@ -37,7 +37,12 @@ def initial_weight(width: int, modes: int, initial: str = "paper") -> Tensor:
 
 
 def convolve_fft(v: Tensor, weight: Tensor) -> Tensor:
-    """Return the spectral convolution by fast Fourier transforms: the oracle of :func:`convolve_dft`."""
+    """Return the spectral convolution by fast Fourier transforms: the oracle of :func:`convolve_dft`.
+
+    Of fields in bfloat16 or float16 it computes in float32, as there are no such transforms on every device.
+    """
+    if v.dtype in {torch.bfloat16, torch.float16}:
+        return convolve_fft(v.float(), weight.float()).to(v.dtype)
     _, height, width, _ = v.shape
     m = weight.shape[2]
     v_hat = torch.fft.rfft2(v, dim=(1, 2), norm="ortho")

@@ -40,6 +40,7 @@ class Attempt:
     agreement: Agreement
     deadline: float | None
     position: State = field(default_factory=State)
+    locked: bool = False
     owned: bool = False
 
     def preempt(self, trouble: Trouble, every_minutes: float | None = None) -> Preempt:
@@ -58,17 +59,25 @@ class Attempt:
         """Return what rank 0 finds, on every rank; its mistake ends them all. Collective."""
         return decided_by_main(self.world, self.device, decide)
 
-    def own_folder(self) -> float:
-        """Lock the run folder for as long as this process lives; on rank 0.
+    def lock_folder(self) -> None:
+        """Lock the run folder for as long as this process lives; on rank 0. A second call changes nothing.
 
-        In a job that was started again it waits a while for a lock that a lost node has left.
+        In a job that was started again it waits a while for a lock that a lost node has left: who held it may have
+        saved meanwhile, so what is in the folder is read after this.
         """
+        if self.locked:
+            return
         run = self.settings.run
         refusal = f"another process is training in {run}; choose another run="
         patience = min(stale_lock_s(), 0.5 * self.settings.engine.timeout_s)  # the other ranks wait meanwhile
         self.held.enter_context(
             lock(run / ".lock", refusal, patience, lambda holder: warn(f"{run}: waiting for {holder}"))
         )
+        self.locked = True
+
+    def own_folder(self) -> float:
+        """Lock the run folder; from now on how this start ends is written there."""
+        self.lock_folder()
         self.owned = True
         return 0.0
 

@@ -55,7 +55,7 @@ class Job:
     @property
     def peak_lr(self) -> float:
         """The peak learning rate."""
-        return peak_lr(self.settings.optim, self.architecture.num_parameters)
+        return peak_lr(self.settings.optim, self.architecture.num_parameters, self.settings.init is not None)
 
     @property
     def model_facts(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def choose_model(
 
 
 def _agree(model: ModelSettings, folder: ModelFolder) -> None:
-    if "initial" in model.model_fields_set:
+    if model.initial is not None:
         raise UserError(f"model.initial is given, but the weights come from {folder.path}; leave one of them out")
     given = {name: value for name, value in model.architecture.items() if value is not None}
     if not given:
@@ -155,7 +155,7 @@ def build_job(
     operator = SolutionOperator(
         chosen,
         scales,
-        initial=settings.model.initial,
+        initial=settings.model.initial or "paper",
         backend=settings.engine.transform,
         recompute=settings.engine.recompute,
     ).to(device)

@@ -18,6 +18,7 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     """Return the facts of a run on ``world_size`` ranks. Raises UserError for what would stop it."""
     architecture, _, data, _ = choose_model(settings)
     samples, grid, engine = len(data.train), data.train.grid, settings.engine
+    form = engine.transform if engine.transform != "auto" else architecture.transform
     batch = min(settings.optim.batch_size, samples)
     steps = num_batches(samples, batch)
     largest = _size(share(batch, world_size, 0))
@@ -30,8 +31,9 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "modes": architecture.modes,
         "layers": architecture.layers,
         **_memory(settings, p, world_size),
-        "field_bytes": architecture.saved_bytes(grid, grid, settings.engine.recompute),
-        "transform": engine.transform if engine.transform != "auto" else architecture.transform,
+        "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute)
+        // (2 if engine.precision == "bf16" else 1),
+        "transform": form,
         "checkpoint_bytes": 3 * p * BYTES,
         "step_bytes": sent_bytes(settings.engine, p, world_size),
         "train_samples": samples,
@@ -69,7 +71,8 @@ def _size(part: slice) -> int:
 def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the facts as rows for people."""
     local = f"{facts['local_batch_largest']}"
-    fields = f"{amount(facts['field_bytes'])} for each sample of a piece"
+    least = "" if facts["transform"] == "dft" else "more than "  # what the composed form keeps is torch's affair
+    fields = f"{least}{amount(facts['field_bytes'])} for each sample of a piece"
     if facts["local_batch_smallest"] != facts["local_batch_largest"]:
         local = f"{facts['local_batch_smallest']} or {local}"
     memory = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]

@@ -11,15 +11,24 @@ from torch import nn
 from fmsci.config.sections import OptimSettings
 from fmsci.errors import UserError
 
-DEFAULT_LR = ((100_000, 1e-3), (2_000_000, 1e-3), (30_000_000, 1e-3), (math.inf, 1e-3))
-"""Peak learning rate where ``optim.lr`` is not set: (parameters up to, rate). That of arXiv 2306.00258 at every size,
-until a measurement says otherwise: the place to write it is here."""
+PAPER_LR = 1e-3
+"""That of arXiv 2306.00258 at every size."""
+
+DEFAULT_LR = ((2_000_000, 1e-2), (30_000_000, 3e-3), (math.inf, PAPER_LR))
+"""Peak learning rate where ``optim.lr`` is not set: (parameters up to, rate). As tools/tune_lr.py found them, the table
+is in docs/benchmarks.md: 1e-2 was best from 64K to 16M, where 3e-3 is as good and further from diverging; above, no
+measurement."""
 
 
-def peak_lr(settings: OptimSettings, num_parameters: int) -> float:
-    """Return the peak learning rate: ``optim.lr``, else the default for a model of so many parameters."""
+def peak_lr(settings: OptimSettings, num_parameters: int, pretrained: bool = False) -> float:
+    """Return the peak learning rate: ``optim.lr``, else the default for a model of so many parameters.
+
+    One that is ``pretrained`` starts from the paper's rate: a high one would undo what it has learned.
+    """
     if settings.lr is not None:
         return settings.lr
+    if pretrained:
+        return PAPER_LR
     return next(rate for largest, rate in DEFAULT_LR if num_parameters <= largest)
 
 

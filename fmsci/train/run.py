@@ -88,6 +88,8 @@ def _finished(attempt: Attempt) -> dict[str, Any] | None:
 
     def look() -> float:
         check_recorded(attempt.settings)
+        if run.is_dir():
+            attempt.lock_folder()  # what it holds is not to change any more while this start looks at it
         if not path.exists():
             return 0.0
         attempt.own_folder()
