@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,29 +96,42 @@ def contact_sheet(fields: Fields, captions: Sequence[str], title: str) -> Figure
     return figure
 
 
+@dataclass(frozen=True)
+class ErrorCurve:
+    """One curve of :func:`error_curves`: (samples, smallest, median, largest error over the seeds)."""
+
+    name: str
+    points: Sequence[tuple[int, float, float, float]]
+    colour: int = 0
+    dashed: bool = False
+
+
 def error_curves(
-    curves: Mapping[str, Sequence[tuple[int, float]]], title: str, levels: Mapping[str, float] | None = None
+    curves: Sequence[ErrorCurve], title: str, levels: Mapping[str, tuple[float, int]] | None = None
 ) -> Figure:
-    """Draw error against downstream samples, both logarithmic; ``levels`` are horizontal lines, such as zero-shot."""
+    """Draw error against downstream samples, both logarithmic, with a band over the seeds.
+
+    ``levels`` are horizontal lines, such as zero-shot: name to error and colour.
+    """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure = _blank(figsize=(6.4, 4.4), dpi=130, layout="constrained")
+    figure = _blank(figsize=(6.4, 4.6), dpi=130, layout="constrained")
     axis = figure.subplots()
     markers = ["o", "s", "^", "D"]
-    samples = sorted({count for points in curves.values() for count, _ in points})
-    for index, (name, points) in enumerate(curves.items()):
-        axis.plot(
-            [count for count, _ in points],
-            [error for _, error in points],
-            marker=markers[index % len(markers)],
-            label=name,
-            linewidth=2,
-        )
-    for name, level in (levels or {}).items():
-        axis.axhline(level, color="0.45", linestyle="--", linewidth=1.2, label=f"{name} ({level:.3f})")
+    samples = sorted({count for curve in curves for count, *_ in curve.points})
+    for index, curve in enumerate(curves):
+        counts = [count for count, *_ in curve.points]
+        lows, medians, highs = ([point[at] for point in curve.points] for at in (1, 2, 3))
+        style: dict[str, Any] = {"color": f"C{curve.colour}", "linestyle": "--" if curve.dashed else "-"}
+        axis.plot(counts, medians, marker=markers[index % len(markers)], label=curve.name, linewidth=2, **style)
+        if lows != highs:
+            axis.fill_between(counts, lows, highs, color=f"C{curve.colour}", alpha=0.2, linewidth=0)
+    for name, (level, colour) in (levels or {}).items():
+        label = f"{name} ({level:.3g})"
+        axis.axhline(level, color=f"C{colour}", linestyle=":", linewidth=1.5, label=label)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    axis.set_xticks(samples, [f"{count:,}" for count in samples])
+    axis.set_xticks(samples, [f"{count:,}" for count in samples], rotation=45 if len(samples) > 8 else 0)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("downstream training samples")
     axis.set_ylabel("relative L2 error on the test split")
@@ -127,8 +142,44 @@ def error_curves(
     axis.yaxis.set_major_formatter("{x:g}")
     axis.set_title(title, fontsize=11)
     axis.grid(True, which="both", alpha=0.25)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, fontsize=9)
     return figure
+
+
+def gain_lines(lines: Mapping[str, Sequence[float | None]], ticks: Sequence[str], across: str, title: str) -> Figure:
+    """Draw error(scratch) / error(fine-tuned) over models or tasks; a line for each number of samples.
+
+    1 means that pretraining changed nothing; None leaves a gap.
+    """
+    from matplotlib.ticker import NullLocator
+
+    figure = _blank(figsize=(6.4, 4.2), dpi=130, layout="constrained")
+    axis = figure.subplots()
+    for name, values in lines.items():
+        heights = [float("nan") if value is None else value for value in values]
+        axis.plot(range(len(ticks)), heights, marker="o", linewidth=2, label=name)
+    axis.axhline(1.0, color="0.4", linestyle=":", linewidth=1.5)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
+    low, high = axis.get_ylim()
+    axis.set_yticks([tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100) if low <= tick <= high])
+    axis.set_xticks(range(len(ticks)), ticks)
+    axis.set_xlabel(across)
+    axis.set_ylabel("error from scratch / error fine-tuned")
+    axis.set_title(title, fontsize=11)
+    axis.grid(True, alpha=0.25)
+    axis.legend(frameon=False, fontsize=9, title="samples")
+    return figure
+
+
+def as_svg(figure: Figure) -> bytes:
+    """Return a figure as an SVG document, the same bytes each time, letters as outlines (it needs no font)."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "fmsci", "svg.fonttype": "path"}), io.BytesIO() as stream:
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+        return stream.getvalue()
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -20,7 +20,7 @@ FILES = {
     "list.yaml": b"- run\n",
     "binary.yaml": b"\x89PNG\r\n\x00\xff",
     "empty.yaml": b"",
-    "study.yaml": b"study: q1\nrun: r\npretrained: p\ntrain: train.yaml\nsamples: []\n",
+    "study.yaml": b"study: q1\nrun: r\nmodels: {m: {folder: p}}\ntasks: {t: d}\ntrain: train.yaml\nsamples: []\nsteps: 3\n",
 }
 
 
@@ -110,7 +110,7 @@ def everything(place):
         ("train train.yaml --dry-run --world-size 0", "Invalid value for '--world-size': "),
         ("evaluate folder --data data --split tset", "there is no split 'tset' (did you mean 'test'?); allowed: train, "
          "valid, test"),
-        ("study study.yaml pln", "study can do plan, run, report, not 'pln' (did you mean 'plan'?)"),
+        ("study study.yaml pln", "study can do plan, run, submit, report, not 'pln' (did you mean 'plan'?)"),
     ],
     ids=lambda value: value[:45],
 )  # fmt: skip

@@ -36,7 +36,7 @@ if [ "$work" != runs/quickstart ]; then # elsewhere than the settings say
     downstream_data+=("output=$data-downstream")
     pretrain+=("run=$work/pretrain" "data.path=$data-pretrain")
     small+=("data.path=$data-downstream")
-    study+=("run=$work/study" "pretrained=$work/pretrain/model" "overrides=[$(IFS=,; echo "${small[*]}")]")
+    study+=("run=$work/study" "models.quickstart.folder=$work/pretrain/model" "tasks.k5_10=$data-downstream" "overrides=[$(IFS=,; echo "${small[*]}")]")
 fi
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
@@ -89,8 +89,9 @@ run fmsci study "${study[0]}" run "${study[@]:1}"
 
 step "Done. Look at it:"
 cat <<END
-  $work/study/errors.png   error against samples, both ways
-  $work/study/finetune-64/evaluations/${data##*/}-downstream-test.png   source, solution, prediction, error
+  $work/study/report.html             all that was found; opens in any browser
+  $work/study/errors.svg              error against samples, both ways
+  $work/study/fields-k5_10-finetune.png   source, solution, prediction, error
   . tools/setup.sh && tensorboard --logdir $work   curves and pictures of every run
 END
 if [ "$work" = runs/quickstart ]; then

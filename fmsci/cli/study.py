@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-ACTIONS = ("plan", "run", "report")
+if TYPE_CHECKING:
+    from fmsci.config import StudySettings
+
+ACTIONS = ("plan", "run", "submit", "report")
 
 
 def study(
     config: Annotated[Path, typer.Argument(help="settings, a YAML file such as configs/study/quickstart.yaml")],
-    action: Annotated[str, typer.Argument(help="plan: list the runs; run: make the missing ones; report: table, plot")],
+    action: Annotated[
+        str,
+        typer.Argument(
+            help="plan: what it takes; run: make what is missing, here; submit: as Slurm jobs; report: tables, curves"
+        ),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, on top of the file")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="with run: only data, pretrain, zero-shot, sweep or repeats")
+    ] = None,
     arguments_of: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="with plan: print what fmsci train needs for run N, one word a line"),
+        typer.Option(metavar="N", min=0, help="with plan and --stage: print what fmsci needs for job N, a word a line"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print plan or table as JSON in the last line")] = False,
 ) -> None:
     """Answer a question of the paper: plan its runs, make those that are missing, report."""
     from fmsci.config import StudySettings, load_settings
     from fmsci.errors import SettingsError, UserError, nearest
-    from fmsci.terminal import say, table
+    from fmsci.terminal import say
     from fmsci.world import detect_world
 
     if action not in ACTIONS:
@@ -32,29 +43,22 @@ def study(
     settings = load_settings(StudySettings, config, overrides or [])
     if detect_world().size > 1:
         raise SettingsError("a study starts processes of its own: run it as one, without mpiexec, srun or torchrun")
-    from fmsci.study.execute import execute, finished
-    from fmsci.study.plan import plan
+    from fmsci.study.plan import STAGES
 
+    if stage is not None and stage not in STAGES:
+        raise UserError(f"there is no stage '{stage}'{nearest(stage, STAGES)}; there is {', '.join(STAGES)}")
     if action == "plan":
-        runs = plan(settings)
         if arguments_of is not None:
-            if arguments_of >= len(runs):
-                raise UserError(f"there is no run {arguments_of}: {settings.run} has the runs 0 to {len(runs) - 1}")
-            say("\n".join([str(settings.train), *runs[arguments_of].overrides]))
-            return
-        rows = [
-            (str(number), run.folder.name, run.arm, str(run.samples), "yes" if finished(run) else "no")
-            for number, run in enumerate(runs)
-        ]
-        table(f"runs of {settings.run}", ("number", "run", "arm", "samples", "finished"), rows)
-        if as_json:
-            facts = [
-                {"run": str(run.folder), "arm": run.arm, "samples": run.samples, "steps": run.steps} for run in runs
-            ]
-            say(json.dumps([fact | {"finished": finished(run)} for fact, run in zip(facts, runs, strict=True)]))
+            say("\n".join(_words(settings, stage or "sweep", arguments_of)))
+        else:
+            _plan(settings, as_json)
         return
     if action == "run":
-        execute(settings)
+        from fmsci.study.execute import execute
+
+        execute(settings, stage)
+        if stage is not None:
+            return
     from fmsci.study.report import expectation, report
 
     document = report(settings)
@@ -64,3 +68,38 @@ def study(
     if missed is not None:
         say(f"not as expected: {missed}")
         raise typer.Exit(1)
+
+
+def _words(settings: StudySettings, stage: str, number: int) -> tuple[str, ...]:
+    """Return the words behind ``fmsci`` of job ``number`` of a stage."""
+    from fmsci.errors import UserError
+    from fmsci.study.board import valid_errors
+    from fmsci.study.plan import plan
+
+    planned = plan(settings)
+    jobs = planned.stage(stage, valid_errors(planned))
+    if number >= len(jobs):
+        raise UserError(f"there is no job {number}: {stage} of {settings.run} has {len(jobs)}, from 0")
+    job = jobs[number]
+    if job is None:
+        raise UserError(f"repeat {number} of {settings.run} waits for the sweep, which chooses its learning rate")
+    return job.words
+
+
+def _plan(settings: StudySettings, as_json: bool) -> None:
+    from fmsci.study.board import valid_errors
+    from fmsci.study.plan import STAGES, plan
+    from fmsci.terminal import say, table
+
+    planned = plan(settings)
+    errors = valid_errors(planned)
+    facts = []
+    for stage in STAGES:
+        for number, job in enumerate(planned.stage(stage, errors)):
+            name = "known after the sweep" if job is None else job.name
+            done = job is not None and job.over
+            facts.append({"stage": stage, "number": number, "name": name, "finished": done})
+    rows = [(str(f["stage"]), str(f["number"]), str(f["name"]), "yes" if f["finished"] else "no") for f in facts]
+    table(f"jobs of {settings.run}", ("stage", "number", "name", "finished"), rows)
+    if as_json:
+        say(json.dumps({"jobs": facts}))

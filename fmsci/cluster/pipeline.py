@@ -59,10 +59,10 @@ def links(settings: PipelineSettings, base: Request) -> list[Link]:
     """
     train = load_settings(TrainSettings, settings.pretrain)
     study = load_settings(StudySettings, settings.study)
-    if study.pretrained != train.run / "model":
-        raise UserError(
-            f"{settings.study} fine-tunes {study.pretrained}, but {settings.pretrain} makes {train.run / 'model'}"
-        )
+    wanted = [source.folder for source in study.models.values()]
+    if train.run / "model" not in wanted:
+        tuned = ", ".join(str(folder or "models of its own") for folder in wanted)
+        raise UserError(f"{settings.study} fine-tunes {tuned}, but {settings.pretrain} makes {train.run / 'model'}")
     return list(_links(settings, base, train, study))
 
 

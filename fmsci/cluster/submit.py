@@ -14,7 +14,6 @@ from fmsci.cluster.status import JOB_FILE, folder_of
 from fmsci.config import SiteSettings, StudySettings, load_settings
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
-from fmsci.study.execute import finished
 from fmsci.study.plan import plan
 
 SITES = Path("configs/site")
@@ -118,9 +117,9 @@ def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), depe
 
 
 def missing_runs(arguments: Sequence[str]) -> list[int]:
-    """Return the numbers of a study's runs that have no result yet."""
-    runs = plan(load_settings(StudySettings, Path(arguments[0]), arguments[1:]))
-    return [number for number, run in enumerate(runs) if not finished(run)]
+    """Return the numbers of a study's runs with the first seed that have no result yet."""
+    runs = plan(load_settings(StudySettings, Path(arguments[0]), arguments[1:])).sweep
+    return [number for number, run in enumerate(runs) if not run.over]
 
 
 def load_site(name: str) -> SiteSettings:

@@ -1,9 +1,10 @@
 """Every setting: typed, documented, unknown key = error with a suggestion; YAML plus ``key=value`` overrides."""
 
 from fmsci.config.cluster import NodeSettings, PipelineSettings, SiteSettings
-from fmsci.config.load import dump_settings, load_settings
+from fmsci.config.load import dump_settings, load_settings, with_overrides
 from fmsci.config.schema import Schema, parse
-from fmsci.config.sections import GenerateSettings, StudySettings, TrainSettings
+from fmsci.config.sections import GenerateSettings, TrainSettings
+from fmsci.config.study import StudySettings
 
 __all__ = [
     "GenerateSettings",
@@ -16,4 +17,5 @@ __all__ = [
     "dump_settings",
     "load_settings",
     "parse",
+    "with_overrides",
 ]

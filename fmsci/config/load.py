@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import yaml
 
 from fmsci.config.schema import Schema, parse
-from fmsci.config.sections import GenerateSettings, StudySettings, TrainSettings
+from fmsci.config.sections import GenerateSettings, TrainSettings
+from fmsci.config.study import StudySettings
 from fmsci.errors import SettingsError, UserError
 
 S = TypeVar("S", bound=Schema)
@@ -83,16 +84,12 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 
 
 def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
-    """Return the settings in ``path`` (or none) with the overrides on top.
+    """Return the settings in ``path`` (or none), on top of the file that it names as ``base``, below the overrides.
 
     Raises UserError: missing file, not YAML, unknown key, wrong type or range, each as one sentence.
     """
-    document = {} if path is None else read_yaml(path)
-    if document is None:
-        document = {}
+    document = {} if path is None else _read_document(path)
     where = "the command line" if path is None else str(path)
-    if not isinstance(document, dict):
-        raise SettingsError(f"{where}: settings are 'key: value' lines, not {type(document).__name__}")
     written = frozenset(map(str, document))
     for override in overrides:
         apply_override(document, override)
@@ -105,6 +102,45 @@ def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()
         if other is not None and not issubclass(cls, VERBS[other]):
             raise SettingsError(f"{path} is a file for fmsci {other}; give one that fits this command") from None
         raise SettingsError(str(error)) from None
+
+
+def with_overrides(settings: S, overrides: Sequence[str], where: str) -> S:
+    """Return settings with ``key.sub=value`` on top; ``where`` is said in the sentence about a wrong one."""
+    document = settings.model_dump(mode="json", exclude_unset=True)
+    for override in overrides:
+        apply_override(document, override)
+    try:
+        return parse(type(settings), document, where)
+    except UserError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _read_document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a settings file as a mapping: on top of the file beside it that it names as ``base``, where it does.
+
+    Sections are merged key by key; anything else replaces what the base says.
+    """
+    document = read_yaml(path)
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path}: settings are 'key: value' lines, not {type(document).__name__}")
+    base = document.pop("base", None)
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise SettingsError(f"{path}: 'base' should be the path of a settings file, as seen from this one")
+    if path in above:
+        raise SettingsError(f"{path}: 'base' leads back to this file; leave one of them out")
+    return _merged(_read_document(path.parent / base, (*above, path)), document)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _verb_of(keys: frozenset[str]) -> str | None:

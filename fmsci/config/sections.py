@@ -200,19 +200,3 @@ class TrainSettings(Schema):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     monitor: MonitorSettings = Field(default_factory=MonitorSettings)
-
-
-class StudySettings(Schema):
-    """``fmsci study``: fine-tuned against from scratch, at several numbers of downstream samples (Q1)."""
-
-    study: Literal["q1"] = Field(description="q1: how many downstream samples does pretraining save?")
-    run: Path = Field(description="the folder that holds one run folder per run, the table and the pictures")
-    pretrained: Path = Field(description="the pretrained model folder")
-    samples: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="downstream training samples")
-    train: Path = Field(description="a train configuration: the base of every run")
-    overrides: tuple[str, ...] = Field((), description="key=value settings over the base")
-    steps: Count | None = Field(None, description="optimizer steps of every run, in whole epochs; else optim.epochs")
-    workers: Count = Field(1, description="runs at the same time on this machine")
-    ratio_below: Positive | None = Field(
-        None, description="fail unless error(fine-tuned) / error(scratch) is below this at every number of samples"
-    )

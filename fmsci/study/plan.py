@@ -1,51 +1,196 @@
-"""Which runs a study needs: a pure function of its settings."""
+"""Which jobs a study needs: pure functions of its settings, and of the validation errors for the choice of a rate."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.dataset.order import num_batches
 from fmsci.evaluate import evaluation_path
+from fmsci.shards.layout import MANIFEST
+from fmsci.study.data import DataFolders
+from fmsci.study.downstream import Base, Group
+from fmsci.study.identity import digest, run_hash
+from fmsci.study.jobs import Job, Run
+from fmsci.study.models import Model, existing_model, pretrained_model
 
-ARMS = ("finetune", "scratch")
+STAGES = ("data", "pretrain", "zero-shot", "sweep", "repeats")
+"""In the order in which their jobs can start."""
 
 
 @dataclass(frozen=True)
-class PlannedRun:
-    """One training run: arm, samples, folder, steps, the file of its test error, settings over the study's base."""
+class Plan:
+    """All that a study needs; which rate the repeats take is known when the sweep is (see :func:`repeats`)."""
 
-    arm: str
-    samples: int
-    folder: Path
-    steps: int
-    evaluation: Path
-    overrides: tuple[str, ...]
+    settings: StudySettings
+    folders: DataFolders
+    models: tuple[Model, ...]
+    data: tuple[Job, ...]
+    pretraining: tuple[Run, ...]
+    zero_shot: tuple[Job, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def sweep(self) -> tuple[Run, ...]:
+        """Every learning rate at the first seed, for each arm, task and number of samples."""
+        return tuple(run for group in self.groups for run in group.sweep)
+
+    @property
+    def num_repeats(self) -> int:
+        """How many repeats there will be."""
+        return len(self.groups) * (len(self.settings.seeds) - 1)
+
+    def stage(self, name: str, errors: Mapping[Path, float]) -> tuple[Job | None, ...]:
+        """Return the jobs of a stage by number; None for a repeat whose rate is not known yet."""
+        stages: dict[str, tuple[Job | None, ...]] = {
+            "data": self.data,
+            "pretrain": self.pretraining,
+            "zero-shot": self.zero_shot,
+            "sweep": self.sweep,
+        }
+        return stages[name] if name in stages else repeats(self, errors)
+
+    def jobs(self, errors: Mapping[Path, float]) -> list[Job]:
+        """Return every job that is known so far, those of earlier stages first."""
+        return [job for name in STAGES for job in self.stage(name, errors) if job is not None]
 
 
-def plan(settings: StudySettings) -> tuple[PlannedRun, ...]:
-    """Return the runs of Q1: for each number of samples one fine-tuned and one from scratch, else alike.
+def chosen(group: Group, errors: Mapping[Path, float]) -> Run | None:
+    """Return the run of a sweep with the smallest validation error; None while one is missing, or where all diverged.
 
-    Both arms take the same number of optimizer steps, so neither has seen more samples than the other.
+    The test error has no part in it.
     """
-    runs = []
-    base = load_settings(TrainSettings, settings.train, settings.overrides)
-    for samples in settings.samples:
-        batch_size, epochs = base.optim.batch_size, base.optim.epochs
-        if settings.steps is not None:
-            epochs = epochs_for(settings.steps, samples, batch_size)
-        for arm in ARMS:
-            folder = settings.run / f"{arm}-{samples}"
-            own = [f"run={folder}", f"data.train_samples={samples}"]
-            own.append(f"init={settings.pretrained}" if arm == "finetune" else "init=null")
-            own.append(f"optim.epochs={epochs}")
-            steps = epochs * num_batches(samples, batch_size)
-            evaluation = evaluation_path(folder / "model", base.data.folders[0], "test")
-            runs.append(PlannedRun(arm, samples, folder, steps, evaluation, (*settings.overrides, *own)))
-    return tuple(runs)
+    found = [errors.get(run.folder) for run in group.sweep]
+    known = [error for error in found if error is not None]
+    if len(known) < len(found) or not math.isfinite(min(known)):
+        return None
+    return group.sweep[known.index(min(known))]
 
 
-def epochs_for(steps: int, samples: int, batch_size: int) -> int:
-    """Return the whole epochs of ``samples`` that hold at least ``steps`` optimizer steps."""
-    return -(-steps // num_batches(samples, batch_size))
+def repeats(plan: Plan, errors: Mapping[Path, float]) -> tuple[Run | None, ...]:
+    """Return the runs at the chosen rate with the further seeds, None where the rate is not known yet.
+
+    Slot i belongs to the same arm, task, samples and seed whatever is known: job i of an array can be submitted before.
+    """
+    found: list[Run | None] = []
+    for group in plan.groups:
+        best = chosen(group, errors)
+        found += [None if best is None else group.repeat(best, seed) for seed in plan.settings.seeds[1:]]
+    return tuple(found)
+
+
+def plan(settings: StudySettings) -> Plan:
+    """Return the plan. Raises UserError where configurations are wrong, missing, or do not fit together."""
+    folders = DataFolders(settings)
+    base = Base(settings, folders, load_settings(TrainSettings, settings.train, settings.overrides))
+    models, pretraining = [], []
+    for name, source in settings.models.items():
+        tasks = source.tasks or tuple(settings.tasks)
+        if source.folder is not None:
+            models.append(existing_model(name, source.folder, tasks))
+            continue
+        assert source.train is not None, "the settings have one of folder and train"
+        run = _pretraining(name, source.train, source.overrides, settings, folders)
+        trained = load_settings(TrainSettings, source.train, source.overrides)
+        models.append(pretrained_model(name, run.folder / "model", run.key, trained, tasks))
+        pretraining.append(run)
+    return Plan(
+        settings,
+        folders,
+        tuple(models),
+        tuple(_data_jobs(settings, folders)),
+        tuple(pretraining),
+        tuple(_zero_shot(settings, folders, models)),
+        tuple(_groups(base, models)),
+    )
+
+
+def runs_folder(settings: StudySettings) -> Path:
+    """Return the folder of the run folders."""
+    return settings.runs or settings.run / "runs"
+
+
+def _groups(base: Base, models: list[Model]) -> Iterator[Group]:
+    """Yield fine-tuning of each model, and training from scratch once for each architecture, side by side."""
+    seen = set()
+    for model in models:
+        for task in model.tasks:
+            for samples in base.settings.samples:
+                yield Group(base, "finetune", model, task, samples)
+                if (model.label, task, samples) not in seen:
+                    seen.add((model.label, task, samples))
+                    yield Group(base, "scratch", model, task, samples)
+
+
+def _data_jobs(settings: StudySettings, folders: DataFolders) -> Iterator[Job]:
+    for folder, source in folders.sources.items():
+        yield Job(
+            stage="data",
+            name=folder.name,
+            words=("generate", str(source.config), *source.overrides),
+            results=(folder / MANIFEST,),
+            needs=(),
+            log=settings.run / "logs" / f"{folder.name}.log",
+        )
+
+
+def _pretraining(
+    name: str, config: Path, overrides: tuple[str, ...], settings: StudySettings, folders: DataFolders
+) -> Run:
+    wanted = load_settings(TrainSettings, config, overrides)
+    data = {folder: folders[folder] for folder in wanted.data.folders}
+    init = None if wanted.init is None else existing_model(name, wanted.init, ()).key
+    key = run_hash(wanted, data, init)
+    folder = runs_folder(settings) / f"pretrain-{name}-{key}"
+    samples = _training_samples(wanted, data)
+    evaluations = [evaluation_path(folder / "model", one, "test") for one in data]
+    return Run(
+        stage="pretrain",
+        name=folder.name,
+        words=("train", str(config), *overrides, f"run={folder}", "--test"),
+        results=(folder / "result.json", *evaluations),
+        needs=tuple(one / MANIFEST for one in data),
+        log=folder / "log.txt",
+        key=key,
+        arm="pretrain",
+        model=name,
+        task="",
+        samples=samples,
+        rate=wanted.optim.lr,
+        seed=wanted.seed,
+        steps=wanted.optim.epochs * num_batches(samples, wanted.optim.batch_size),
+        samples_seen=wanted.optim.epochs * samples,
+        folder=folder,
+    )
+
+
+def _training_samples(wanted: TrainSettings, data: Mapping[Path, Mapping[str, Any]]) -> int:
+    if wanted.data.mixture is None:
+        (facts,) = data.values()
+        return wanted.data.train_samples or int(facts["counts"]["train"])
+    return sum(part.train_samples or int(data[part.path]["counts"]["train"]) for part in wanted.data.mixture)
+
+
+def _zero_shot(settings: StudySettings, folders: DataFolders, models: list[Model]) -> Iterator[Job]:
+    for model in models:
+        for task in model.tasks:
+            folder = settings.tasks[task]
+            output = zero_shot_path(settings, folders, model, task)
+            yield Job(
+                stage="zero-shot",
+                name=output.stem,
+                words=("evaluate", str(model.folder), "--data", str(folder), "--output", str(output)),
+                results=(output,),
+                needs=(folder / MANIFEST, model.ready),
+                log=settings.run / "logs" / f"{output.stem}.log",
+            )
+
+
+def zero_shot_path(settings: StudySettings, folders: DataFolders, model: Model, task: str) -> Path:
+    """Return the file of a model's error on a task without any fine-tuning."""
+    key = digest([model.key, folders[settings.tasks[task]]])
+    return runs_folder(settings) / "zero-shot" / f"{model.name}-on-{task}-{key}.json"

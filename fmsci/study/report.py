@@ -1,44 +1,54 @@
-"""The answer of a study: a table on the terminal, ``table.json``, ``report.md`` and the plot."""
+"""The answer of a study: a table on the terminal; report.html, report.md, results.csv, table.json and the pictures."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from fmsci.config import StudySettings
 from fmsci.errors import UserError
-from fmsci.figures import error_curves, save_figure
-from fmsci.files import write_json, write_text
-from fmsci.study.collect import Row, Table, collect
+from fmsci.files import publish_file, write_json, write_text
+from fmsci.study.blocks import Picture, as_html, as_markdown
+from fmsci.study.collect import Found, Record, collect
+from fmsci.study.content import TITLES, content
+from fmsci.study.fit import Estimate, gain
+from fmsci.study.plan import plan
+from fmsci.study.tables import error_table
 from fmsci.terminal import say, table
-
-COLUMNS = ("samples", "fine-tuned error", "scratch error", "ratio")
 
 
 def report(settings: StudySettings) -> dict[str, Any]:
-    """Print and write the table and the plot of what is finished; return the table.
+    """Print and write what is finished; return the table as it stands in ``table.json``.
 
-    Raises UserError where nothing is finished yet.
+    Raises UserError where no downstream run is finished yet.
     """
-    found = collect(settings)
-    if all(row.finetuned is None and row.scratch is None for row in found.rows):
+    planned = plan(settings)
+    found = collect(planned)
+    if not found.records:
         raise UserError(f"no run of {settings.run} is finished; start them with fmsci study CONFIG run")
-    table(f"Q1: what pretraining saves ({settings.run})", COLUMNS, [_cells(row) for row in found.rows])
-    if found.zero_shot is not None:
-        say(f"zero-shot: the pretrained model without fine-tuning has error {found.zero_shot:.4f}")
-    document = {
-        "study": settings.study,
-        "zero_shot": found.zero_shot,
-        "rows": [
-            {"samples": row.samples, "finetuned": row.finetuned, "scratch": row.scratch, "ratio": row.ratio}
-            for row in found.rows
-        ],
-    }
-    write_json(settings.run / "table.json", document)
-    write_text(settings.run / "report.md", _markdown(found))
-    plot = settings.run / "errors.png"
-    _plot(found, plot)
-    say(f"report {settings.run / 'report.md'}, plot {plot}")
+    title = TITLES[settings.study]
+    shown = error_table(found)
+    table(f"{settings.study.upper()}: {title} ({settings.run})", shown.columns, shown.rows)
+    for one in found.comparisons:
+        if one.zero_shot is not None:
+            say(f"zero-shot: {one.model} has the error {one.zero_shot:.4f} on {one.task} without any fine-tuning")
+    if found.missing:
+        say(f"{len(found.missing)} runs are missing; the report says which")
+    blocks = content(planned, found)
+    document = _document(settings, found)
+    folder = settings.run
+    for block in blocks:
+        if isinstance(block, Picture):
+            _write(folder / block.file, block.content)
+    write_text(folder / "results.csv", _csv([*found.pretraining, *found.records]))
+    write_text(folder / "report.md", as_markdown(f"{settings.study.upper()}: {title}", blocks))
+    write_text(folder / "report.html", as_html(f"{settings.study.upper()}: {title}", blocks))
+    write_json(folder / "table.json", document)
+    say(f"report {folder / 'report.html'}, figures {folder / 'results.csv'}")
     return document
 
 
@@ -57,26 +67,40 @@ def expectation(settings: StudySettings, document: dict[str, Any]) -> str | None
     return None
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    values = [f"{value:.4f}" if value is not None else "missing" for value in (row.finetuned, row.scratch)]
-    return (f"{row.samples:,}", *values, f"{row.ratio:.2f}" if row.ratio is not None else "missing")
-
-
-def _markdown(found: Table) -> str:
-    lines = ["# Q1: how many downstream samples does pretraining save?", "", "| " + " | ".join(COLUMNS) + " |"]
-    lines.append("|---" * len(COLUMNS) + "|")
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in found.rows]
-    if found.zero_shot is not None:
-        lines += ["", f"Zero-shot error of the pretrained model: {found.zero_shot:.4f}."]
-    lines += ["", "Errors are mean relative L2 over the whole downstream test split.", "", "![errors](errors.png)", ""]
-    return "\n".join(lines)
-
-
-def _plot(found: Table, path: Path) -> None:
-    arms = {"from scratch": "scratch", "fine-tuned": "finetuned"}
-    curves = {
-        label: [(row.samples, value) for row in found.rows if (value := getattr(row, field)) is not None]
-        for label, field in arms.items()
+def _document(settings: StudySettings, found: Found) -> dict[str, Any]:
+    return {
+        "study": settings.study,
+        "rows": [asdict(row) | {"finetuned": row.finetuned, "ratio": row.ratio} for row in found.rows],
+        "zero_shot": [{"task": one.task, "model": one.model, "error": one.zero_shot} for one in found.comparisons],
+        "gains": [
+            {"task": one.task, "model": one.model, "error": error} | _estimate(gain(one.finetune, one.scratch, error))
+            for one in found.comparisons
+            for _, error in one.scratch.medians
+        ],
+        "missing": list(found.missing),
+        "diverged": list(found.diverged),
     }
-    levels = {} if found.zero_shot is None else {"zero-shot": found.zero_shot}
-    save_figure(error_curves(curves, "Fine-tuned against from scratch", levels), path)
+
+
+def _estimate(value: Estimate | None) -> dict[str, float | None]:
+    """Return an estimate for JSON, which knows no infinity."""
+    if value is None:
+        return {"gain": None, "low": None, "high": None}
+    return {
+        name: number if math.isfinite(number) else None
+        for name, number in (("gain", value.value), ("low", value.low), ("high", value.high))
+    }
+
+
+def _csv(records: list[Record]) -> str:
+    stream = io.StringIO()
+    names = [field.name for field in fields(Record)]
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([asdict(record) for record in records])
+    return stream.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with publish_file(path) as temporary:
+        temporary.write_bytes(content)

@@ -197,5 +197,6 @@ def _result(job: Job, state: State, elapsed_s: float) -> dict[str, Any]:
         "elapsed_s": round(elapsed_s, 3),
         "world_size": job.world.size,
         "device": job.device.type,
+        "host": job.world.host,
         "num_parameters": job.architecture.num_parameters,
     }

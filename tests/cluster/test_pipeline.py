@@ -23,7 +23,7 @@ FILES = {
     "data.yaml": "{system: poisson, range: [1, 5], grid: 16, train: 8, valid: 4, test: 4, output: data}",
     "pretrain.yaml": TRAIN.format(run="pretrain", model="model: {width: 4, modes: 4, layers: 2}"),
     "finetune.yaml": TRAIN.format(run="unused", model="model: {modes: 16}"),  # too many for a run from scratch
-    "study.yaml": "{study: q1, run: study, pretrained: pretrain/model, train: finetune.yaml, samples: [8], steps: 2, "
+    "study.yaml": "{study: q1, run: study, models: {m: {folder: pretrain/model}}, tasks: {t: data}, train: finetune.yaml, samples: [8], steps: 2, "
     "overrides: ['model.modes=null']}",
     "pipeline.yaml": "{generate: [data.yaml], pretrain: pretrain.yaml, study: study.yaml, evaluate: [data], "
     "nodes: {generate: '2', pretrain: '2'}}",

@@ -1,64 +1,65 @@
-"""A small real study: planned as a pure function, made by real processes, interrupted, continued, reported."""
+"""A small real study: made by real processes, interrupted, continued, reported; its mistakes told before it starts."""
 
+import base64
 import json
 import signal
 import subprocess
 import time
+from html.parser import HTMLParser
 
 import pytest
 
 from fmsci.config import StudySettings, load_settings
-from fmsci.figures import error_curves, save_figure
-from fmsci.study.collect import Row, Table
-from fmsci.study.execute import finished, steps_done
-from fmsci.study.plan import epochs_for, plan
+from fmsci.study.board import steps_done, valid_errors
+from fmsci.study.plan import plan
 from fmsci.study.report import expectation
 from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
 
+DOWNSTREAM = ["optim.batch_size=5", "optim.lr=3e-3", "monitor.every_steps=1", "monitor.pictures=false"]
+
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, train_config, trained):
+def config(tmp_path_factory, train_config, poisson_data, trained):
     folder = tmp_path_factory.mktemp("study")
     path = folder / "study.yaml"
-    overrides = [item for item in TRAINING if not item.startswith(("engine.", "optim.epochs"))]
     path.write_text(
-        f"study: q1\nrun: {folder / 'study'}\npretrained: {trained / 'model'}\ntrain: {train_config}\n"
-        f"samples: [4, 13]\nsteps: 60\nworkers: 2\noverrides: {json.dumps(overrides)}\n"
+        f"study: q1\nrun: {folder / 'study'}\nmodels: {{tiny: {{folder: {trained / 'model'}}}}}\n"
+        f"tasks: {{same: {poisson_data}}}\ntrain: {train_config}\n"
+        f"samples: [4]\nsteps: 60\nworkers: 2\nrates: [1e-3, 3e-3]\nseeds: [0, 1]\n"
+        f"overrides: {json.dumps(DOWNSTREAM)}\n"
     )
     return path
 
 
-@pytest.mark.parametrize(
-    ("steps", "samples", "batch", "epochs"), [(300, 16, 16, 300), (300, 256, 16, 19), (1, 5, 2, 1)]
-)
-def test_every_run_takes_the_same_steps_up_to_an_epoch(steps, samples, batch, epochs):
-    assert epochs_for(steps, samples, batch) == epochs
+def planned(config, *overrides):
+    return plan(load_settings(StudySettings, config, overrides))
 
 
-def test_the_plan_pairs_fine_tuning_with_scratch(config, trained):
-    settings = load_settings(StudySettings, config)
-    runs = plan(settings)
-    assert [(r.arm, r.samples) for r in runs] == [("finetune", 4), ("scratch", 4), ("finetune", 13), ("scratch", 13)]
-    assert all(r.steps >= 60 for r in runs)
-    for r in runs:
-        inits = [item for item in r.overrides if item.startswith("init=")]
-        assert inits == (["init=null"] if r.arm == "scratch" else [f"init={trained / 'model'}"])
-        assert f"data.train_samples={r.samples}" in r.overrides
-    assert plan(settings) == runs
+class Page(HTMLParser):
+    """The parts of a report that matter: pictures, cells, links to elsewhere."""
 
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.elsewhere, self.text, self.open = [], [], "", []
+        self.feed(text)
+        self.close()
 
-def test_the_plan_tells_a_job_script_what_each_run_needs(config):
-    runs = plan(load_settings(StudySettings, config))
-    for number in (0, 3):
-        words = run(["study", config, "plan", "--arguments-of", number]).splitlines()
-        assert words == [str(load_settings(StudySettings, config).train), *runs[number].overrides]
-    told = json.loads(run(["study", config, "plan", "--json"]).splitlines()[-1])
-    assert [(fact["run"], fact["steps"]) for fact in told] == [(str(r.folder), r.steps) for r in runs]
-    assert [fact["finished"] for fact in told] == [finished(r) for r in runs]
-    said = run(["study", config, "plan", "--arguments-of", 4], code=2)
-    assert "there is no run 4" in said
-    assert "has the runs 0 to 3" in said
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "img":
+            self.sources.append(given["src"])
+            assert given["alt"]
+        elif given.keys() & {"src", "href"} or tag in {"script", "link", "iframe"}:
+            self.elsewhere.append(tag)
+        if tag not in {"img", "meta"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += "" if "style" in self.open else data
 
 
 def test_a_study_runs_stops_continues_and_reports(config):
@@ -70,7 +71,8 @@ def test_a_study_runs_stops_continues_and_reports(config):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    runs = plan(settings)
+    runs = plan(settings).sweep
+    assert len(runs) == 4
     deadline = time.monotonic() + 120
     while not any(steps_done(r.folder) >= 5 for r in runs):
         assert process.poll() is None, process.communicate()[0]
@@ -79,29 +81,73 @@ def test_a_study_runs_stops_continues_and_reports(config):
     process.send_signal(signal.SIGTERM)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 75, printed
-    assert not all(finished(r) for r in runs)
+    assert "of 7 jobs are finished, what was running is saved" in printed
+    assert not all(r.finished for r in runs)
 
     printed = run(["study", config, "run", "--json"])
     document = json.loads(printed.splitlines()[-1])
-    assert [row["samples"] for row in document["rows"]] == [4, 13]
+    whole = plan(settings)
+    errors = valid_errors(whole)
+    assert [row["samples"] for row in document["rows"]] == [4]
+    assert document["missing"] == []
     for row in document["rows"]:
         for arm, name in (("finetune", "finetuned"), ("scratch", "scratch")):
-            folder = settings.run / f"{arm}-{row['samples']}"
-            (evaluation,) = (folder / "evaluations").glob("*.json")
-            assert row[name] == json.loads(evaluation.read_text())["rel_l2"]
-            assert json.loads(evaluation.read_text())["count"] == 5  # the whole test split
+            mine = [r for r in whole.sweep if (r.arm, r.samples) == (arm, row["samples"])]
+            best = min(mine, key=lambda r: errors[r.folder])
+            again = next(r for r in whole.stage("repeats", errors) if (r.arm, r.samples) == (arm, row["samples"]))
+            assert (again.rate, again.seed) == (best.rate, 1)
+            tests = [json.loads(r.evaluation.read_text()) for r in (best, again)]
+            assert [test["count"] for test in tests] == [5, 5]  # the whole test split
+            assert row[name] == pytest.approx(sum(test["rel_l2"] for test in tests) / 2)
+            assert not (best.folder / "checkpoints").exists()
         assert row["ratio"] == pytest.approx(row["finetuned"] / row["scratch"])
-    assert (settings.run / "errors.png").read_bytes().startswith(b"\x89PNG")
-    assert f"{document['rows'][0]['finetuned']:.4f}" in (settings.run / "report.md").read_text()
+    zero = json.loads(whole.zero_shot[0].results[0].read_text())
+    assert document["zero_shot"] == [{"task": "same", "model": "tiny", "error": zero["rel_l2"]}]
 
     before = {r.folder: (r.folder / "result.json").stat().st_mtime_ns for r in runs}
-    assert "finished already" in run(["study", config, "run"])
+    assert "all 7 jobs" in run(["study", config, "run"])
     assert {r.folder: (r.folder / "result.json").stat().st_mtime_ns for r in runs} == before
+
+    page = Page((settings.run / "report.html").read_text())
+    assert not page.elsewhere
+    assert not page.open
+    assert len(page.sources) == 4  # the curves, and fields: zero-shot, fine-tuned, from scratch
+    for source in page.sources:
+        kind, _, content = source.partition(";base64,")
+        start = base64.b64decode(content)[:200]
+        assert start.startswith(b"\x89PNG") if kind == "data:image/png" else b"<?xml" in start
+    assert f"{document['rows'][0]['finetuned']:.4f}" in page.text
+    assert "missing" not in page.text
+    markdown = (settings.run / "report.md").read_text()
+    assert all((settings.run / name.partition(")")[0]).exists() for name in markdown.split("](")[1:])
+    lines = (settings.run / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6
+    assert lines[0].startswith("task,arm,model,samples,rate,seed,chosen,valid,test,steps,samples_seen")
 
 
 def test_a_report_of_a_part_says_what_is_missing(config, tmp_path):
-    printed = run(["study", config, "report", f"run={tmp_path}"], code=2)
+    run(["study", config, "run"])
+    printed = run(["study", config, "report", f"run={tmp_path}", "samples=[4]"], code=2)
     assert f"no run of {tmp_path} is finished" in printed
+    runs = load_settings(StudySettings, config).run / "runs"
+    printed = run(["study", config, "report", f"run={tmp_path}", f"runs={runs}", "samples=[4, 6]", "--json"])
+    document = json.loads(printed.splitlines()[-1])
+    assert [row["scratch"] is None for row in document["rows"]] == [False, True]
+    assert len(document["missing"]) == 4 + 2  # two rates for each arm; a repeat of each
+    page = (tmp_path / "report.html").read_text()
+    assert "6 results are missing" in page
+    assert '<td class="missing">missing</td>' in page
+
+
+def test_the_plan_tells_a_job_script_what_each_job_needs(config):
+    whole = planned(config)
+    for number in (0, 3):
+        words = run(["study", config, "plan", "--stage", "sweep", "--arguments-of", number]).splitlines()
+        assert words == list(whole.sweep[number].words)
+    assert "has 4, from 0" in run(["study", config, "plan", "--arguments-of", 4], code=2)
+    waits = ["study", config, "plan", "samples=[5]", "--stage", "repeats", "--arguments-of", 0]
+    assert "waits for the sweep" in run(waits, code=2)
+    assert "did you mean 'sweep'?" in run(["study", config, "run", "--stage", "swep"], code=2)
 
 
 def test_a_mistake_in_any_run_is_told_before_one_starts(config, tmp_path):
@@ -110,20 +156,18 @@ def test_a_mistake_in_any_run_is_told_before_one_starts(config, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_a_failing_run_is_told_with_the_reason_and_the_log(config, tmp_path):
-    overrides = [f"run={tmp_path}", "samples=[4]", "overrides=[model.width=4, model.modes=4, optim.lr=1e18]"]
-    printed = run(["study", config, "run", *overrides], code=2)
-    assert "the run scratch-4 failed: the " in printed or "the run finetune-4 failed: the " in printed
-    assert "training diverged" in printed
-    assert "-4/log.txt" in printed
-
-
-def test_finished_runs_with_other_settings_are_not_taken_for_these(config):
-    settings = load_settings(StudySettings, config)
+def test_a_rate_that_diverges_is_left_out_and_a_study_of_such_rates_fails(config, tmp_path):
     run(["study", config, "run"])
-    changed = json.dumps([*settings.overrides, "optim.lr=0.5"])
-    printed = run(["study", config, "run", f"overrides={changed}"], code=2)
-    assert "holds a run with optim.lr=0.003, not 0.5" in printed
+    runs = load_settings(StudySettings, config).run / "runs"  # those at the other rate are made already
+    few = [f"run={tmp_path}", f"runs={runs}", "seeds=[0]"]
+    printed = run(["study", config, "run", *few, "rates=[1e18, 1e-3]", "--json"])
+    document = json.loads(printed.splitlines()[-1])
+    assert len(document["diverged"]) == 2
+    assert all(row["ratio"] is not None for row in document["rows"])
+    printed = run(["study", config, "run", *few, "rates=[1e18]"], code=2)
+    assert "failed at every learning rate (1e+18)" in printed
+    assert "training diverged" in printed
+    assert "/log.txt)" in printed
 
 
 def test_another_evaluation_of_a_run_is_not_taken_for_its_result(config, poisson_data, tmp_path):
@@ -132,7 +176,7 @@ def test_another_evaluation_of_a_run_is_not_taken_for_its_result(config, poisson
     before = json.loads((settings.run / "table.json").read_text())
     other = tmp_path / "other"
     other.symlink_to(poisson_data)
-    run(["evaluate", settings.run / "scratch-4" / "model", "--data", other])
+    run(["evaluate", planned(config).sweep[0].folder / "model", "--data", other])
     run(["study", config, "report"])
     assert json.loads((settings.run / "table.json").read_text()) == before
 
@@ -144,14 +188,16 @@ def test_a_study_on_several_ranks_is_refused(config):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_study_that_dies_leaves_no_run_behind(config, tmp_path, number):
+    few = [f"run={tmp_path}", "samples=[13]", "steps=3000", "rates=[1e-3]"]
     process = subprocess.Popen(
-        command(["study", config, "run", f"run={tmp_path}", "samples=[13]", "steps=3000"]),
+        command(["study", config, "run", *few]),
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    scratch = planned(config, *few).sweep[1]
     deadline = time.monotonic() + 120
-    while steps_done(tmp_path / "scratch-13") < 5:
+    while steps_done(scratch.folder) < 5:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -160,11 +206,12 @@ def test_a_study_that_dies_leaves_no_run_behind(config, tmp_path, number):
     while subprocess.run(["pgrep", "-f", f"fmsci train .*{tmp_path}"], capture_output=True, check=False).stdout:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert json.loads((tmp_path / "scratch-13" / "outcome.json").read_text())["status"] == "saved"
+    assert json.loads((scratch.folder / "outcome.json").read_text())["status"] == "saved"
 
 
 def test_a_missing_pretrained_model_is_told_before_anything_starts(config, tmp_path):
-    printed = run(["study", config, "run", f"run={tmp_path / 's'}", f"pretrained={tmp_path / 'none'}"], code=2)
+    none = f"models={{tiny: {{folder: {tmp_path / 'none'}}}}}"
+    printed = run(["study", config, "run", f"run={tmp_path / 's'}", none], code=2)
     assert f"there is no pretrained model in {tmp_path / 'none'}" in printed
     assert not (tmp_path / "s").exists()
 
@@ -188,17 +235,37 @@ def test_a_missed_expectation_fails_the_command(config):
     assert "not as expected: with 4 samples" in printed
 
 
-def test_rows_never_guess_a_ratio():
-    assert Row(4, 0.1, None).ratio is None
-    assert Row(4, 0.1, 0.4).ratio == pytest.approx(0.25)
-    assert Table((), None).zero_shot is None
-
-
-def test_curves_hold_the_points_they_were_given(tmp_path):
-    figure = error_curves({"a": [(16, 0.5), (64, 0.25)]}, "title", {"zero-shot": 0.3})
-    (axis,) = figure.axes
-    assert axis.lines[0].get_xydata().tolist() == [[16, 0.5], [64, 0.25]]
-    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "zero-shot (0.300)"]
-    save_figure(figure, tmp_path / "x.png")
-    assert (tmp_path / "x.png").stat().st_size > 5000
+def test_a_study_makes_its_data_and_its_models_one_of_them_of_mixed_physics(tmp_path, poisson_data, trained):
+    helmholtz = tmp_path / "data" / "helmholtz"
+    (tmp_path / "helmholtz.yaml").write_text(
+        "system: helmholtz\noutput: elsewhere/helmholtz\ngrid: 16\nrange: [1, 5]\ntrain: 10\nvalid: 4\ntest: 4\n"
+    )
+    (tmp_path / "train.yaml").write_text(
+        f"run: unset\ndata: {{path: {poisson_data}}}\noptim: {{epochs: 1, batch_size: 5}}\n"
+        "model: {width: 4, modes: 4, layers: 2}\nmonitor: {pictures: false}\n"
+    )
+    mixture = json.dumps([f"data={{mixture: [{{path: {poisson_data}}}, {{path: {helmholtz}}}]}}"])
+    config = tmp_path / "study.yaml"
+    config.write_text(
+        f"study: q4\nsamples: [4]\nsteps: 4\nworkers: 2\nrun: {tmp_path / 'study'}\ntrain: {tmp_path}/train.yaml\n"
+        f"data: {{configs: [{tmp_path}/helmholtz.yaml], folder: {tmp_path / 'data'}}}\n"
+        f"tasks: {{poisson: {poisson_data}, helmholtz: {helmholtz}}}\n"
+        f"models:\n  single: {{folder: {trained / 'model'}, tasks: [poisson]}}\n"
+        f"  mixed: {{train: {tmp_path}/train.yaml, overrides: {mixture}, tasks: [helmholtz]}}\n"
+    )
+    whole = planned(config)
+    assert [(r.arm, r.model, r.task) for r in whole.sweep] == [
+        ("finetune", "single", "poisson"),
+        ("scratch", "w4m4l2", "poisson"),
+        ("finetune", "mixed", "helmholtz"),
+        ("scratch", "w4m4l2", "helmholtz"),
+    ]
+    document = json.loads(run(["study", config, "run", "--json"]).splitlines()[-1])
+    assert planned(config).jobs({}) == whole.jobs({})  # what is planned before the data are there is what is made
+    assert document["missing"] == []
+    assert [(row["task"], row["model"]) for row in document["rows"]] == [("poisson", "single"), ("helmholtz", "mixed")]
+    page = Page((tmp_path / "study" / "report.html").read_text())
+    assert "Mixed physics against single physics" in page.text
+    assert len(page.sources) == 2 * 4
+    model = json.loads((whole.models[1].folder / "config.json").read_text())
+    assert model["coefficients"] == ["k11", "k22", "k12", "v1", "v2", "w"]

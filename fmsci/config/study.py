@@ -1,0 +1,110 @@
+"""The settings of a study: which pretrained models meet which downstream tasks, and how both arms are tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from fmsci.config.schema import Schema
+from fmsci.config.sections import Count, Positive, Seed
+
+
+def _is_name(value: str) -> str:
+    if not value or not all(letter.isalnum() or letter in "._" for letter in value):
+        raise ValueError("should be a name of letters, digits, '.' and '_': folders are named by it")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+
+
+class DataSources(Schema):
+    """``data`` of a study: the data folders that it makes where they are missing."""
+
+    configs: tuple[Path, ...] = Field((), description="generate configurations")
+    overrides: tuple[str, ...] = Field((), description="key=value settings over each of them")
+    folder: Path | None = Field(None, description="data folders go here, under the names that they have there")
+
+
+class ModelSource(Schema):
+    """One of ``models``: a pretrained model that the study makes (``train``), or that is there (``folder``)."""
+
+    folder: Path | None = Field(None, description="a model folder that is there already")
+    train: Path | None = Field(None, description="a train configuration: the study pretrains with it")
+    overrides: tuple[str, ...] = Field((), description="key=value settings over that configuration")
+    tasks: tuple[str, ...] | None = Field(None, description="the tasks that it is compared on; all where not set")
+
+    @model_validator(mode="after")
+    def _folder_or_train(self) -> ModelSource:
+        if (self.folder is None) == (self.train is None):
+            raise ValueError("should have exactly one of folder and train")
+        if self.folder is not None and self.overrides:
+            raise ValueError("should have overrides only with train: the model in its folder is as it is")
+        return self
+
+
+class StudySettings(Schema):
+    """``fmsci study``: pretrained models x downstream tasks x samples, fine-tuned against from scratch.
+
+    Learning rates are swept on the first seed and chosen by validation error, for each arm and number of samples; the
+    further seeds take the chosen rate.
+    """
+
+    study: Literal["q1", "q2", "q3", "q4"] = Field(
+        description="what the report shows: q1 samples, q2 size of the model, q3 shift of the task, q4 mixed physics"
+    )
+    run: Path = Field(description="the folder of the study: report, table, pictures, jobs")
+    runs: Path | None = Field(
+        None, description="the folder of the run folders, RUN/runs where not set; studies may share one"
+    )
+    data: DataSources = Field(default_factory=DataSources)
+    models: Annotated[dict[Name, ModelSource], Field(min_length=1)] = Field(description="pretrained models by name")
+    tasks: Annotated[dict[Name, Path], Field(min_length=1)] = Field(description="downstream data folders by name")
+    samples: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="downstream training samples")
+    train: Path = Field(description="a train configuration: the base of every downstream run")
+    overrides: tuple[str, ...] = Field((), description="key=value settings over it")
+    rates: tuple[Positive, ...] = Field((), description="learning rates to try; that of ``train`` alone where not set")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
+        (0,), description="the rates are tried with the first; the others repeat the best"
+    )
+    steps: Count | dict[Count, Count] = Field(
+        description="optimizer steps of a run in either arm, in whole epochs; one number, or one by samples"
+    )
+    validations: Count = Field(20, description="validations of a run, evenly over its steps")
+    targets: tuple[Positive, ...] = Field((), description="errors whose price in samples the report tells")
+    workers: Count = Field(1, description="runs at the same time on this machine")
+    gpus: Count = Field(1, description="GPUs of this machine that the runs are spread over, where there are any")
+    ratio_below: Positive | None = Field(
+        None, description="fail unless error(fine-tuned) / error(scratch) is below this wherever both are measured"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_text(cls, document: Any) -> Any:
+        """YAML reads an unquoted 1e3 or 16 as a number; a name is meant."""
+        if isinstance(document, dict):
+            for key in ("models", "tasks"):
+                if isinstance(document.get(key), dict):
+                    document = document | {key: {str(name): value for name, value in document[key].items()}}
+        return document
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StudySettings:
+        for what, values in (("samples", self.samples), ("rates", self.rates), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"'{what}' is {list(values)} but should name each once")
+        if isinstance(self.steps, dict):
+            for count in self.samples:
+                if count not in self.steps:
+                    raise ValueError(f"'steps' has no number for {count} samples; give one for each of 'samples'")
+        for name, source in self.models.items():
+            for task in source.tasks or ():
+                if task not in self.tasks:
+                    raise ValueError(f"'models.{name}' names the task '{task}'; there is {', '.join(self.tasks)}")
+        return self
+
+    def steps_for(self, samples: int) -> int:
+        """Return the optimizer steps that a run with so many samples has at least."""
+        return self.steps[samples] if isinstance(self.steps, dict) else self.steps

@@ -1,0 +1,178 @@
+"""What stands in a report, in its order: what to know first, the answer, what it rests on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from fmsci import __version__
+from fmsci.config import StudySettings, dump_settings
+from fmsci.figures import ErrorCurve, as_svg, error_curves, gain_lines
+from fmsci.study.blocks import Block, Listing, Picture, Table, Text
+from fmsci.study.collect import Comparison, Curve, Found, Record
+from fmsci.study.plan import Plan, zero_shot_path
+from fmsci.study.tables import (
+    error_gain,
+    error_table,
+    law_table,
+    mixture_table,
+    rate_table,
+    reach_table,
+    run_table,
+    zero_shot_table,
+)
+from fmsci.terminal import duration
+
+TITLES = {
+    "q1": "how many downstream samples does pretraining save?",
+    "q2": "does the gain of pretraining grow with the model?",
+    "q3": "how far from the pretraining data does it still help?",
+    "q4": "does one model for all physics serve each of them?",
+}
+
+EXAMPLES = 3
+"""Tasks whose fields are shown."""
+
+
+def content(planned: Plan, found: Found) -> list[Block]:
+    """Return the report of a study."""
+    settings = planned.settings
+    blocks: list[Block] = [_introduction(settings), *_notices(found)]
+    if settings.study == "q4":
+        blocks.append(mixture_table(found, settings.samples))
+    blocks += _curves(found)
+    if settings.study in {"q2", "q3"}:
+        blocks += _gains(settings, found)
+    blocks += [error_table(found), zero_shot_table(found), reach_table(found, settings.targets), law_table(found)]
+    blocks += _examples(planned, found)
+    records = [*found.pretraining, *found.records]
+    total = sum(one.seconds for one in records)
+    blocks += [Text(f"{len(records)} runs took {duration(total)} of training in all.")]
+    blocks += [run_table(records), rate_table(found)]
+    if found.missing:
+        blocks.append(
+            Table(f"Missing ({len(found.missing)})", ("run",), [(name,) for name in found.missing], folded=True)
+        )
+    blocks.append(
+        Listing(
+            "Settings and versions",
+            f"fmsci {__version__}, Python {platform.python_version()}\n\n{dump_settings(settings)}",
+        )
+    )
+    return blocks
+
+
+def _introduction(settings: StudySettings) -> Text:
+    rates = ", ".join(f"{rate:g}" for rate in settings.rates) or "that of the configuration"
+    return Text(
+        f"Models {', '.join(settings.models)}; tasks {', '.join(settings.tasks)}; {len(settings.seeds)} seed(s). At "
+        "each number of samples both arms take the same optimizer steps on the same batches; the learning rate is "
+        f"chosen for each arm by validation error among: {rates}."
+    )
+
+
+def _notices(found: Found) -> Iterator[Text]:
+    if found.missing:
+        yield Text(
+            f"{len(found.missing)} results are missing; what follows rests on those that are there.", notice=True
+        )
+    if found.diverged:
+        yield Text(f"{len(found.diverged)} runs diverged: {', '.join(found.diverged)}.", notice=True)
+    unsettled = [one for one in found.records if one.chosen and one.unsettled]
+    if unsettled:
+        yield Text(
+            f"In {len(unsettled)} of the runs that count, {_arms(unsettled)}, the validation error still fell in the "
+            "last steps, by more than 2% over the last fifth: more steps may lower their errors. They are marked "
+            "in the list of runs.",
+            notice=True,
+        )
+
+
+def _arms(records: list[Record]) -> str:
+    tuned = sum(one.arm == "finetune" for one in records)
+    return f"{tuned} fine-tuned and {len(records) - tuned} from scratch"
+
+
+def _curves(found: Found) -> Iterator[Picture]:
+    tasks = list(dict.fromkeys(one.task for one in found.comparisons))
+    for task in tasks:
+        mine = [one for one in found.comparisons if one.task == task]
+        labels = list(dict.fromkeys(one.label for one in mine))
+        lines = [
+            ErrorCurve(_name("fine-tuned", one.model, mine), _band(one.finetune), at) for at, one in enumerate(mine)
+        ]
+        levels = {
+            _name("zero-shot", one.model, mine): (one.zero_shot, at)
+            for at, one in enumerate(mine)
+            if one.zero_shot is not None
+        }
+        for label in labels:
+            at, one = next((at, one) for at, one in enumerate(mine) if one.label == label)
+            colour = at if len(labels) == len(mine) > 1 else len(mine)
+            name = "from scratch" if len(labels) == 1 else f"from scratch, {label}"
+            lines.append(ErrorCurve(name, _band(one.scratch), colour, dashed=True))
+        drawn = [line for line in lines if line.points]
+        if drawn:
+            title = "Fine-tuned against from scratch" + (f", {task}" if len(tasks) > 1 else "")
+            file = f"errors-{task}.svg" if len(tasks) > 1 else "errors.svg"
+            caption = f"Error against samples on {task}: median and range over the seeds."
+            yield Picture(file, caption, "svg+xml", as_svg(error_curves(drawn, title, levels)))
+
+
+def _name(what: str, model: str, shown: list[Comparison]) -> str:
+    return what if len(shown) == 1 else f"{what}, {model}"
+
+
+def _band(curve: Curve) -> list[tuple[int, float, float, float]]:
+    return [
+        (point.samples, min(point.errors), point.median, max(point.errors))
+        for point in curve.points
+        if point.median is not None
+    ]
+
+
+def _gains(settings: StudySettings, found: Found) -> Iterator[Picture]:
+    """Gain over the models of each task (q2), or over the tasks of each model (q3)."""
+    by_size = settings.study == "q2"
+    for key in dict.fromkeys(one.task if by_size else one.model for one in found.comparisons):
+        mine = [one for one in found.comparisons if key == (one.task if by_size else one.model)]
+        ticks = [one.model if by_size else one.task for one in mine]
+        lines = {f"{count:,}": [error_gain(one, at) for one in mine] for at, count in enumerate(settings.samples)}
+        shown = {name: values for name, values in lines.items() if any(value is not None for value in values)}
+        if shown:
+            across, what = ("model", "size") if by_size else ("task", "shift")
+            title = f"Gain against {what}, {key}"
+            picture = as_svg(gain_lines(shown, ticks, across, title))
+            yield Picture(f"gain-{key}.svg", f"{title}: error from scratch over error fine-tuned.", "svg+xml", picture)
+
+
+def _examples(planned: Plan, found: Found) -> Iterator[Block]:
+    """Yield fields from the models themselves: zero-shot, fine-tuned and from scratch at a middle number of samples."""
+    seen: set[str] = set()
+    for one in found.comparisons:
+        if one.task in seen or len(seen) == EXAMPLES:
+            continue
+        seen.add(one.task)
+        task = planned.settings.tasks[one.task]
+        model = next(model for model in planned.models if model.name == one.model)
+        zero = zero_shot_path(planned.settings, planned.folders, model, one.task).with_suffix(".png")
+        if zero.exists():
+            yield _fields(zero, f"fields-{one.task}-zero-shot.png", f"{one.task}: {one.model} without fine-tuning")
+        for curve in (one.finetune, one.scratch):
+            there = [record for record in found.records if record.chosen and _belongs(record, curve)]
+            if there:
+                shown = there[len(there) // 2]
+                picture = Path(shown.folder) / "evaluations" / f"{task.name}-test.png"
+                words = "fine-tuned on" if curve.arm == "finetune" else "from scratch on"
+                caption = f"{one.task}: {curve.model}, {words} {shown.samples:,} samples"
+                if picture.exists():
+                    yield _fields(picture, f"fields-{one.task}-{curve.arm}.png", caption)
+
+
+def _belongs(record: Record, curve: Curve) -> bool:
+    return (record.task, record.arm, record.model) == (curve.task, curve.arm, curve.model)
+
+
+def _fields(path: Path, file: str, caption: str) -> Picture:
+    return Picture(file, f"{caption}: source, solution, prediction, error.", "png", path.read_bytes())

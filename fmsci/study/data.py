@@ -1,0 +1,82 @@
+"""The data folders of a study: which there are, which it makes, and what each holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmsci.config import GenerateSettings, StudySettings, load_settings
+from fmsci.errors import UserError
+from fmsci.pde import SYSTEMS
+from fmsci.shards import read_manifest
+from fmsci.shards.layout import MANIFEST
+from fmsci.study.identity import made_data, planned_data
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data folder that the study makes: ``fmsci generate CONFIG OVERRIDES``."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    settings: GenerateSettings
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its fields, which are nearly all of it."""
+        s = self.settings
+        return (s.train + s.valid + s.test) * 2 * s.grid**2 * 4
+
+
+class DataFolders:
+    """What the data folders hold, whether they are there already or are still to be made.
+
+    Raises UserError where two configurations make one folder, or a folder holds other data than its configuration says.
+    """
+
+    def __init__(self, settings: StudySettings) -> None:
+        self.sources = {source.settings.output: source for source in _sources(settings)}
+        self._known: dict[Path, dict[str, Any]] = {}
+
+    def __getitem__(self, folder: Path) -> dict[str, Any]:
+        """Return what decides every sample of a folder; UserError where it is neither there nor made by the study."""
+        if folder not in self._known:
+            self._known[folder] = self._look(folder)
+        return self._known[folder]
+
+    def columns(self, folder: Path) -> tuple[str, ...]:
+        """Return the names of a folder's coefficients."""
+        return SYSTEMS[self[folder]["system"]].columns
+
+    def _look(self, folder: Path) -> dict[str, Any]:
+        source = self.sources.get(folder)
+        if not (folder / MANIFEST).exists():
+            if source is None:
+                raise UserError(
+                    f"there are no data in {folder}; make them with fmsci generate, or name their configuration in "
+                    "data.configs of the study"
+                )
+            return planned_data(source.settings)
+        made = made_data(read_manifest(folder))
+        if source is not None and made != planned_data(source.settings):
+            differing = [name for name, value in planned_data(source.settings).items() if made[name] != value]
+            raise UserError(
+                f"{folder} holds other data than {source.config} says ({', '.join(differing)}); choose another "
+                "data.folder, or remove it"
+            )
+        return made
+
+
+def _sources(settings: StudySettings) -> list[Source]:
+    found: dict[Path, Source] = {}
+    for config in settings.data.configs:
+        overrides = settings.data.overrides
+        made = load_settings(GenerateSettings, config, overrides)
+        if settings.data.folder is not None:
+            overrides = (*overrides, f"output={settings.data.folder / made.output.name}")
+            made = load_settings(GenerateSettings, config, overrides)
+        if made.output in found:
+            raise UserError(f"{config} and {found[made.output].config} make the same data folder {made.output}")
+        found[made.output] = Source(config, overrides, made)
+    return list(found.values())

@@ -1,0 +1,108 @@
+"""Samples needed to reach an error, the gain of pretraining, power laws: from the curves, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fmsci.study.collect import Curve, Point
+
+ROUNDS = 400
+"""Bootstrap rounds; the draws have a seed of their own, so that a report is the same each time."""
+COVERED = (5.0, 95.0)
+"""Percentiles of an interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; infinite where the error is not reached, or, as ``low``, in some draws only."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """error = a N^-b."""
+
+    a: float
+    b: float
+
+    def error(self, samples: float) -> float:
+        """Return the error at a number of samples."""
+        return float(self.a * samples**-self.b)
+
+
+def power_law(points: Sequence[tuple[float, float]]) -> PowerLaw | None:
+    """Return the least squares fit of error = a N^-b in logarithms; None from fewer than two numbers of samples."""
+    if len({samples for samples, _ in points}) < 2:
+        return None
+    x, y = np.log(np.array(points, dtype=np.float64)).T
+    slope, offset = np.polyfit(x, y, 1)
+    return PowerLaw(float(np.exp(offset)), float(-slope))
+
+
+def samples_to_reach(points: Sequence[tuple[float, float]], error: float) -> float:
+    """Return the samples where a curve first falls to ``error``, by interpolation in logarithms.
+
+    Infinite where it never does (nothing is extrapolated); the first number of samples where it is there at once: an
+    upper bound then.
+    """
+    ordered = sorted(points)
+    for at, (samples, value) in enumerate(ordered):
+        if value > error:
+            continue
+        if at == 0:
+            return float(samples)
+        before, above = ordered[at - 1]
+        share = (math.log(above) - math.log(error)) / (math.log(above) - math.log(value))
+        return float(math.exp(math.log(before) + share * (math.log(samples) - math.log(before))))
+    return math.inf
+
+
+def reach(curve: Curve, error: float) -> Estimate:
+    """Return the samples that the median curve needs for an error, with an interval by bootstrap over seeds."""
+    drawn = [samples_to_reach(points, error) for points in _draws([curve])[0]]
+    low, high = _percentiles(drawn)
+    return Estimate(samples_to_reach(curve.medians, error), low, high)
+
+
+def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
+    """Return samples(scratch) / samples(fine-tuned) at the same error; None where either does not reach it."""
+    value = _ratio(samples_to_reach(scratch.medians, error), samples_to_reach(finetune.medians, error))
+    if value is None:
+        return None
+    tuned, plain = _draws([finetune, scratch])
+    found = [
+        ratio
+        for one, other in zip(tuned, plain, strict=True)
+        if (ratio := _ratio(samples_to_reach(other, error), samples_to_reach(one, error))) is not None
+    ]
+    low, high = _percentiles(found or [value])
+    return Estimate(value, low, high)
+
+
+def _ratio(scratch: float, tuned: float) -> float | None:
+    return scratch / tuned if math.isfinite(scratch) and math.isfinite(tuned) else None
+
+
+def _draws(curves: Sequence[Curve]) -> list[list[list[tuple[int, float]]]]:
+    """Return for each curve ROUNDS median curves of seeds drawn with replacement."""
+    random = np.random.default_rng(0)
+
+    def once(point: Point) -> float:
+        return float(np.median(random.choice(point.errors, len(point.errors))))
+
+    return [
+        [[(point.samples, once(point)) for point in curve.points if point.errors] for _ in range(ROUNDS)]
+        for curve in curves
+    ]
+
+
+def _percentiles(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.percentile(np.array(values), COVERED, method="inverted_cdf")
+    return float(low), float(high)

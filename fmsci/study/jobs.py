@@ -1,0 +1,91 @@
+"""One command of a study: what it is called with, what must be there before, what is there when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmsci.evaluate import evaluation_path
+from fmsci.files import read_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """``fmsci WORDS``. It can start when all ``needs`` are there, and is finished when all ``results`` are."""
+
+    stage: str
+    """One of STAGES."""
+    name: str
+    words: tuple[str, ...]
+    results: tuple[Path, ...]
+    needs: tuple[Path, ...]
+    log: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether all that it makes is there."""
+        return all(path.exists() for path in self.results)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return self.finished
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that it needs is there."""
+        return all(path.exists() for path in self.needs)
+
+
+@dataclass(frozen=True)
+class Run(Job):
+    """A training run: pretraining, fine-tuning or from scratch, and all that tells it from the others."""
+
+    key: str
+    """The hash of all that its result depends on."""
+    arm: str
+    """pretrain, finetune or scratch."""
+    model: str
+    """The pretrained model's name; of a run from scratch the architecture's."""
+    task: str
+    samples: int
+    rate: float | None
+    seed: int
+    steps: int
+    samples_seen: int
+    folder: Path
+
+    @property
+    def evaluation(self) -> Path:
+        """The file of its (first) test error."""
+        return self.results[1]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended because training diverged: it would do so again, so it counts as done in a sweep."""
+        path = self.folder / "outcome.json"
+        if self.finished or not path.exists():
+            return False
+        outcome = read_json(path)
+        return outcome["status"] == "failed" and DIVERGED in outcome["why"]
+
+    @property
+    def over(self) -> bool:
+        """Whether it is finished, or diverged; a pretraining that diverged is a mistake to mend."""
+        return self.finished or (self.arm != "pretrain" and self.diverged)
+
+    @property
+    def valid_error(self) -> float | None:
+        """The best validation error; infinite where it diverged, None where it is not finished."""
+        if self.finished:
+            return float(read_json(self.folder / "result.json")["best"]["valid_rel_l2"])
+        return float("inf") if self.diverged else None
+
+
+DIVERGED = "training diverged"
+"""What ``outcome.json`` says of a run that ended for this reason."""
+
+
+def run_results(folder: Path, data: Path) -> tuple[Path, Path]:
+    """Return the files that a downstream run leaves: its result, its error on the task's test split."""
+    return folder / "result.json", evaluation_path(folder / "model", data, "test")

@@ -1,0 +1,67 @@
+"""The pretrained models of a study, and the architecture that a run from scratch shares with each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmsci.config import TrainSettings
+from fmsci.files import read_json
+from fmsci.model.sizes import DEFAULT_LAYERS, SIZES, Architecture, architecture
+from fmsci.study.identity import model_hash
+
+UNKNOWN = "unknown"
+"""The hash of a model that is not there yet."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pretrained model: where it is or will be, and what a run from scratch needs to be its equal."""
+
+    name: str
+    folder: Path
+    key: str
+    """The hash of all that it depends on."""
+    shape: Architecture
+    """Its architecture, with one input channel."""
+    settings: dict[str, Any]
+    """``model`` of a run from scratch with that architecture."""
+    label: str
+    """The architecture's name: a size of the dial, else width, modes and layers."""
+    tasks: tuple[str, ...]
+    ready: Path
+    """The file that is there once the model is whole."""
+
+
+def pretrained_model(name: str, folder: Path, key: str, trained: TrainSettings, tasks: tuple[str, ...]) -> Model:
+    """Return a model that the study trains; ``folder`` is its run's model folder."""
+    given = trained.model.model_dump(exclude_unset=True)
+    dial = {part: given.pop(part, None) for part in ("size", "width", "modes", "layers")}
+    return _model(name, folder, key, architecture(1, **dial), given, tasks, folder.parent / "result.json")
+
+
+def existing_model(name: str, folder: Path, tasks: tuple[str, ...]) -> Model:
+    """Return a model that the study does not make; one that is still to come, of a job before, is unknown."""
+    if not (folder / "config.json").exists():
+        return Model(name, folder, UNKNOWN, architecture(1), {}, name, tasks, folder / "config.json")
+    key = model_hash(folder)
+    facts = read_json(folder / "config.json")["architecture"]
+    shape = Architecture(1, facts["width"], facts["modes"], facts["layers"])
+    return _model(name, folder, key, shape, {}, tasks, folder / "config.json")
+
+
+def _model(
+    name: str,
+    folder: Path,
+    key: str,
+    shape: Architecture,
+    more: dict[str, Any],
+    tasks: tuple[str, ...],
+    ready: Path,
+) -> Model:
+    settings = {"width": shape.width, "modes": shape.modes, "layers": shape.layers, **more}
+    dial = {dims: size for size, dims in SIZES.items() if shape.layers == DEFAULT_LAYERS}
+    label = dial.get((shape.width, shape.modes), f"w{shape.width}m{shape.modes}l{shape.layers}")
+    label += "".join(f"_{value}" for value in more.values())
+    return Model(name, folder, key, shape, settings, label, tasks, ready)

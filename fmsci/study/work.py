@@ -1,0 +1,27 @@
+"""The floating-point operations of a job: what the progress and the time left of a study are counted in."""
+
+from __future__ import annotations
+
+from fmsci.model.sizes import Architecture
+from fmsci.study.jobs import Job, Run
+from fmsci.study.plan import Plan
+
+STEP = 3
+"""A training step takes about so many times the operations of a prediction."""
+
+
+def shape_of(planned: Plan, run: Run) -> tuple[Architecture, int]:
+    """Return the architecture that a run trains, with one input channel, and the grid of its data."""
+    found = [model for model in planned.models if run.model in (model.name, model.label)]
+    if run.task:
+        return found[0].shape, int(planned.folders[planned.settings.tasks[run.task]]["grid"])
+    folder = run.needs[0].parent  # of its data
+    return found[0].shape, int(planned.folders[folder]["grid"])
+
+
+def work_of(planned: Plan, job: Job) -> float:
+    """Return the operations of a job's training and validation in GFLOP; 0 of jobs that do not train."""
+    if not isinstance(job, Run):
+        return 0.0
+    shape, grid = shape_of(planned, job)
+    return shape.flops(grid, grid) * STEP * job.samples_seen / 1e9
