@@ -20,7 +20,8 @@ FILES = {
     "list.yaml": b"- run\n",
     "binary.yaml": b"\x89PNG\r\n\x00\xff",
     "empty.yaml": b"",
-    "study.yaml": b"study: q1\nrun: r\nmodels: {m: {folder: p}}\ntasks: {t: d}\ntrain: train.yaml\nsamples: []\nsteps: 3\n",
+    "study.yaml": b"study: q1\nrun: r\nmodels: {m: {folder: p}}\ntasks: {t: d}\ntrain: train.yaml\n"
+    b"samples: []\nsteps: 3\n",
 }
 
 

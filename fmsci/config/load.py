@@ -130,9 +130,9 @@ def _read_document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return document
     if not isinstance(base, str):
         raise SettingsError(f"{path}: 'base' should be the path of a settings file, as seen from this one")
-    if path in above:
+    if path.resolve() in above:
         raise SettingsError(f"{path}: 'base' leads back to this file; leave one of them out")
-    return _merged(_read_document(path.parent / base, (*above, path)), document)
+    return _merged(_read_document(path.parent / base, (*above, path.resolve())), document)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from fmsci.shards import read_manifest
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.identity import made_data, planned_data
 
+UNKNOWN: dict[str, Any] = {"grid": 0, "counts": {"train": 0, "valid": 0, "test": 0}}
+"""What is known of data that are not there yet and that the study does not make."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -40,24 +43,28 @@ class DataFolders:
         self._known: dict[Path, dict[str, Any]] = {}
 
     def __getitem__(self, folder: Path) -> dict[str, Any]:
-        """Return what decides every sample of a folder; UserError where it is neither there nor made by the study."""
+        """Return what decides every sample of a folder; :data:`UNKNOWN` where it is still to come, of a job before."""
         if folder not in self._known:
             self._known[folder] = self._look(folder)
         return self._known[folder]
 
     def columns(self, folder: Path) -> tuple[str, ...]:
         """Return the names of a folder's coefficients."""
-        return SYSTEMS[self[folder]["system"]].columns
+        facts = self[folder]
+        return SYSTEMS[facts["system"]].columns if facts != UNKNOWN else ()
+
+    def check(self, folder: Path) -> None:
+        """Raise UserError where a folder is neither there nor made by the study."""
+        if self[folder] == UNKNOWN:
+            raise UserError(
+                f"there are no data in {folder}; make them with fmsci generate, or name their configuration in "
+                "data.configs of the study"
+            )
 
     def _look(self, folder: Path) -> dict[str, Any]:
         source = self.sources.get(folder)
         if not (folder / MANIFEST).exists():
-            if source is None:
-                raise UserError(
-                    f"there are no data in {folder}; make them with fmsci generate, or name their configuration in "
-                    "data.configs of the study"
-                )
-            return planned_data(source.settings)
+            return UNKNOWN if source is None else planned_data(source.settings)
         made = made_data(read_manifest(folder))
         if source is not None and made != planned_data(source.settings):
             differing = [name for name, value in planned_data(source.settings).items() if made[name] != value]

@@ -9,6 +9,7 @@ from pathlib import Path
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.errors import Interrupted, UserError
 from fmsci.files import discard, read_json
+from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board
 from fmsci.study.identity import model_hash
 from fmsci.study.jobs import Job, Run
@@ -29,6 +30,8 @@ def check(planned: Plan, jobs: Sequence[Job]) -> None:
     for source in planned.settings.models.values():
         if source.folder is not None:
             model_hash(source.folder)
+    for folder in {path.parent for job in jobs for path in job.needs if path.name == MANIFEST}:
+        planned.folders.check(folder)
     for job in jobs:
         if isinstance(job, Run) and job.ready:
             wanted = load_settings(TrainSettings, Path(job.words[1]), job.words[2:-1])

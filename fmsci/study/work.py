@@ -24,4 +24,6 @@ def work_of(planned: Plan, job: Job) -> float:
     if not isinstance(job, Run):
         return 0.0
     shape, grid = shape_of(planned, job)
+    if not grid:
+        return 0.0
     return shape.flops(grid, grid) * STEP * job.samples_seen / 1e9

@@ -17,6 +17,7 @@ from fmsci.files import read_json, write_json
 from fmsci.terminal import say, warn
 from fmsci.train.attempt import Attempt
 from fmsci.train.build import Job, build_job
+from fmsci.train.hparams import write_hparams
 from fmsci.train.loop import train
 from fmsci.train.monitor import Monitor, NotFinite
 from fmsci.train.preempt import StopAsked, find_deadline
@@ -77,6 +78,8 @@ def run_training(
         except BaseException as error:
             attempt.ended("failed", f"{type(error).__name__}: {error}", attempt.position.step)
             raise
+        if world.is_main:
+            write_hparams(settings, result)
         attempt.ended("finished", f"all {result['steps']} steps", result["steps"])
         return result
 

@@ -7,7 +7,9 @@ import pytest
 
 from fmsci.cluster.render import TEMPLATES
 from fmsci.cluster.submit import Request, load_site, prepare
+from fmsci.config import StudySettings, load_settings
 from fmsci.errors import UserError
+from fmsci.study.plan import plan
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "rendered"
@@ -89,11 +91,12 @@ def test_a_study_is_an_array_of_what_is_missing(tmp_path):
     arguments = ("configs/study/quickstart.yaml", f"run={run}")
     given = directives(prepare(Request("study", arguments, concurrent=3)).text)
     assert given["array"] == "0,1,2,3,4,5%3"
-    for name in ("scratch-16", "finetune-64"):
-        evaluations = run / name / "evaluations"
-        evaluations.mkdir(parents=True)
-        (run / name / "result.json").write_text("{}")
-        (evaluations / "quickstart-downstream-test.json").write_text('{"rel_l2": 0.1}')
+    runs = plan(load_settings(StudySettings, Path(arguments[0]), arguments[1:])).sweep
+    assert [(one.arm, one.samples) for one in (runs[1], runs[2])] == [("scratch", 16), ("finetune", 64)]
+    for one in (runs[1], runs[2]):
+        one.evaluation.parent.mkdir(parents=True)
+        for path in one.results:
+            path.write_text("{}")
     assert directives(prepare(Request("study", arguments)).text)["array"] == "0,3,4,5%4"
 
 

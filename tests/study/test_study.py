@@ -14,7 +14,6 @@ from fmsci.study.board import steps_done, valid_errors
 from fmsci.study.plan import plan
 from fmsci.study.report import expectation
 from tests.commands import clean_environment, command, run
-from tests.conftest import TRAINING
 
 DOWNSTREAM = ["optim.batch_size=5", "optim.lr=3e-3", "monitor.every_steps=1", "monitor.pictures=false"]
 

@@ -91,3 +91,28 @@ def test_a_diverged_run_stops_with_a_sentence(train_config, tmp_path):
     assert "is nan at step 2 (training samples " in printed
     assert "training diverged; there is no checkpoint yet; in another run= lower optim.lr (now 1e+18)" in printed
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["status"] == "failed"
+
+
+def test_a_finished_run_has_its_line_in_hparams_in_its_own_folder(trained, train_config, poisson_data, tmp_path):
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    folder = tmp_path / "run"
+    arguments = ["train", train_config, f"run={folder}", *TRAINING, "optim.epochs=1", f"init={trained / 'model'}"]
+    arguments = [word for word in arguments if not str(word).startswith("model.")]
+    run([*arguments, "--test"])
+    run([*arguments, "--test"])  # finished already: the line is replaced
+    assert len(list(folder.glob("tensorboard/*.hparams"))) == 1
+    assert not [path for path in folder.glob("tensorboard/*") if path.is_dir()]
+    found = events(folder)
+    test = json.loads((folder / "evaluations" / f"{poisson_data.name}-test.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    for name, value in (("test", test["rel_l2"]), ("valid", result["best"]["valid_rel_l2"])):
+        (point,) = found.Scalars(f"final/{name}_rel_l2")
+        assert (point.step, point.value) == (3, pytest.approx(value, rel=1e-6))
+    content = found.PluginTagToContent("hparams")
+    facts = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
+    assert facts["arm"].string_value == "fine-tuned"
+    assert facts["init"].string_value == str(trained / "model")
+    assert (facts["lr"].number_value, facts["train_samples"].number_value) == (pytest.approx(3e-3), 13)
+    shown = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
+    assert {info.name.tag for info in shown.metric_infos} == {"final/valid_rel_l2", "final/test_rel_l2"}

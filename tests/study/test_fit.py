@@ -1,0 +1,68 @@
+"""The fit recovers what is known: a power law, a crossing, a gain; and it says where it knows nothing."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fmsci.study.collect import Curve, Point, still_falling
+from fmsci.study.fit import gain, power_law, reach, samples_to_reach
+
+SAMPLES = (16, 64, 256, 1024, 4096)
+
+
+def curve(a, b, noise=0.0, seeds=3, samples=SAMPLES):
+    random = np.random.default_rng(1)
+    points = [
+        Point(n, tuple(a * n**-b * np.exp(noise * random.normal(size=seeds)) if n else ()), seeds) for n in samples
+    ]
+    return Curve("task", "arm", "model", tuple(points))
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.3), (2.0, 0.75), (0.1, 0.0)])
+def test_a_power_law_is_recovered_and_crossed_where_it_is(a, b):
+    found = power_law(curve(a, b).medians)
+    assert (found.a, found.b) == pytest.approx((a, b))
+    assert found.error(100) == pytest.approx(a * 100**-b)
+    if b:
+        error = a * 500.0**-b  # between two of the points, on a line in logarithms
+        assert samples_to_reach(curve(a, b).medians, error) == pytest.approx(500)
+        assert reach(curve(a, b), error).low == pytest.approx(500)
+
+
+def test_noise_widens_the_interval_around_the_truth():
+    found = reach(curve(1.0, 0.5, noise=0.05, seeds=5), 500.0**-0.5)
+    assert found.low < 500 < found.high
+    assert found.low <= found.value <= found.high
+    assert found.high / found.low < 3
+
+
+def test_nothing_is_extrapolated():
+    points = curve(1.0, 0.5).medians
+    assert samples_to_reach(points, 0.9) == 16  # there from the first number on: an upper bound
+    assert samples_to_reach(points, 1e-3) == math.inf
+    assert power_law(points[:1]) is None
+
+
+def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
+    tuned, scratch = curve(0.25, 0.5), curve(1.0, 0.5)  # 16 times fewer samples at the same error
+    found = gain(tuned, scratch, scratch.points[3].median)
+    assert (found.value, found.low, found.high) == pytest.approx((16, 16, 16))
+    assert gain(tuned, scratch, 1e-9) is None
+    empty = Curve("task", "arm", "model", tuple(Point(n, (), 3) for n in SAMPLES))
+    assert empty.medians == []
+    assert gain(empty, scratch, 0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("errors", "falling"),
+    [
+        ([1.0, 0.5, 0.4, 0.3, 0.2, 0.1], True),
+        ([1.0, 0.5, 0.2, 0.101, 0.1005, 0.1], False),  # by less than 2% over the last fifth
+        ([1.0, 0.5, 0.2, 0.1, 0.3, 0.2], False),  # the best came earlier
+        ([], False),
+    ],
+)
+def test_a_run_that_had_not_settled_is_marked(errors, falling):
+    steps = [0, 20, 40, 60, 80, 100]
+    assert still_falling(list(zip(steps, errors, strict=False)), 100) is falling
