@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fmsci.config import StudySettings
 
 ACTIONS = ("plan", "run", "submit", "report")
+COUNTED = ("jobs", "finished", "steps", "samples_seen")
 
 
 def study(
@@ -87,19 +88,33 @@ def _words(settings: StudySettings, stage: str, number: int) -> tuple[str, ...]:
 
 
 def _plan(settings: StudySettings, as_json: bool) -> None:
+    from dataclasses import asdict
+
     from fmsci.study.board import valid_errors
+    from fmsci.study.cost import cost
     from fmsci.study.plan import STAGES, plan
-    from fmsci.terminal import say, table
+    from fmsci.terminal import amount, duration, say, table
 
     planned = plan(settings)
-    errors = valid_errors(planned)
-    facts = []
-    for stage in STAGES:
-        for number, job in enumerate(planned.stage(stage, errors)):
-            name = "known after the sweep" if job is None else job.name
-            done = job is not None and job.over
-            facts.append({"stage": stage, "number": number, "name": name, "finished": done})
-    rows = [(str(f["stage"]), str(f["number"]), str(f["name"]), "yes" if f["finished"] else "no") for f in facts]
-    table(f"jobs of {settings.run}", ("stage", "number", "name", "finished"), rows)
+    taken = cost(planned)
+    rows = [
+        (one.stage, f"{one.jobs:,}", f"{one.finished:,}", f"{one.steps:,}", f"{one.samples_seen:,}")
+        + (duration(3600 * one.hours), duration(3600 * one.hours_left))
+        for one in taken.stages
+    ]
+    rows.append(("all", *(f"{sum(getattr(one, name) for one in taken.stages):,}" for name in COUNTED)))
+    rows[-1] += (duration(3600 * taken.hours), duration(3600 * taken.hours_left))
+    columns = ("stage", "jobs", "finished", "steps", "samples seen", "time here", "left")
+    table(f"{settings.run}: {taken.workers} at a time on {taken.device}", columns, rows)
+    gpu = "" if taken.gpu_hours is None else f"{taken.gpu_hours:.1f} GPU-hours; "
+    say(f"{gpu}{amount(taken.disk_bytes)} of disk; times are those of steps measured now, one run at a time")
     if as_json:
-        say(json.dumps({"jobs": facts}))
+        errors = valid_errors(planned)
+        jobs = [
+            {"stage": stage, "number": number, "name": None, "finished": False}
+            if job is None
+            else {"stage": stage, "number": number, "name": job.name, "finished": job.over}
+            for stage in STAGES
+            for number, job in enumerate(planned.stage(stage, errors))
+        ]
+        say(json.dumps(asdict(taken) | {"hours": taken.hours, "jobs": jobs}))

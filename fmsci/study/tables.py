@@ -60,7 +60,7 @@ def law_table(found: Found) -> Table:
     for one in found.comparisons:
         for curve in (one.finetune, one.scratch):
             law = power_law(curve.medians)
-            cells = (MISSING, MISSING) if law is None else (f"{law.a:.3g}", f"{law.b:.2f}")
+            cells = ("-", "-") if law is None else (f"{law.a:.3g}", f"{law.b:.2f}")
             rows.append((one.task, curve.arm, curve.model, *cells))
     columns = ("task", "arm", "model", "a", "b")
     unique = list(dict.fromkeys(rows))  # from scratch is shared by models of one architecture
