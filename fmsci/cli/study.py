@@ -32,6 +32,15 @@ def study(
         typer.Option(metavar="N", min=0, help="with plan and --stage: print what fmsci needs for job N, a word a line"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print plan or table as JSON in the last line")] = False,
+    site: Annotated[str, typer.Option(help="with submit: a file of configs/site/, by name, or a path")] = "generic",
+    nodes: Annotated[str, typer.Option(help="with submit: nodes of each pretraining")] = "1",
+    account: Annotated[str | None, typer.Option(help="with submit: whom the hours are charged to")] = None,
+    time: Annotated[str | None, typer.Option(help="with submit: time limit of a job, as 12:00:00")] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="with submit: runs of a stage at the same time")] = 4,
+    option: Annotated[
+        list[str] | None, typer.Option("--sbatch", help="with submit: one more option for sbatch")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="with submit: tell what would be submitted")] = False,
 ) -> None:
     """Answer a question of the paper: plan its runs, make those that are missing, report."""
     from fmsci.config import StudySettings, load_settings
@@ -53,6 +62,14 @@ def study(
             say("\n".join(_words(settings, stage or "sweep", arguments_of)))
         else:
             _plan(settings, as_json)
+        return
+    if action == "submit":
+        from fmsci.cli.submit import tell
+        from fmsci.cluster.study import submit_study
+        from fmsci.cluster.submit import Request
+
+        request = Request("study", (), site, nodes, account, time, concurrent, tuple(option or ()))
+        tell(submit_study(config, overrides or [], request, dry_run), dry_run)
         return
     if action == "run":
         from fmsci.study.execute import execute
@@ -98,12 +115,15 @@ def _plan(settings: StudySettings, as_json: bool) -> None:
     planned = plan(settings)
     taken = cost(planned)
     rows = [
-        (one.stage, f"{one.jobs:,}", f"{one.finished:,}", f"{one.steps:,}", f"{one.samples_seen:,}")
-        + (duration(3600 * one.hours), duration(3600 * one.hours_left))
+        (
+            one.stage,
+            *(f"{getattr(one, name):,}" for name in COUNTED),
+            *(duration(3600 * hours) for hours in (one.hours, one.hours_left)),
+        )
         for one in taken.stages
     ]
-    rows.append(("all", *(f"{sum(getattr(one, name) for one in taken.stages):,}" for name in COUNTED)))
-    rows[-1] += (duration(3600 * taken.hours), duration(3600 * taken.hours_left))
+    sums = [f"{sum(getattr(one, name) for one in taken.stages):,}" for name in COUNTED]
+    rows.append(("all", *sums, duration(3600 * taken.hours), duration(3600 * taken.hours_left)))
     columns = ("stage", "jobs", "finished", "steps", "samples seen", "time here", "left")
     table(f"{settings.run}: {taken.workers} at a time on {taken.device}", columns, rows)
     gpu = "" if taken.gpu_hours is None else f"{taken.gpu_hours:.1f} GPU-hours; "

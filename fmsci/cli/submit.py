@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from fmsci.cluster.pipeline import Placed
     from fmsci.cluster.submit import Request
 
 
@@ -70,9 +72,15 @@ def submit(
 
 def _pipeline(request: Request, dry_run: bool) -> None:
     from fmsci.cluster.pipeline import submit_pipeline
+
+    tell(submit_pipeline(Path(request.arguments[0]), request.arguments[1:], request, dry_run), dry_run)
+
+
+def tell(placed: Sequence[Placed], dry_run: bool) -> None:
+    """Print what became of each link of a pipeline or a study."""
     from fmsci.terminal import say
 
-    for link in submit_pipeline(Path(request.arguments[0]), request.arguments[1:], request, dry_run):
+    for link in placed:
         words = "would be submitted" if dry_run and link.what == "submitted" else link.what
         job = f" as job {' then '.join(link.jobs)}" if link.jobs else ""
         after = f", after {', '.join(link.after)}" if link.after else ""

@@ -99,8 +99,15 @@ def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_r
     Raises UserError for a mistake in any link before the first is submitted, and where Slurm stops taking jobs.
     """
     settings = load_pipeline(config, overrides)
-    wanted = links(settings, base)
     record = load_settings(StudySettings, settings.study).run / PIPELINE_FILE
+    document = {"pipeline": str(config), "overrides": list(overrides)}
+    return submit_links(links(settings, base), record, document, dry_run)
+
+
+def submit_links(
+    wanted: Sequence[Link], record: Path, source: Mapping[str, Any], dry_run: bool = False
+) -> list[Placed]:
+    """Submit links as :func:`submit_pipeline` does; ``record`` keeps their jobs, and what they came from."""
     known: dict[str, Queued] = {}
     with suppress(*([UserError] if dry_run else [])):  # a look works without Slurm too
         known = queue()
@@ -111,7 +118,7 @@ def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_r
         return [replace(place, log=ready[name].log) if name in ready else place for name, place in placed.items()]
     for prepared in ready.values():
         check(prepared)
-    document = {"pipeline": str(config), "overrides": list(overrides), "links": sent}
+    document = {**source, "links": sent}
     for link in wanted:
         if link.name not in ready:
             continue

@@ -9,6 +9,7 @@ from typing import Any
 
 from fmsci.cluster.pipeline import Link, links, load_pipeline
 from fmsci.cluster.queue import Queued
+from fmsci.cluster.study import study_links
 from fmsci.cluster.submit import Request
 from fmsci.files import read_json
 
@@ -33,9 +34,16 @@ def pipeline_status(record: Path, known: Mapping[str, Queued]) -> list[LinkStatu
     """
     document = read_json(record)
     told: dict[str, LinkStatus] = {}
-    for link in links(load_pipeline(Path(document["pipeline"]), document["overrides"]), Request("pipeline", ())):
+    for link in _links(document):
         told[link.name] = _status(link, document["links"].get(link.name, {}), told, known)
     return list(told.values())
+
+
+def _links(document: Mapping[str, Any]) -> list[Link]:
+    overrides = document["overrides"]
+    if "study" in document:
+        return study_links(Path(document["study"]), overrides, Request("study", ()))
+    return links(load_pipeline(Path(document["pipeline"]), overrides), Request("pipeline", ()))
 
 
 def _status(

@@ -14,9 +14,11 @@ from fmsci.cluster.status import JOB_FILE, folder_of
 from fmsci.config import SiteSettings, StudySettings, load_settings
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
+from fmsci.study.board import valid_errors
 from fmsci.study.plan import plan
 
 SITES = Path("configs/site")
+STAGE = "--stage="
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ def prepare(request: Request) -> Prepared:
     folder = _folder(request.template, request.arguments)
     options = request.options
     name = "slurm-%j.log"
+    script = request.template
     if request.template == "study":
-        missing = missing_runs(request.arguments)
+        missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
             raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
+        script += "" if stage == "sweep" else f"-{stage}"
         options = (f"--array={','.join(map(str, missing))}%{request.concurrent}", *options)
         name = "slurm-%A_%a.log"
     elif request.template == "report":
@@ -74,7 +78,7 @@ def prepare(request: Request) -> Prepared:
     if template.parent != Path("slurm"):
         text = text.replace("\nset -- ", f"\nexport FMSCI_SLURM={shlex.quote(str(template.parent))}\nset -- ", 1)
     follows = request.template in {"pretrain", "finetune"}
-    return Prepared(folder, folder / f"{request.template}.sbatch", log, text, follows)
+    return Prepared(folder, folder / f"{script}.sbatch", log, text, follows)
 
 
 def check(prepared: Prepared) -> None:
@@ -117,9 +121,17 @@ def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), depe
 
 
 def missing_runs(arguments: Sequence[str]) -> list[int]:
-    """Return the numbers of a study's runs with the first seed that have no result yet."""
-    runs = plan(load_settings(StudySettings, Path(arguments[0]), arguments[1:])).sweep
-    return [number for number, run in enumerate(runs) if not run.over]
+    """Return the numbers of the jobs of a study's stage that have no result yet; ``--stage=`` names it."""
+    overrides = [word for word in arguments[1:] if not word.startswith("-")]
+    planned = plan(load_settings(StudySettings, Path(arguments[0]), overrides))
+    stage = stage_of(arguments)
+    jobs = planned.stage(stage, valid_errors(planned) if stage == "repeats" else {})
+    return [number for number, job in enumerate(jobs) if job is None or not job.over]
+
+
+def stage_of(arguments: Sequence[str]) -> str:
+    """Return the stage of a study that the arguments of its job script name: the sweep where they name none."""
+    return next((word.removeprefix(STAGE) for word in arguments if word.startswith(STAGE)), "sweep")
 
 
 def load_site(name: str) -> SiteSettings:

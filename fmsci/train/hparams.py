@@ -27,8 +27,8 @@ def write_hparams(settings: TrainSettings, result: dict[str, Any]) -> None:
     if "test" in result:
         errors["final/test_rel_l2"] = float(result["test"]["rel_l2"])
     with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
-        for summary in hparams(_facts(settings, result), errors):
-            writer.file_writer.add_summary(summary)  # type: ignore[union-attr] # there from the start
+        for summary in hparams(_facts(settings, result), errors):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(summary)
         for name, value in errors.items():
             writer.add_scalar(name, value, int(result["steps"]))
 

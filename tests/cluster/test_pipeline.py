@@ -1,6 +1,7 @@
 """A pipeline and a study as jobs that wait for one another: what is submitted, what is told, on a real cluster too."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from fmsci.cluster.pipeline import submit_pipeline
 from fmsci.cluster.pipeline_status import pipeline_status
 from fmsci.cluster.queue import Queued
 from fmsci.cluster.submit import Request
+from fmsci.config import StudySettings, load_settings
+from fmsci.study.plan import plan
 from tests.commands import run as fmsci
 
 TRAIN = """
@@ -22,9 +25,9 @@ monitor: {{pictures: false}}
 FILES = {
     "data.yaml": "{system: poisson, range: [1, 5], grid: 16, train: 8, valid: 4, test: 4, output: data}",
     "pretrain.yaml": TRAIN.format(run="pretrain", model="model: {width: 4, modes: 4, layers: 2}"),
-    "finetune.yaml": TRAIN.format(run="unused", model="model: {modes: 16}"),  # too many for a run from scratch
-    "study.yaml": "{study: q1, run: study, models: {m: {folder: pretrain/model}}, tasks: {t: data}, train: finetune.yaml, samples: [8], steps: 2, "
-    "overrides: ['model.modes=null']}",
+    "finetune.yaml": TRAIN.format(run="unused", model=""),
+    "study.yaml": "{study: q1, run: study, models: {m: {folder: pretrain/model}}, tasks: {t: data}, "
+    "train: finetune.yaml, samples: [8, 9], steps: 2}",  # there are eight
     "pipeline.yaml": "{generate: [data.yaml], pretrain: pretrain.yaml, study: study.yaml, evaluate: [data], "
     "nodes: {generate: '2', pretrain: '2'}}",
 }
@@ -49,11 +52,12 @@ def make(*paths):
         path.write_text("{}")
 
 
-RUNS = [
-    path
-    for arm in ("finetune", "scratch")
-    for path in (f"study/{arm}-8/result.json", f"study/{arm}-8/evaluations/data-test.json")
-]
+def make_data(like):
+    """Leave behind the manifest of data: a study reads what they hold."""
+    Path("data").mkdir(exist_ok=True)
+    shutil.copy(like / "manifest.json", "data/manifest.json")
+
+
 ZERO_SHOT = "pretrain/evaluations/data-test.json"
 
 
@@ -69,9 +73,11 @@ def test_of_a_new_pipeline_everything_is_submitted(files):
     assert would()["report"][1] == ("study", "evaluate data")
 
 
-def test_what_is_finished_stays_so_and_summaries_are_made_again(files):
+def test_what_is_finished_stays_so_and_summaries_are_made_again(files, poisson_data):
     """The pretrained run is gone: it is made again, the study's runs are not, which are results of their own."""
-    make("data/manifest.json", *RUNS, ZERO_SHOT, "study/table.json")
+    make_data(poisson_data)
+    runs = [path for one in plan(load_settings(StudySettings, Path("study.yaml"))).sweep for path in one.results]
+    make(*runs, ZERO_SHOT, "study/table.json")
     assert would() == {
         "generate data": ("finished", ()),
         "pretrain": ("submitted", ()),
@@ -99,8 +105,8 @@ def told(jobs):
     return {one.link: (one.state, one.why) for one in pipeline_status(record, jobs)}
 
 
-def test_status_tells_what_a_link_waits_for_and_which_failure_cancelled_it(files):
-    make("data/manifest.json")
+def test_status_tells_what_a_link_waits_for_and_which_failure_cancelled_it(files, poisson_data):
+    make_data(poisson_data)
     waiting = Queued("PENDING", "Dependency", "10:00")
     known = {"2": Queued("RUNNING", "None", "9:00"), "3": waiting, "4": waiting, "5": waiting}
     assert told(known) == {
@@ -171,18 +177,18 @@ def test_a_pipeline_submits_what_is_missing_and_no_more(cluster, place):
     again = submit(cluster)  # while they wait
     assert all(again[name] in {f"queued as job {job_of(first[name])}", "finished"} for name in names)
     assert again["report"].startswith("queued")
-    # The runs from scratch fail (16 modes do not fit the grid): the report, which waits for them, is cancelled.
+    # The runs with nine samples fail: the report, which waits for them, is cancelled.
     states = [cluster.ended(job_of(first[name])) for name in names]
     assert states == ["COMPLETED", "COMPLETED", "MIXED", "COMPLETED", "CANCELLED"]
     assert not (place / "study" / "report.md").exists()
     said = links(cluster)
     assert said["study"][0] == "failed"
-    assert "a model with 16 modes needs a grid of at least 32 x 32" in said["study"][1]
+    assert "has 8 train samples, 9 were asked for" in said["study"][1]
     assert said["report"] == ("cancelled", "study failed")
     assert [said[name] for name in ("generate data", "pretrain", "evaluate data")] == [("finished", None)] * 3
     assert "  report: cancelled: study failed\n" in cluster.login("fmsci", "status", "study")
 
-    (place / "study.yaml").write_text(FILES["study.yaml"].replace("modes=null", "modes=4"))
+    (place / "study.yaml").write_text(FILES["study.yaml"].replace("[8, 9]", "[8]"))
     third = submit(cluster)
     assert [third[name] for name in ("generate data", "pretrain", "evaluate data")] == ["finished"] * 3
     assert third["report"].startswith("submitted")
@@ -205,7 +211,7 @@ def test_where_nothing_is_requeued_a_pipeline_is_made_of_chains(cluster, place, 
     long = FILES["pretrain.yaml"].replace("epochs: 1", "epochs: 100") + "checkpoint: {every_steps: 25}\n"
     (place / "pretrain.yaml").write_text(long.replace("path: data", f"path: {poisson_data}"))
     (place / "finetune.yaml").write_text(FILES["finetune.yaml"].replace("path: data", f"path: {poisson_data}"))
-    (place / "study.yaml").write_text(FILES["study.yaml"].replace("modes=null", "modes=4"))
+    (place / "study.yaml").write_text(FILES["study.yaml"].replace("[8, 9]", "[8]"))
     (place / "pipeline.yaml").write_text("{pretrain: pretrain.yaml, study: study.yaml}")
     (place / "site.yaml").write_text("gpu_nodes: {cores: 1}\nrequeue: false\n")
     said = submit(cluster, "--site", "site.yaml", "--chain", "2")

@@ -1,0 +1,60 @@
+"""A whole study as jobs that wait for one another: data, pretraining, zero-shot, sweep, repeats, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fmsci.cluster.pipeline import Link, Placed, submit_links
+from fmsci.cluster.status import PIPELINE_FILE
+from fmsci.cluster.submit import STAGE, Request, missing_runs
+from fmsci.config import StudySettings, load_settings
+from fmsci.study.plan import plan
+
+AFTER = {
+    "pretrain": ("data",),
+    "zero-shot": ("data", "pretrain"),
+    "sweep": ("data", "pretrain"),
+    "repeats": ("data", "pretrain", "sweep"),
+}
+"""What each stage waits for. Which rates the repeats take is known when the sweep is; how many there are, before."""
+
+
+def study_links(config: Path, overrides: Sequence[str], base: Request) -> list[Link]:
+    """Return the links of a study, each after those that it waits for. Stages without jobs are left out.
+
+    ``base.nodes`` are those of each pretraining; every other job has one node.
+    """
+    settings = load_settings(StudySettings, config, overrides)
+    planned = plan(settings)
+    links = [
+        Link(
+            f"generate {job.name}", replace(base, template="generate", arguments=job.words[1:], nodes="1"), (), job.over
+        )
+        for job in planned.data
+    ]
+    names: dict[str, tuple[str, ...]] = {"data": tuple(link.name for link in links)}
+    for stage, before in AFTER.items():
+        if not planned.stage(stage, {}):
+            continue
+        words = (str(config), *overrides, STAGE + stage)
+        nodes = base.nodes if stage == "pretrain" else "1"
+        request = replace(base, template="study", arguments=words, nodes=nodes)
+        awaited = tuple(name for one in before for name in names.get(one, ()))
+        links.append(Link(stage, request, awaited, not missing_runs(words)))
+        names[stage] = (stage,)
+    report = replace(base, template="report", arguments=(str(config), *overrides), nodes="1")
+    awaited = tuple(name for stage in ("zero-shot", "sweep", "repeats") for name in names.get(stage, ()))
+    links.append(Link("report", report, awaited, (settings.run / "table.json").exists(), summary=True))
+    return links
+
+
+def submit_study(config: Path, overrides: Sequence[str], base: Request, dry_run: bool = False) -> list[Placed]:
+    """Submit what is missing of a study and is not in the queue; return what became of each link.
+
+    Raises UserError for a mistake in any of them before the first is submitted.
+    """
+    record = load_settings(StudySettings, config, overrides).run / PIPELINE_FILE
+    source = {"study": str(config), "overrides": list(overrides)}
+    return submit_links(study_links(config, overrides, base), record, source, dry_run)

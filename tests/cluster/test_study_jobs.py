@@ -1,0 +1,91 @@
+"""A whole study as jobs: which there are and what each waits for; on a real cluster, to the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fmsci.cluster.pipeline_status import pipeline_status
+from fmsci.cluster.queue import Queued
+from fmsci.cluster.study import submit_study
+from fmsci.cluster.submit import Request, prepare
+
+FILES = {
+    "data.yaml": "{system: poisson, range: [1, 5], grid: 16, train: 8, valid: 4, test: 4, output: data}",
+    "train.yaml": "{run: unset, data: {path: data}, model: {width: 4, modes: 4, layers: 2}, "
+    "optim: {epochs: 1, batch_size: 4}, engine: {threads: 1}, monitor: {pictures: false}}",
+    "study.yaml": "{study: q1, run: study, data: {configs: [data.yaml]}, models: {m: {train: train.yaml}}, "
+    "tasks: {t: data}, train: train.yaml, samples: [4], steps: 2, rates: [1.0e+18, 1.0e-3], seeds: [0, 1]}",
+}
+NAMES = ["generate data", "pretrain", "zero-shot", "sweep", "repeats", "report"]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_stage_is_a_job_that_waits_for_those_before(files):
+    request = Request("study", (), nodes="2", concurrent=3)
+    placed = submit_study(Path("study.yaml"), ["workers=2"], request, dry_run=True)
+    assert [one.name for one in placed] == NAMES
+    assert {one.name: one.after for one in placed} == {
+        "generate data": (),
+        "pretrain": ("generate data",),
+        "zero-shot": ("generate data", "pretrain"),
+        "sweep": ("generate data", "pretrain"),
+        "repeats": ("generate data", "pretrain", "sweep"),
+        "report": ("zero-shot", "sweep", "repeats"),
+    }
+    assert not (files / "study").exists()
+
+
+@pytest.mark.parametrize(("stage", "tasks"), [("pretrain", "0"), ("sweep", "0,1,2,3"), ("repeats", "0,1")])
+def test_the_script_of_a_stage_is_an_array_of_its_jobs(files, stage, tasks):
+    prepared = prepare(Request("study", ("study.yaml", f"--stage={stage}"), concurrent=3))
+    assert f"#SBATCH --array={tasks}%3\n" in prepared.text
+    assert f"set -- study.yaml --stage={stage}\n" in prepared.text
+    assert prepared.script == Path("study") / ("study.sbatch" if stage == "sweep" else f"study-{stage}.sbatch")
+
+
+def test_status_tells_of_the_stages(files):
+    record = Path("study/pipeline.json")
+    record.parent.mkdir()
+    links = {name: {"jobs": [str(n)], "logs": [f"{n}.log"]} for n, name in enumerate(NAMES, 1)}
+    record.write_text(json.dumps({"study": "study.yaml", "overrides": [], "links": links}))
+    known = {"1": Queued("RUNNING", "None", "9:00"), "5": Queued("PENDING", "Dependency", "9:00")}
+    told = {one.link: (one.state, one.why) for one in pipeline_status(record, known)}
+    assert told["generate data"] == ("RUNNING", None)
+    assert told["repeats"] == ("PENDING", "waits for generate data, pretrain, sweep")
+
+
+@pytest.mark.slurm
+@pytest.mark.xdist_group("slurm")
+def test_a_study_goes_from_data_to_its_report_by_itself(cluster):
+    """One of the rates diverges: that is found out, not a failure; the repeats take the other."""
+    folder = cluster.folder / "whole-study"
+    folder.mkdir()
+    for name in ("slurm", "configs"):
+        (folder / name).symlink_to(cluster.folder / name)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    before, cluster.folder = cluster.folder, folder
+    try:
+        submit = ["fmsci", "study", "study.yaml", "submit", "--site", "local"]
+        said = dict(line.split(": ", 1) for line in cluster.login(*submit).splitlines())
+        assert [said[name].partition(" as ")[0] for name in NAMES] == ["submitted"] * 6
+        jobs = [said[name].partition("as job ")[2].split(",")[0] for name in NAMES]
+        assert [cluster.ended(job, seconds=400) for job in jobs] == ["COMPLETED"] * 6
+        document = json.loads((folder / "study" / "table.json").read_text())
+        assert document["missing"] == []
+        assert len(document["diverged"]) == 2
+        assert [row["ratio"] is None for row in document["rows"]] == [False]
+        rows = (folder / "study" / "results.csv").read_text().splitlines()
+        assert len(rows) == 1 + 1 + 2 + 2  # pretraining, the rate that serves in both arms, a repeat of each
+        again = cluster.login(*submit)
+        assert again.count("finished") == 6
+    finally:
+        cluster.folder = before
