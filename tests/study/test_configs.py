@@ -1,0 +1,52 @@
+"""Every study of configs/study is planned: what it stands on is there, and its runs are those of its question."""
+
+from pathlib import Path
+
+import pytest
+
+from fmsci.config import StudySettings, load_settings
+from fmsci.study.plan import plan
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs/study").rglob("*.yaml"))
+SCALES = ("laptop", "lab", "paper")
+
+
+@pytest.mark.parametrize("path", [path for path in STUDIES if path.parent.name in SCALES], ids=str)
+def test_a_study_of_the_paper_is_planned(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    settings = load_settings(StudySettings, path, ["samples=[64, 256]", "rates=[1e-3]"])  # the grid is the same in each
+    whole = plan(settings)
+    question = path.stem[:2]
+    assert settings.study == question
+    assert settings.run == Path("runs") / path.parent.name / path.stem
+    assert settings.runs == Path("runs") / path.parent.name / "runs"
+    arms = [(group.arm, group.model, group.task) for group in whole.groups]
+    assert arms.count(("scratch", whole.models[0].label, whole.models[0].tasks[0])) == 2
+    assert len(whole.pretraining) == len(settings.models)
+    assert len(settings.models) == {"q1": 1, "q2": len(settings.models), "q3": 1, "q4": 4}[question]
+    assert len(settings.tasks) == {"q1": 1, "q2": 1, "q3": 4, "q4": 3}[question]
+    if question == "q2":
+        assert len({model.label for model in whole.models}) == len(settings.models) >= 2
+    made = {job.results[0].parent for job in whole.data}
+    assert {
+        path.parent for job in (*whole.pretraining, *whole.sweep) for path in job.needs if "data" in path.parts
+    } == made
+
+
+def test_every_question_is_there_at_every_scale():
+    for scale in SCALES:
+        names = {path.stem for path in STUDIES if path.parent.name == scale}
+        assert {name[:2] for name in names} == {"q1", "q2", "q3", "q4"}
+        assert {"q1-poisson", "q1-advection_diffusion", "q1-helmholtz", "q3-helmholtz"} <= names
+
+
+def test_studies_of_a_scale_share_their_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {
+        name: {run.name for run in plan(load_settings(StudySettings, Path(f"configs/study/laptop/{name}.yaml"))).sweep}
+        for name in ("q1-poisson", "q2-poisson", "q3-poisson", "q4")
+    }
+    assert names["q1-poisson"] < names["q2-poisson"]
+    assert names["q1-poisson"] < names["q3-poisson"]
+    assert names["q1-poisson"] < names["q4"]
