@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from fmsci.figures import comparison_figure, error_curves
+from fmsci.figures import ErrorCurve, as_svg, comparison_figure, error_curves, gain_lines, save_figure
 
 
 @pytest.mark.parametrize("errors", [(0.27, 0.16, 0.037), (0.26, 0.25, 0.255), (0.9, 0.01, 1e-4)])
 def test_an_axis_of_errors_has_readable_ticks_of_one_size(errors):
-    figure = error_curves({"scratch": list(zip((16, 64, 256), errors, strict=True))}, "title", {"zero-shot": 0.1})
+    points = [(count, 0.9 * error, error, 1.1 * error) for count, error in zip((16, 64, 256), errors, strict=True)]
+    figure = error_curves([ErrorCurve("scratch", points)], "title", {"zero-shot": (0.1, 1)})
     figure.canvas.draw()
     (axis,) = figure.axes
     low, high = axis.get_ylim()
@@ -28,3 +29,31 @@ def test_a_comparison_names_what_it_compares():
     assert figure.get_suptitle() == "model on data, test"
     rows = [axis.get_ylabel() for axis in figure.axes if axis.get_title() == "source f"]
     assert rows == ["sample 0, k11 = 1", "sample 1, k11 = 2"]
+
+
+def test_curves_hold_the_points_and_the_bands_they_were_given(tmp_path):
+    curves = [
+        ErrorCurve("a", [(16, 0.4, 0.5, 0.6), (64, 0.2, 0.25, 0.3)]),
+        ErrorCurve("b", [(16, 0.9, 0.9, 0.9)], 1, True),
+    ]
+    figure = error_curves(curves, "title", {"zero-shot": (0.3, 0)})
+    (axis,) = figure.axes
+    assert axis.lines[0].get_xydata().tolist() == [[16, 0.5], [64, 0.25]]
+    assert axis.lines[1].get_linestyle() == "--"
+    (band,) = axis.collections  # one seed has none
+    assert {tuple(point) for point in band.get_paths()[0].vertices} >= {(16, 0.4), (16, 0.6), (64, 0.2), (64, 0.3)}
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b", "zero-shot (0.3)"]
+    save_figure(figure, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    first, second = (as_svg(error_curves(curves, "title")) for _ in range(2))
+    assert first == second
+    assert b"<svg" in first
+
+
+def test_gains_leave_a_gap_where_one_is_missing():
+    figure = gain_lines({"64": [2.0, None, 8.0]}, ["64K", "1M", "16M"], "size", "title")
+    (axis,) = figure.axes
+    assert axis.lines[0].get_ydata()[[0, 2]].tolist() == [2.0, 8.0]
+    assert np.isnan(axis.lines[0].get_ydata()[1])
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["64K", "1M", "16M"]

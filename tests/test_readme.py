@@ -59,7 +59,7 @@ def test_every_other_command_runs_in_the_order_of_the_readme(tmp_path):
         # The small model of this test has no size 16M of its own: the dial is what the command is about.
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-    assert (tmp_path / "runs/quickstart/study/errors.svg").exists()
+    assert (tmp_path / "runs/quickstart/study/report.html").exists()
     assert (tmp_path / "runs/mine/evaluations/mine-test.json").exists()
 
 

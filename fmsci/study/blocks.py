@@ -123,6 +123,9 @@ def _markdown(block: Block) -> str:
         return f"![{block.caption}]({block.file})"
     if isinstance(block, Listing):
         return f"## {block.title}\n\n```\n{block.text.rstrip()}\n```"
-    lines = [f"## {block.title}", "", "| " + " | ".join(block.columns) + " |", "|---" * len(block.columns) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in block.rows]
+    lines = [f"## {block.title}", "", _line(block.columns), "|---" * len(block.columns) + "|", *map(_line, block.rows)]
     return "\n".join([*lines, *(["", block.note] if block.note else [])])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

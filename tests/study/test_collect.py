@@ -1,0 +1,132 @@
+"""Collecting as a function of what is on disk: medians at the chosen rate, what is missing stays missing."""
+
+import json
+
+import pytest
+
+from fmsci.config import StudySettings, load_settings
+from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
+from fmsci.study.collect import collect
+from fmsci.study.content import content
+from fmsci.study.cost import cost
+from fmsci.study.plan import plan
+from fmsci.study.tables import reach_table
+from tests.study.test_plan import config  # noqa: F401 - the fixture
+
+
+def leave(run, valid, test):
+    """Write what a finished run leaves; ``valid`` None: that training diverged."""
+    run.folder.mkdir(parents=True)
+    if valid is None:
+        (run.folder / "outcome.json").write_text(
+            '{"status": "failed", "why": "step 3: training diverged; ...", "step": 3}'
+        )
+        return
+    result = {"steps": run.steps, "samples_seen": run.samples_seen, "elapsed_s": 2.5, "device": "cpu", "world_size": 1}
+    result |= {"best": {"valid_rel_l2": valid, "step": run.steps}, "num_parameters": 99, "host": "node7"}
+    (run.folder / "result.json").write_text(json.dumps(result))
+    run.evaluation.parent.mkdir()
+    run.evaluation.write_text(json.dumps({"rel_l2": test}))
+    curve = [(0, 1.0), (run.steps // 2, 2 * valid), (run.steps, valid)]
+    lines = [json.dumps({"step": step, "valid/poisson/rel_l2": error}) for step, error in curve]
+    (run.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def found(config, tmp_path):  # noqa: F811
+    """Of the first task's two samples: all of the first, of the second the sweep of fine-tuning alone."""
+    whole = plan(load_settings(StudySettings, config))
+    tuned, scratch, later, _ = whole.groups[:4]
+    leave(tuned.sweep[0], 0.3, 0.01)  # a lucky test error does not count
+    leave(tuned.sweep[1], 0.2, 0.5)
+    leave(scratch.sweep[0], 0.6, 0.8)
+    leave(scratch.sweep[1], None, None)
+    for seed, test in ((6, 0.1), (7, 0.2)):
+        leave(tuned.repeat(tuned.sweep[1], seed), 0.2, test)
+        leave(scratch.repeat(scratch.sweep[0], seed), 0.2, 4 * test)
+    leave(later.sweep[0], 0.1, 0.1)
+    whole.zero_shot[0].results[0].parent.mkdir(parents=True)
+    whole.zero_shot[0].results[0].write_text('{"rel_l2": 0.9}')
+    return whole, collect(whole)
+
+
+def test_rows_are_medians_over_the_seeds_at_the_rate_chosen_by_validation(found):
+    _, what = found
+    first, second = what.rows[:2]
+    assert (first.task, first.model, first.samples) == ("near", "small", 2)
+    assert first.finetuned == pytest.approx(0.2)  # of 0.5, 0.1, 0.2
+    assert first.scratch == pytest.approx(0.8)  # of 0.8, 0.4, 0.8: the other rate diverged
+    assert first.ratio == pytest.approx(0.25)
+    assert (second.finetuned, second.scratch, second.ratio) == (None, None, None)
+    assert what.comparisons[0].zero_shot == 0.9
+    assert what.comparisons[1].zero_shot is None
+    assert what.comparisons[0].finetune.points[0].errors == (0.5, 0.1, 0.2)
+
+
+def test_records_tell_what_every_run_saw_and_where(found):
+    whole, what = found
+    assert len(what.records) == 2 + 1 + 4 + 1
+    record = what.records[0]
+    assert (record.rate, record.seed, record.chosen, record.valid, record.test) == (0.001, 5, False, 0.3, 0.01)
+    assert (record.host, record.device, record.seconds, record.steps) == ("node7", "cpu", 2.5, 10)
+    assert record.unsettled
+    assert record.folder == str(whole.sweep[0].folder)
+
+
+def test_what_is_missing_and_what_diverged_is_named(found):
+    whole, what = found
+    assert what.diverged == (whole.groups[1].sweep[1].name,)
+    assert whole.groups[2].sweep[1].name in what.missing
+    assert whole.groups[1].sweep[1].name not in what.missing
+    assert "near finetune small 8 seed 6" in what.missing
+    assert {job.name for job in (*whole.data, *whole.pretraining)} <= set(what.missing)
+
+
+def test_a_report_of_a_part_marks_what_is_missing_and_names_what_diverged(found):
+    whole, what = found
+    page = as_html("A title & more", content(whole, what))
+    assert "<title>A title &amp; more</title>" in page
+    assert f"{len(what.missing)} results are missing" in page
+    assert f"1 runs diverged: {what.diverged[0]}" in page
+    assert '<td class="missing">missing</td>' in page
+    assert "(still falling)" in page
+    assert "data:image/svg+xml;base64," in page
+    (row,) = [row for row in reach_table(what, ()).rows if row[:2] == ("near", "small")]
+    assert row[2:] == ("0.8000", "scratch at 2", "<= 2", "<= 2", "1x")
+
+
+def test_a_page_escapes_what_it_shows():
+    blocks = [
+        Text("a < b", notice=True),
+        Table("t <i>", ("x", "y|z"), [("<b>", "1")], "note & more", folded=True),
+        Listing("settings", "<script>"),
+        Picture("p.png", 'a "caption"', "png", b"\x89PNG"),
+    ]
+    page = as_html("t", blocks)
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "a &lt; b" in page
+    assert 'alt="a &quot;caption&quot;"' in page
+    assert as_markdown("t", blocks).startswith("# t\n\n**Note.** a < b\n\n## t <i>\n\n| x | y\\|z |")
+
+
+def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_there(config, tmp_path):  # noqa: F811
+    whole = plan(load_settings(StudySettings, config))
+    taken = cost(whole)
+    stages = {one.stage: one for one in taken.stages}
+    assert {name: (one.jobs, one.finished) for name, one in stages.items()} == {
+        "data": (2, 0),
+        "pretrain": (2, 0),
+        "zero-shot": (3, 0),
+        "sweep": (20, 0),
+        "repeats": (20, 0),
+    }
+    assert stages["sweep"].steps == stages["repeats"].steps == sum(run.steps for run in whole.sweep)
+    assert taken.hours == taken.hours_left > 0
+    assert taken.disk_bytes > 40 * 4 * 67_000
+    timed = (tmp_path / "study" / "throughput.json").read_text()
+    (facts,) = json.loads(timed).values()
+    assert facts["step_s"][1] > 0
+    assert cost(whole).hours == pytest.approx(taken.hours)
+    assert (tmp_path / "study" / "throughput.json").read_text() == timed
+    assert not (tmp_path / "near").exists()
