@@ -127,21 +127,20 @@ class _Timed:
     def _measured(self, shape: Architecture, grid: int, wanted: TrainSettings) -> dict[str, Any]:
         threads = max(1, num_cores() // self._planned.settings.workers)
         engine = wanted.engine
-        largest = wanted.optim.batch_size if engine.device == "cuda" else min(MOST_ON_CPU, wanted.optim.batch_size)
         asked = {
             "width": shape.width,
             "modes": shape.modes,
             "layers": shape.layers,
             "channels": 4,
             "grid": grid,
-            "batches": [1, largest],
+            "most": {"cpu": min(MOST_ON_CPU, wanted.optim.batch_size), "cuda": wanted.optim.batch_size},
             "device": engine.device,
             "threads": threads,
             "precision": engine.precision,
         }
         key = f"{platform.node()} {json.dumps(asked, sort_keys=True)}"
         if key not in self._known:
-            self._known[key] = _measure(asked) | {"batches": asked["batches"]}
+            self._known[key] = _measure(asked)
             write_json(self._path, self._known)
         found: dict[str, Any] = self._known[key]
         return found

@@ -12,11 +12,9 @@ STEP = 3
 
 def shape_of(planned: Plan, run: Run) -> tuple[Architecture, int]:
     """Return the architecture that a run trains, with one input channel, and the grid of its data."""
-    found = [model for model in planned.models if run.model in (model.name, model.label)]
-    if run.task:
-        return found[0].shape, int(planned.folders[planned.settings.tasks[run.task]]["grid"])
+    filed = {model.label if run.arm == "scratch" else model.name: model.shape for model in planned.models}
     folder = run.needs[0].parent  # of its data
-    return found[0].shape, int(planned.folders[folder]["grid"])
+    return filed[run.model], int(planned.folders[folder]["grid"])
 
 
 def work_of(planned: Plan, job: Job) -> float:

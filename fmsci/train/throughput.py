@@ -29,9 +29,10 @@ SECONDS = 1.0
 
 
 def throughput(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return seconds of a training step at two batch sizes, and of the prediction of one sample.
+    """Return seconds of a training step on one sample and on many, and of the prediction of one.
 
-    ``asked`` has width, modes, layers, channels, grid, batches (two sizes), device, threads, precision.
+    ``asked`` has width, modes, layers, channels, grid, device, threads, precision, and ``most``: how many samples the
+    larger step takes on each kind of device.
     """
     world = World()
     device = pick_device(asked["device"], world)
@@ -52,13 +53,14 @@ def throughput(asked: Mapping[str, Any]) -> dict[str, Any]:
         float(engine.step(batch, 1e-6)[0])  # waits for the device
 
     steps = []
-    for count in asked["batches"]:
+    batches = [1, asked["most"][device.type]]
+    for count in batches:
         batch = Batch((Piece(samples(count), count),), count)
         steps.append(_median_seconds(lambda batch=batch: step(batch)))  # type: ignore[misc]
-    shown = samples(max(asked["batches"]))
+    shown = samples(batches[-1])
     predict = _median_seconds(lambda: float(engine.predict(shown.source, shown.coefficients).sum()))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"step_s": steps, "predict_s": predict / len(shown), "device": name}
+    return {"batches": batches, "step_s": steps, "predict_s": predict / len(shown), "device": name}
 
 
 def _median_seconds(work: Callable[[], object]) -> float:
