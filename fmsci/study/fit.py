@@ -72,9 +72,13 @@ def reach(curve: Curve, error: float) -> Estimate:
 
 
 def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
-    """Return samples(scratch) / samples(fine-tuned) at the same error; None where either does not reach it."""
+    """Return samples(scratch) / samples(fine-tuned) at the same error.
+
+    A lower bound where the fine-tuned arm is there with its first number of samples; None where either arm does not
+    reach the error, or the one from scratch is there with its first number: then nothing is known.
+    """
     value = _ratio(samples_to_reach(scratch.medians, error), samples_to_reach(finetune.medians, error))
-    if value is None:
+    if value is None or at_once(scratch, error):
         return None
     tuned, plain = _draws([finetune, scratch])
     found = [
@@ -84,6 +88,11 @@ def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
     ]
     low, high = _percentiles(found or [value])
     return Estimate(value, low, high)
+
+
+def at_once(curve: Curve, error: float) -> bool:
+    """Tell whether a curve is at an error with its first number of samples: fewer might do."""
+    return bool(curve.medians) and curve.medians[0][1] <= error
 
 
 def _ratio(scratch: float, tuned: float) -> float | None:

@@ -15,7 +15,7 @@ from fmsci.files import publish_file, write_json, write_text
 from fmsci.study.blocks import Picture, as_html, as_markdown
 from fmsci.study.collect import Found, Record, collect
 from fmsci.study.content import TITLES, content
-from fmsci.study.fit import Estimate, gain
+from fmsci.study.fit import Estimate, at_once, gain
 from fmsci.study.plan import plan
 from fmsci.study.tables import error_table
 from fmsci.terminal import say, table
@@ -70,10 +70,11 @@ def expectation(settings: StudySettings, document: dict[str, Any]) -> str | None
 def _document(settings: StudySettings, found: Found) -> dict[str, Any]:
     return {
         "study": settings.study,
-        "rows": [asdict(row) | {"finetuned": row.finetuned, "ratio": row.ratio} for row in found.rows],
+        "rows": [asdict(row) | {"ratio": row.ratio} for row in found.rows],
         "zero_shot": [{"task": one.task, "model": one.model, "error": one.zero_shot} for one in found.comparisons],
         "gains": [
-            {"task": one.task, "model": one.model, "error": error} | _estimate(gain(one.finetune, one.scratch, error))
+            {"task": one.task, "model": one.model, "error": error, "at_least": at_once(one.finetune, error)}
+            | _estimate(gain(one.finetune, one.scratch, error))
             for one in found.comparisons
             for _, error in one.scratch.medians
         ],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fmsci.study.blocks import MISSING, Table
 from fmsci.study.collect import Comparison, Curve, Found, Point, Record
-from fmsci.study.fit import Estimate, gain, power_law, reach
+from fmsci.study.fit import Estimate, at_once, gain, power_law, reach
 from fmsci.terminal import duration
 
 
@@ -43,14 +43,16 @@ def reach_table(found: Found, targets: Sequence[float]) -> Table:
         for error, why in levels:
             scratch, tuned = _reach(one.scratch, error), _reach(one.finetune, error)
             gained = gain(one.finetune, one.scratch, error)
-            rows.append((one.task, one.model, _error(error), why, tuned, scratch, _interval(gained, "{:.3g}x")))
+            least = ">= " if at_once(one.finetune, error) else ""
+            shown = "-" if gained is None else least + _interval(gained, "{:.3g}x")
+            rows.append((one.task, one.model, _error(error), why, tuned, scratch, shown))
     return Table(
         "Samples needed to reach an error",
         ("task", "model", "error", "which is", "fine-tuned", "scratch", "gain"),
         rows,
         "Interpolated in logarithms on the median curve, in brackets the interval from 5% to 95% of a bootstrap over "
         "the seeds. Nothing is extrapolated: where the first number of samples reaches the error already it is an "
-        "upper bound, marked <=. Gain: samples from scratch over samples fine-tuned.",
+        "upper bound, marked <=. Gain: samples from scratch over samples fine-tuned, >= where that is a bound.",
     )
 
 
@@ -129,14 +131,10 @@ def error_gain(one: Comparison, at: int) -> float | None:
 def _reach(curve: Curve, error: float) -> str:
     if not curve.medians:
         return MISSING
-    found = reach(curve, error)
-    first = min(samples for samples, _ in curve.medians)
-    return ("<= " if found.value <= first else "") + _interval(found, "{:,.0f}")
+    return ("<= " if at_once(curve, error) else "") + _interval(reach(curve, error), "{:,.0f}")
 
 
-def _interval(value: Estimate | None, form: str) -> str:
-    if value is None:
-        return "not reached"
+def _interval(value: Estimate, form: str) -> str:
     if not math.isfinite(value.value):
         return "not reached"
     text = form.format(value.value)

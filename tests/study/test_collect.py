@@ -92,7 +92,7 @@ def test_a_report_of_a_part_marks_what_is_missing_and_names_what_diverged(found)
     assert "(still falling)" in page
     assert "data:image/svg+xml;base64," in page
     (row,) = [row for row in reach_table(what, ()).rows if row[:2] == ("near", "small")]
-    assert row[2:] == ("0.8000", "scratch at 2", "<= 2", "<= 2", "1x")
+    assert row[2:] == ("0.8000", "scratch at 2", "<= 2", "<= 2", "-")
 
 
 def test_a_page_escapes_what_it_shows():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fmsci.study.collect import Curve, Point, still_falling
-from fmsci.study.fit import gain, power_law, reach, samples_to_reach
+from fmsci.study.fit import at_once, gain, power_law, reach, samples_to_reach
 
 SAMPLES = (16, 64, 256, 1024, 4096)
 
@@ -49,6 +49,10 @@ def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
     found = gain(tuned, scratch, scratch.points[3].median)
     assert (found.value, found.low, found.high) == pytest.approx((16, 16, 16))
     assert gain(tuned, scratch, 1e-9) is None
+    assert gain(tuned, scratch, 0.5) is None  # from scratch it is there with the first number: nothing is known
+    assert not at_once(tuned, scratch.points[3].median)
+    assert at_once(tuned, scratch.points[1].median)  # a lower bound then
+    assert gain(tuned, scratch, scratch.points[1].median).value == pytest.approx(4)
     empty = Curve("task", "arm", "model", tuple(Point(n, (), 3) for n in SAMPLES))
     assert empty.medians == []
     assert gain(empty, scratch, 0.1) is None

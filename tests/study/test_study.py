@@ -178,6 +178,7 @@ def test_another_evaluation_of_a_run_is_not_taken_for_its_result(config, poisson
     run(["evaluate", planned(config).sweep[0].folder / "model", "--data", other])
     run(["study", config, "report"])
     assert json.loads((settings.run / "table.json").read_text()) == before
+    assert "all 1 jobs" in run(["study", config, "run", "--stage", "zero-shot"])
 
 
 def test_a_study_on_several_ranks_is_refused(config):
