@@ -127,7 +127,8 @@ def _plan(settings: StudySettings, as_json: bool) -> None:
     columns = ("stage", "jobs", "finished", "steps", "samples seen", "time here", "left")
     table(f"{settings.run}: {taken.workers} at a time on {taken.device}", columns, rows)
     gpu = "" if taken.gpu_hours is None else f"{taken.gpu_hours:.1f} GPU-hours; "
-    say(f"{gpu}{amount(taken.disk_bytes)} of disk; times are those of steps measured now, one run at a time")
+    measured = f"steps measured alone, kept in {settings.run / 'throughput.json'} (remove it to measure anew)"
+    say(f"{gpu}{amount(taken.disk_bytes)} of disk; times are those of {measured}")
     if as_json:
         errors = valid_errors(planned)
         jobs = [
