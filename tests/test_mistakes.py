@@ -70,7 +70,7 @@ def everything(place):
         ("train train.yaml optim.lr=true", "train.yaml with optim.lr=true: 'optim.lr' is true but should not be true "
          "or false"),
         ("train train.yaml model.sise=1M --dry-run", "train.yaml with model.sise=1M: unknown setting 'model.sise' (did "
-         "you mean 'size'?); allowed here: size, width, modes, layers"),
+         "you mean 'size'?); allowed here: size, width, modes, layers, initial"),
         ("train train.yaml optim", "'optim' is not a setting; write key=value or key.sub=value"),
         ("train optim.lr=3", "there is no settings file optim.lr=3; give the path of a YAML file, such as those in "
          "configs/"),
@@ -88,9 +88,9 @@ def everything(place):
         ("study study.yaml run", "study.yaml: 'samples' is [] but should have at least 1 item"),
         # things that the settings name
         ("train train.yaml", "data is no data folder: manifest.json is missing (data does not exist)"),
-        ("train train.yaml run=" + "n" * 300, f"cannot use {'n' * 300}/outcome.json: File name too long; give another "
+        ("train train.yaml run=" + "n" * 300, f"cannot use {'n' * 300}/config.yaml: File name too long; give another "
          "path"),
-        ("train train.yaml run=list.yaml", "list.yaml is a file, not a folder; give another path"),
+        ("train train.yaml run=list.yaml", "list.yaml is a file, not a folder; choose another run="),
         ("train train.yaml run=taken", "taken is no new folder: it holds a; choose another run="),
         ("train train.yaml run=taken --dry-run", "taken is no new folder: it holds a; choose another run="),
         ("generate generate.yaml output=list.yaml", "list.yaml is a file, not a folder; give another output folder"),
