@@ -38,7 +38,7 @@ EXAMPLES = 3
 def content(planned: Plan, found: Found) -> list[Block]:
     """Return the report of a study."""
     settings = planned.settings
-    blocks: list[Block] = [_introduction(settings), *_notices(found)]
+    blocks: list[Block] = [_introduction(settings), *_notices(found), *_edges(settings, found)]
     if settings.study == "q4":
         blocks.append(mixture_table(found, settings.samples))
     blocks += _curves(found)
@@ -87,6 +87,22 @@ def _notices(found: Found) -> Iterator[Text]:
             "in the list of runs.",
             notice=True,
         )
+
+
+def _edges(settings: StudySettings, found: Found) -> Iterator[Text]:
+    """Name the groups whose best rate is the first or last that was tried: another might have been better."""
+    if len(settings.rates) < 2:
+        return
+    ends = {min(settings.rates): "smallest", max(settings.rates): "largest"}
+    for rate, end in ends.items():
+        swept = [one for one in found.records if one.chosen and one.seed == settings.seeds[0] and one.rate == rate]
+        if swept:
+            which = ", ".join(f"{one.task} {one.arm} {one.model} {one.samples:,}" for one in swept)
+            yield Text(
+                f"The {end} learning rate that was tried, {rate:g}, was best in {len(swept)} cases, {_arms(swept)}: "
+                f"one beyond it may be better ({which}).",
+                notice=True,
+            )
 
 
 def _arms(records: list[Record]) -> str:

@@ -78,7 +78,8 @@ def cost(planned: Plan) -> Cost:
             runs = [job if isinstance(job, Run) else None for job in jobs]
         seconds = [START_S if run is None else START_S + timed.seconds(run) for run in runs]
         done = [job is not None and job.over for job in jobs]
-        workers = max(1, min(settings.workers, len(jobs)))
+        at_once = settings.workers if timed.device == "cpu" else min(settings.workers, settings.gpus)
+        workers = max(1, min(at_once, len(jobs)))  # two on one GPU are no faster than one after the other
         stages.append(
             StageCost(
                 stage=name,

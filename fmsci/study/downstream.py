@@ -76,7 +76,7 @@ class Group:
         ]
         wanted = with_overrides(base, own, str(settings.train))
         key = run_hash(wanted, {data: self.base.folders[data]}, self.of.key if self.arm == "finetune" else None)
-        peak = peak_lr(wanted.optim, self.architecture.num_parameters)
+        peak = peak_lr(wanted.optim, self.architecture.num_parameters, self.arm == "finetune")
         stage = "sweep" if seed == settings.seeds[0] else "repeats"
         name = f"{self.task}-{self.arm}-{self.model}-{self.samples}-lr{peak:g}-s{seed}-{key}"
         folder = (settings.runs or settings.run / "runs") / name

@@ -74,29 +74,30 @@ def reach(curve: Curve, error: float) -> Estimate:
 def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
     """Return samples(scratch) / samples(fine-tuned) at the same error.
 
-    A lower bound where the fine-tuned arm is there with its first number of samples; None where either arm does not
-    reach the error, or the one from scratch is there with its first number: then nothing is known.
+    A lower bound where the fine-tuned arm is there with its first number of samples, or the one from scratch not with
+    its last (see :func:`is_bound`). None where the fine-tuned arm does not reach the error, or the one from scratch is
+    there with its first number: then nothing is known.
     """
-    value = _ratio(samples_to_reach(scratch.medians, error), samples_to_reach(finetune.medians, error))
-    if value is None or at_once(scratch, error):
+    tuned = samples_to_reach(finetune.medians, error)
+    if math.isinf(tuned) or not scratch.medians or at_once(scratch, error):
         return None
-    tuned, plain = _draws([finetune, scratch])
-    found = [
-        ratio
-        for one, other in zip(tuned, plain, strict=True)
-        if (ratio := _ratio(samples_to_reach(other, error), samples_to_reach(one, error))) is not None
+    most = max(samples for samples, _ in scratch.medians)
+    drawn = [
+        samples_to_reach(other, error) / samples_to_reach(one, error)  # infinite over finite, finite over infinite: 0
+        for one, other in zip(*_draws([finetune, scratch]), strict=True)
     ]
-    low, high = _percentiles(found or [value])
-    return Estimate(value, low, high)
+    low, high = _percentiles([ratio for ratio in drawn if not math.isnan(ratio)] or [math.inf])  # nan: neither is there
+    return Estimate(min(samples_to_reach(scratch.medians, error), most) / tuned, low, high)
+
+
+def is_bound(finetune: Curve, scratch: Curve, error: float) -> bool:
+    """Tell whether a gain is a lower bound only: the true one may be any larger."""
+    return at_once(finetune, error) or math.isinf(samples_to_reach(scratch.medians, error))
 
 
 def at_once(curve: Curve, error: float) -> bool:
     """Tell whether a curve is at an error with its first number of samples: fewer might do."""
     return bool(curve.medians) and curve.medians[0][1] <= error
-
-
-def _ratio(scratch: float, tuned: float) -> float | None:
-    return scratch / tuned if math.isfinite(scratch) and math.isfinite(tuned) else None
 
 
 def _draws(curves: Sequence[Curve]) -> list[list[list[tuple[int, float]]]]:

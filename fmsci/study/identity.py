@@ -17,6 +17,7 @@ from fmsci.config import GenerateSettings, TrainSettings
 from fmsci.errors import UserError
 from fmsci.pde import SYSTEMS
 from fmsci.shards import Manifest
+from fmsci.train.optim import DEFAULT_LR, PAPER_LR
 
 HASH_CHARACTERS = 8
 HOW_NOT_WHAT = {
@@ -84,6 +85,8 @@ def run_hash(settings: TrainSettings, data: Mapping[Path, Mapping[str, Any]], in
         else:
             left = {name: value for name, value in facts.pop(section, {}).items() if name not in names}
             facts |= {section: left} if left else {}
+    if settings.optim.lr is None:
+        facts["rates"] = [PAPER_LR, *DEFAULT_LR]
     parts = settings.data.mixture or ()
     facts["samples"] = [data[folder] for folder in settings.data.folders]
     facts["mixture"] = [[part.weight, part.train_samples] for part in parts]

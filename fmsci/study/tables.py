@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fmsci.study.blocks import MISSING, Table
 from fmsci.study.collect import Comparison, Curve, Found, Point, Record
-from fmsci.study.fit import Estimate, at_once, gain, power_law, reach
+from fmsci.study.fit import Estimate, at_once, gain, is_bound, power_law, reach
 from fmsci.terminal import duration
 
 
@@ -16,8 +16,9 @@ def error_table(found: Found) -> Table:
     several = len({(one.task, one.model) for one in found.comparisons}) > 1
     columns = ("samples", "fine-tuned error", "scratch error", "ratio")
     rows = []
-    for row in found.rows:
-        cells = (f"{row.samples:,}", _error(row.finetuned), _error(row.scratch), _number(row.ratio, "{:.2f}"))
+    points = [pair for one in found.comparisons for pair in zip(one.finetune.points, one.scratch.points, strict=True)]
+    for row, (tuned, scratch) in zip(found.rows, points, strict=True):
+        cells = (f"{row.samples:,}", _median(tuned), _median(scratch), _number(row.ratio, "{:.2f}"))
         rows.append((row.task, row.model, *cells) if several else cells)
     return Table(
         "Errors",
@@ -43,7 +44,7 @@ def reach_table(found: Found, targets: Sequence[float]) -> Table:
         for error, why in levels:
             scratch, tuned = _reach(one.scratch, error), _reach(one.finetune, error)
             gained = gain(one.finetune, one.scratch, error)
-            least = ">= " if at_once(one.finetune, error) else ""
+            least = ">= " if is_bound(one.finetune, one.scratch, error) else ""
             shown = "-" if gained is None else least + _interval(gained, "{:.3g}x")
             rows.append((one.task, one.model, _error(error), why, tuned, scratch, shown))
     return Table(

@@ -41,7 +41,7 @@ def _facts(settings: TrainSettings, result: dict[str, Any]) -> dict[str, float |
         "data": ", ".join(folder.name for folder in settings.data.folders),
         "train_samples": int(result["train_samples"]),
         "parameters": count,
-        "lr": peak_lr(optim, count),
+        "lr": peak_lr(optim, count, settings.init is not None),
         "epochs": optim.epochs,
         "batch_size": optim.batch_size,
         "optimizer": optim.optimizer,

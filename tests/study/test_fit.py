@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fmsci.study.collect import Curve, Point, still_falling
-from fmsci.study.fit import at_once, gain, power_law, reach, samples_to_reach
+from fmsci.study.fit import at_once, gain, is_bound, power_law, reach, samples_to_reach
 
 SAMPLES = (16, 64, 256, 1024, 4096)
 
@@ -53,9 +53,22 @@ def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
     assert not at_once(tuned, scratch.points[3].median)
     assert at_once(tuned, scratch.points[1].median)  # a lower bound then
     assert gain(tuned, scratch, scratch.points[1].median).value == pytest.approx(4)
+    assert gain(tuned, scratch, scratch.points[-1].median / 1.5).value == pytest.approx(4096 / 576)  # scratch never is
+    assert is_bound(tuned, scratch, scratch.points[-1].median / 1.5)
     empty = Curve("task", "arm", "model", tuple(Point(n, (), 3) for n in SAMPLES))
     assert empty.medians == []
     assert gain(empty, scratch, 0.1) is None
+
+
+def test_draws_in_which_scratch_never_gets_there_leave_the_gain_open():
+    """The last point of the curve from scratch lies on both sides of the error: the gain may be any larger."""
+    tuned = curve(0.25, 0.5)
+    scratch = Curve("task", "arm", "model", (Point(256, (0.3, 0.3, 0.3), 3), Point(1024, (0.09, 0.1, 0.11), 3)))
+    found = gain(tuned, scratch, 0.1)
+    assert found.value == pytest.approx(1024 / 6.25, rel=0.7)
+    assert math.isinf(found.high)
+    assert found.low <= found.value
+    assert gain(curve(1.0, 0.5, samples=(16, 64)), tuned, 0.05) is None  # fine-tuned it never gets there
 
 
 @pytest.mark.parametrize(

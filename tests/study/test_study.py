@@ -118,6 +118,7 @@ def test_a_study_runs_stops_continues_and_reports(config):
     assert f"{document['rows'][0]['finetuned']:.4f}" in page.text
     assert "missing" not in page.text
     markdown = (settings.run / "report.md").read_text()
+    assert markdown.count("learning rate that was tried") >= 1  # of two rates each is at an end
     assert all((settings.run / name.partition(")")[0]).exists() for name in markdown.split("](")[1:])
     lines = (settings.run / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 6
