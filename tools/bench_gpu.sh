@@ -40,17 +40,17 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
     grep -v '^{' "$out/$name.txt" | tail -n 30
 }
 
-step tests 90 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests
-step model 200 python tools/bench_model.py --device $device "${bench[@]}" --json
+step tests 85 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests
+step model 190 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data
-step generate 30 python -m fmsci generate --system poisson --range 1 5 --grid $grid --train $samples --valid 8 --test 8 --output "$data"
+step generate 25 python -m fmsci generate --system poisson --range 1 5 --grid $grid --train $samples --valid 8 --test 8 --output "$data"
 printf 'run: unset\ndata: {path: %s}\noptim: {epochs: 2, batch_size: 4}\n' "$data" > "$out/train.yaml"
 for engine in kind=ddp "kind=zero zero_stage=1" "kind=zero zero_stage=2" "kind=zero zero_stage=3" "kind=zero zero_stage=2 offload=true"; do
     name=engine-$(echo "$engine" | tr -c 'a-z0-9\n' -)
     settings=()
     for one in $engine; do settings+=("engine.$one"); done
-    step "$name" 35 python -m fmsci train "$out/train.yaml" "run=$out/$name" model.size=$size engine.device=$device "${settings[@]}" monitor.pictures=false
+    step "$name" 34 python -m fmsci train "$out/train.yaml" "run=$out/$name" model.size=$size engine.device=$device "${settings[@]}" monitor.pictures=false
     grep -h samples_per_s "$out/$name/metrics.jsonl" 2> /dev/null | tail -n 1
 done
 exit $failed

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fmsci
-from fmsci.engine.collective import process_group
+from fmsci.engine.collective import lost_rank, process_group
 from fmsci.engine.device import pick_device
 from fmsci.engine.probe import all_reduce_speed, clock_after_barrier, gather_facts
 from fmsci.errors import UserError
@@ -46,7 +46,7 @@ def examine(world: World, folder: Path, generate: bool = False) -> list[Check]:
     With ``generate`` also of what ``fmsci generate`` needs. Collective: all ranks call it. Rank 0 returns what failed
     on any of them, the others only their own.
 
-    Raises UserError on the other ranks where they do not meet rank 0.
+    Raises UserError on the other ranks where they do not meet rank 0, Failure where one is lost.
     """
     own = [_versions(generate and world.size > 1), _device(world), _threads(world), *_folder(folder, world)]
     if world.size == 1:
@@ -54,10 +54,11 @@ def examine(world: World, folder: Path, generate: bool = False) -> list[Check]:
     try:
         between = _between(world, folder, own)
         return between if world.is_main else own
-    except UserError as error:
-        if not world.is_main:
-            raise
-        return [*own, Check("ranks", str(error), NOT_MET)]
+    except (UserError, RuntimeError) as error:
+        known = error if isinstance(error, UserError) else lost_rank(error, world)
+        if known is None or not world.is_main:
+            raise known or error from None
+        return [*own, Check("ranks", str(known), NOT_MET)]
 
 
 def _between(world: World, folder: Path, own: Sequence[Check]) -> list[Check]:
