@@ -1,8 +1,13 @@
 """Small real data and a small real pretrained model, made once for all tests that only read them."""
 
+import signal
+
 import pytest
 
 from tests.commands import run
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TRAINING = [
     "model.width=4",

@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 
+from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.shards import open_split
+from fmsci.study.plan import plan
 from tests.conftest import TRAINING
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
@@ -102,7 +104,8 @@ def test_a_job_that_is_out_of_time_saves_and_continues(cluster, run, train_confi
         cluster.reached(runs[name], saved + 1)
         cluster.login("scancel", job)
         assert re.fullmatch(rf"{job} [1-9]\n", (runs[name] / "slurm_job").read_text())
-        assert steps(runs[name]) == list(range(1, len(steps(runs[name])) + 1))
+        found = steps(runs[name])
+        assert found == list(range(1, len(found) + 1))
     assert {cluster.ended(job) for job in jobs.values()} == {"CANCELLED"}
 
 
@@ -110,16 +113,18 @@ def test_a_task_of_an_array_is_stopped_and_requeued_alone(cluster, run, trained,
     """A study of a run that is fine-tuned and one from scratch; the first is stopped, and goes on from where it was."""
     run.mkdir()
     overrides = [word for word in [*TRAINING, *LONG] if not word.startswith("optim.epochs")]
-    study = {"study": "q1", "run": str(run), "pretrained": str(trained / "model"), "train": str(train_config)}
+    study = {"study": "q1", "run": str(run), "models": {"m": {"folder": str(trained / "model")}}}
+    study |= {"tasks": {"t": str(load_settings(TrainSettings, train_config).data.path)}, "train": str(train_config)}
     (run / "study.yaml").write_text(json.dumps(study | {"samples": [10], "steps": 300, "overrides": overrides}))
+    tuned, scratch = (one.folder for one in plan(load_settings(StudySettings, run / "study.yaml")).sweep)
     array = cluster.sbatch("--array=0-1", "--output=%A_%a.log", "slurm/study.sbatch", run / "study.yaml", nodes=1)
-    cluster.reached(run / "finetune-10", 30)
+    cluster.reached(tuned, 30)
     cluster.login("scancel", "--batch", "--signal=USR2", f"{array}_0")
     assert cluster.ended(array) == "COMPLETED", cluster.log(f"{array}_0") + cluster.log(f"{array}_1")
     for words in ("received USR2", "saved: requeued", "start 1 of study", "continuing"):
         assert words in cluster.log(f"{array}_0")
         assert words not in cluster.log(f"{array}_1")
-    assert steps(run / "finetune-10") == steps(run / "scratch-10") == list(range(1, 301))
+    assert steps(tuned) == steps(scratch) == list(range(1, 301))
 
 
 def test_a_step_that_could_not_start_yet_hears_of_the_stop_too(cluster):
