@@ -158,11 +158,11 @@ prepare() {
 
 # ------------------------------------------------------------------ what follows
 
-# The step of a run's newest checkpoint; nothing where there is none.
+# The step of a run's newest checkpoint; 0 where there is none.
 newest_step() {
     local found
     found=$(cd "$1/checkpoints" 2>/dev/null && printf '%s\n' step-* | sort | tail -n 1)
-    case $found in step-*[0-9]) echo "${found#step-}" ;; esac
+    case $found in step-*[0-9]) echo $((10#${found#step-})) ;; *) echo 0 ;; esac
 }
 
 # How a run ended: finished, saved or failed, as its outcome.json says; torchrun hides exit codes. Nothing where no rank
@@ -193,7 +193,7 @@ settle() {
     local restarts=${SLURM_RESTART_COUNT:-0} limit=${FMSCI_MAX_RESTARTS:-50}
     if [ "$restarts" -ge "$limit" ]; then fail 1 "saved, but restarted $restarts times already: submit it again, or raise FMSCI_MAX_RESTARTS"; fi
     if [ "$restarts" -gt 0 ] && [ -n "${1:-}" ] && [ "$(newest_step "$1")" = "$first_step" ]; then
-        fail 1 "this restart came no further than step ${first_step:-0}: not requeued; give it more time (--time) or save more often (checkpoint.every_steps)"
+        fail 1 "this restart came no further than step $first_step: not requeued; give it more time (--time) or save more often (checkpoint.every_steps)"
     fi
     if [ "${FMSCI_REQUEUE:-yes}" = no ]; then fail 75 "saved: submit the same job again to continue"; fi
     log "saved: requeued to continue"
