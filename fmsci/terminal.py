@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 LINE_EVERY_S = 5.0
+WARNS = "fmsci: "
+"""How a sentence on stderr begins."""
 
 
 def say(text: str) -> None:
@@ -22,7 +25,13 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print one line on stderr."""
-    print(f"fmsci: {text}", file=sys.stderr, flush=True)
+    print(f"{WARNS}{text}", file=sys.stderr, flush=True)
+
+
+def warnings_in(log: Path) -> list[str]:
+    """Return the sentences in a log that began as those of :func:`warn` and of mistakes do, in their order."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.removeprefix(WARNS) for line in lines if line.startswith(WARNS)]
 
 
 def duration(seconds: float) -> str:

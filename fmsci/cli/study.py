@@ -91,11 +91,10 @@ def study(
 def _words(settings: StudySettings, stage: str, number: int) -> tuple[str, ...]:
     """Return the words behind ``fmsci`` of job ``number`` of a stage."""
     from fmsci.errors import UserError
-    from fmsci.study.board import valid_errors
+    from fmsci.study.board import jobs_of
     from fmsci.study.plan import plan
 
-    planned = plan(settings)
-    jobs = planned.stage(stage, valid_errors(planned))
+    jobs = jobs_of(plan(settings), stage)
     if number >= len(jobs):
         raise UserError(f"there is no job {number}: {stage} of {settings.run} has {len(jobs)}, from 0")
     job = jobs[number]

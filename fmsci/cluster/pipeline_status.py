@@ -12,6 +12,7 @@ from fmsci.cluster.queue import Queued
 from fmsci.cluster.study import study_links
 from fmsci.cluster.submit import Request
 from fmsci.files import read_json
+from fmsci.terminal import warnings_in
 
 BROKEN = {"failed", "cancelled"}
 
@@ -72,8 +73,7 @@ def _last_words(logs: Sequence[str]) -> str:
     """Return the last complaint of fmsci in the logs of a link (a star stands for any array task), and its place."""
     for log in reversed(logs):
         for path in sorted(Path(log).parent.glob(Path(log).name)):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            said = [line.removeprefix("fmsci: ") for line in lines if line.startswith("fmsci: ")]
+            said = warnings_in(path)
             if said:
                 return f"{said[-1]} (see {path})"
     return f"see {logs[0]}"

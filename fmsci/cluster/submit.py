@@ -14,7 +14,7 @@ from fmsci.cluster.status import JOB_FILE, folder_of
 from fmsci.config import SiteSettings, StudySettings, load_settings
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
-from fmsci.study.board import valid_errors
+from fmsci.study.board import jobs_of
 from fmsci.study.plan import plan
 
 SITES = Path("configs/site")
@@ -123,9 +123,7 @@ def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), depe
 def missing_runs(arguments: Sequence[str]) -> list[int]:
     """Return the numbers of the jobs of a study's stage that have no result yet; ``--stage=`` names it."""
     overrides = [word for word in arguments[1:] if not word.startswith("-")]
-    planned = plan(load_settings(StudySettings, Path(arguments[0]), overrides))
-    stage = stage_of(arguments)
-    jobs = planned.stage(stage, valid_errors(planned) if stage == "repeats" else {})
+    jobs = jobs_of(plan(load_settings(StudySettings, Path(arguments[0]), overrides)), stage_of(arguments))
     return [number for number, job in enumerate(jobs) if job is None or not job.over]
 
 

@@ -47,7 +47,7 @@ class FNO(nn.Module):
         super().__init__()
         self.architecture = Architecture(in_channels, width, modes, layers)
         self.recompute = recompute
-        backend = self.architecture.transform if backend == "auto" else backend
+        backend = self.architecture.choose_transform(backend)
         self.lift = Lift(in_channels, width)
         self.layers = nn.ModuleList(
             FourierLayer(width, modes, backend, activate=index > 0, initial=initial) for index in range(layers)

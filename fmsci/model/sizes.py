@@ -50,6 +50,10 @@ class Architecture:
         """
         return "dft" if self.modes <= (MOST_MODES if self.width >= 16 else MOST_MODES_NARROW) else "fft"
 
+    def choose_transform(self, asked: str = "auto") -> str:
+        """Return the form that is asked for, or with ``auto`` the faster one."""
+        return self.transform if asked == "auto" else asked
+
     def flops(self, ny: int, nx: int) -> int:
         """Count of multiplications and additions of one forward pass of one sample; backward takes about twice as many.
 

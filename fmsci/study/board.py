@@ -21,6 +21,11 @@ def valid_errors(planned: Plan) -> dict[Path, float]:
     return {folder: error for folder, error in errors.items() if error is not None}
 
 
+def jobs_of(planned: Plan, stage: str) -> tuple[Job | None, ...]:
+    """Return the jobs of a stage by number, as far as they are known now: only repeats need the sweep's errors."""
+    return planned.stage(stage, valid_errors(planned) if stage == "repeats" else {})
+
+
 def steps_done(folder: Path) -> int:
     """Return the last step that a run has written to its metrics; 0 where there is none yet."""
     entries = last_entries(folder / "metrics.jsonl")

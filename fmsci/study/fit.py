@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def samples_to_reach(points: Sequence[tuple[float, float]], error: float) -> flo
 
 def reach(curve: Curve, error: float) -> Estimate:
     """Return the samples that the median curve needs for an error, with an interval by bootstrap over seeds."""
-    drawn = [samples_to_reach(points, error) for points in _draws([curve])[0]]
+    drawn = [samples_to_reach(points, error) for points in _draws((curve,))[0]]
     low, high = _percentiles(drawn)
     return Estimate(samples_to_reach(curve.medians, error), low, high)
 
@@ -84,7 +85,7 @@ def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
     most = max(samples for samples, _ in scratch.medians)
     drawn = [
         samples_to_reach(other, error) / samples_to_reach(one, error)  # infinite over finite, finite over infinite: 0
-        for one, other in zip(*_draws([finetune, scratch]), strict=True)
+        for one, other in zip(*_draws((finetune, scratch)), strict=True)
     ]
     low, high = _percentiles([ratio for ratio in drawn if not math.isnan(ratio)] or [math.inf])  # nan: neither is there
     return Estimate(min(samples_to_reach(scratch.medians, error), most) / tuned, low, high)
@@ -100,8 +101,9 @@ def at_once(curve: Curve, error: float) -> bool:
     return bool(curve.medians) and curve.medians[0][1] <= error
 
 
-def _draws(curves: Sequence[Curve]) -> list[list[list[tuple[int, float]]]]:
-    """Return for each curve ROUNDS median curves of seeds drawn with replacement."""
+@lru_cache(maxsize=256)
+def _draws(curves: tuple[Curve, ...]) -> list[list[list[tuple[int, float]]]]:
+    """Return for each curve ROUNDS median curves of seeds drawn with replacement; a report asks for many errors."""
     random = np.random.default_rng(0)
 
     def once(point: Point) -> float:

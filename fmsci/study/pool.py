@@ -13,6 +13,7 @@ from typing import Any
 from fmsci.config import StudySettings
 from fmsci.errors import EXIT_REQUEUE, UserError
 from fmsci.study.jobs import Job, Run
+from fmsci.terminal import warnings_in
 from fmsci.world import child_environment, end_with_parent, num_cores
 
 
@@ -105,5 +106,4 @@ class Pool:
 def last_line(path: Path) -> str:
     """Return what a job said last, its own sentence before anything else."""
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    told = [line.removeprefix("fmsci: ") for line in lines if line.startswith("fmsci: ")]
-    return (told or lines or ["it printed nothing"])[-1]
+    return (warnings_in(path) or lines or ["it printed nothing"])[-1]

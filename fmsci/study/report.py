@@ -15,7 +15,7 @@ from fmsci.files import publish_file, write_json, write_text
 from fmsci.study.blocks import Picture, as_html, as_markdown
 from fmsci.study.collect import Found, Record, collect
 from fmsci.study.content import TITLES, content
-from fmsci.study.fit import Estimate, at_once, gain
+from fmsci.study.fit import Estimate, gain, is_bound
 from fmsci.study.plan import plan
 from fmsci.study.tables import error_table
 from fmsci.terminal import say, table
@@ -73,7 +73,12 @@ def _document(settings: StudySettings, found: Found) -> dict[str, Any]:
         "rows": [asdict(row) | {"ratio": row.ratio} for row in found.rows],
         "zero_shot": [{"task": one.task, "model": one.model, "error": one.zero_shot} for one in found.comparisons],
         "gains": [
-            {"task": one.task, "model": one.model, "error": error, "at_least": at_once(one.finetune, error)}
+            {
+                "task": one.task,
+                "model": one.model,
+                "error": error,
+                "at_least": is_bound(one.finetune, one.scratch, error),
+            }
             | _estimate(gain(one.finetune, one.scratch, error))
             for one in found.comparisons
             for _, error in one.scratch.medians

@@ -66,7 +66,7 @@ class Job:
     def headline(self) -> str:
         """What is trained and how, in one line."""
         of, how = self.architecture, self.settings.engine
-        form = of.transform if how.transform == "auto" else how.transform
+        form = of.choose_transform(how.transform)
         zero = f" stage {how.zero_stage}" if how.kind == "zero" else ""
         return (
             f"{of.num_parameters:,} parameters (width {of.width}, modes {of.modes}, {of.layers} layers; "

@@ -18,7 +18,6 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     """Return the facts of a run on ``world_size`` ranks. Raises UserError for what would stop it."""
     architecture, _, data, _ = choose_model(settings)
     samples, grid, engine = len(data.train), data.train.grid, settings.engine
-    form = engine.transform if engine.transform != "auto" else architecture.transform
     batch = min(settings.optim.batch_size, samples)
     steps = num_batches(samples, batch)
     largest = _size(share(batch, world_size, 0))
@@ -33,7 +32,7 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         **_memory(settings, p, world_size),
         "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute)
         // (2 if engine.precision == "bf16" else 1),
-        "transform": form,
+        "transform": architecture.choose_transform(engine.transform),
         "checkpoint_bytes": 3 * p * BYTES,
         "step_bytes": sent_bytes(settings.engine, p, world_size),
         "train_samples": samples,

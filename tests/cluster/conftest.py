@@ -113,3 +113,12 @@ def running_cluster(tmp_path_factory):
     assert cluster.tool("down").returncode == 0
     assert not state.exists()
     assert shutil.which("sbatch") is not None
+
+
+@pytest.fixture
+def files(request, tmp_path, monkeypatch):
+    """A folder with a test module's FILES, by which nothing was made yet, as the current one."""
+    for name, text in request.module.FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -36,15 +36,6 @@ FILES = {
 NAMES = ["generate data", "pretrain", "study", "evaluate data", "report"]
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """A folder with the files of a pipeline, of which nothing was made yet, as the current one."""
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def make(*paths):
     """Leave behind what tells that a link is finished."""
     for path in map(Path, paths):

@@ -20,14 +20,6 @@ FILES = {
 NAMES = ["generate data", "pretrain", "zero-shot", "sweep", "repeats", "report"]
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_every_stage_is_a_job_that_waits_for_those_before(files):
     request = Request("study", (), nodes="2", concurrent=3)
     placed = submit_study(Path("study.yaml"), ["workers=2"], request, dry_run=True)
