@@ -1,10 +1,15 @@
 """Small real data and a small real pretrained model, made once for all tests that only read them."""
 
+import os
 import signal
 
 import pytest
+import torch
 
 from tests.commands import run
+
+if not torch.cuda.is_available():  # kernels for a GPU run in Triton's interpreter; it asks once, when it is imported
+    os.environ["TRITON_INTERPRET"] = "1"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsci.model import fused
 from fmsci.model.pieces import add_product, count_at_once
 from fmsci.model.precision import as_it_is, compute_dtype
 
@@ -24,12 +25,15 @@ class Head(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         """Return the field, (B, H, W, d) -> (B, H, W, 1)."""
         dtype = compute_dtype(v)
-        inner, inner_bias = self.inner.to(dtype), self.inner_bias.to(dtype)
         with as_it_is(v):
-            if not torch.compiler.is_compiling():
-                u: Tensor = _Fused.apply(v.to(dtype), inner, inner_bias, self.outer, self.outer_bias)  # type: ignore[no-untyped-call]
+            v, by_hand = v.to(dtype), not torch.compiler.is_compiling()
+            if by_hand and fused.serves(v, v.shape[-1]):
+                return fused.head(v, self.inner, self.inner_bias, self.outer, self.outer_bias)
+            inner, inner_bias = self.inner.to(dtype), self.inner_bias.to(dtype)
+            if by_hand:
+                u: Tensor = _Fused.apply(v, inner, inner_bias, self.outer, self.outer_bias)  # type: ignore[no-untyped-call]
                 return u
-            h = functional.gelu(functional.linear(v.to(dtype), inner, inner_bias))
+            h = functional.gelu(functional.linear(v, inner, inner_bias))
             return functional.linear(h.to(self.outer.dtype), self.outer, self.outer_bias)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsci.model import fused
 from fmsci.model.pieces import add_product, count_at_once
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
@@ -42,12 +43,17 @@ class FourierLayer(nn.Module):
         """Return the layer's output before the next activation. Raises UserError where the grid is too small."""
         check_grid(self.modes, z.shape[1], z.shape[2])
         dtype = compute_dtype(z)
-        weights = (self.spectral.to(dtype), self.pointwise.to(dtype), self.bias.to(dtype))
+        given = (self.spectral, self.pointwise, self.bias)
+        by_hand = self.backend == "dft" and not torch.compiler.is_compiling()
         with as_it_is(z):
-            if self.backend == "dft" and not torch.compiler.is_compiling():
-                out: Tensor = _Fused.apply(z.to(dtype), *weights, self.activate)  # type: ignore[no-untyped-call]
+            z = z.to(dtype)
+            if by_hand and fused.serves(z, len(self.bias)):
+                return fused.fourier_layer(z, *given, self.activate)
+            weights = [one.to(dtype) for one in given]
+            if by_hand:
+                out: Tensor = _Fused.apply(z, *weights, self.activate)  # type: ignore[no-untyped-call]
                 return out
-            return self._composed(z.to(dtype), *weights)
+            return self._composed(z, *weights)
 
     def _composed(self, z: Tensor, spectral: Tensor, pointwise: Tensor, bias: Tensor) -> Tensor:
         """Return the same from operations that a compiler can see through."""

@@ -1,0 +1,303 @@
+"""The Fourier layer and the head on a GPU: a few kernels that pass over each field once, with their gradient.
+
+What goes over whole fields are the kernels of :mod:`fmsci.model.kernels`; between them, along y, the transform is one
+matrix product of half a field or less: with P = (cos, sin along x) v, rows (y, cos | sin),
+
+    V = M P,   M = (  cos ky y, -sin ky y )  / sqrt(H),     and back   Q = M^T U
+                   ( -sin ky y, -cos ky y )
+
+so a spectrum comes out with its real and imaginary rows, +ky and -ky, and nothing has to be put in order. Weights are
+read as they are kept (float32) and made bfloat16 on the way; so are their gradients written.
+
+Numbers type: that of the fields, float32 or bfloat16. Products of float32 are tf32 where the process allows it
+(engine.precision=tf32), else three products of tf32 each, which is as exact as float32 (docs/fourier_layer.md).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmsci.model.transform import angles
+
+WIDEST = 128
+"""Channels up to which a tile of a field fits beside its matrices."""
+
+PARTS = 264
+"""Programs that share a sum over all points: two for each multiprocessor of an H100."""
+
+
+def serves(values: Tensor, width: int) -> bool:
+    """Tell whether the kernels can take fields like ``values``: on a GPU with Triton, float32 or bfloat16."""
+    return values.is_cuda and values.dtype in {torch.float32, torch.bfloat16} and width <= WIDEST and _has_triton()
+
+
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+@lru_cache(maxsize=32)
+def waves(
+    height: int, width: int, modes: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, dict[bool, tuple[Tensor, Tensor]]]:
+    """Return M (4m, 2H), and by ``twice`` the rows along x (2m, W) and their transpose.
+
+    ``twice`` counts every kx > 0 twice, for its conjugate partner; see :class:`fmsci.model.transform.Transform`.
+    """
+    y = angles(modes + 1, height)
+    cos = torch.cat((y[:modes].cos(), y[1:].cos())) / math.sqrt(height)
+    sin = torch.cat((y[:modes].sin(), -y[1:].sin())) / math.sqrt(height)
+    along_y = torch.cat((torch.stack((cos, -sin), 2), torch.stack((-sin, -cos), 2))).flatten(1)
+    x = angles(modes, width)
+    partners = torch.full((modes, 1), 2.0, dtype=torch.float64)
+    partners[0] = 1.0
+    along_x = {}
+    for twice, factor in ((False, torch.ones_like(partners)), (True, partners)):
+        rows = (torch.cat((factor * x.cos(), factor * x.sin())) / math.sqrt(width)).to(device, dtype)
+        along_x[twice] = rows.contiguous(), rows.T.contiguous()
+    return along_y.to(device, dtype).contiguous(), along_x
+
+
+def _block(count: int, most: int) -> int:
+    """Return the length of a tile's side: a power of two, at least 16, which covers ``count`` or is ``most``."""
+    return min(most, max(16, 1 << (count - 1).bit_length()))
+
+
+def _precision() -> str:
+    return "tf32" if torch.get_float32_matmul_precision() != "highest" else "tf32x3"
+
+
+class _FourierLayer(torch.autograd.Function):
+    """S(v) + v A^T + b with v = gelu(z), as :class:`fmsci.model.layer.FourierLayer`; weights in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
+        z = z.contiguous()
+        along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device)
+        spectrum = _to_spectrum(z, along_x[False][0], along_y, activate)
+        q = _from_spectrum(_mix(spectrum, weight, adjoint=False), along_y)
+        out = _synthesise(q, along_x[True][1], z, pointwise, bias, activate)
+        ctx.save_for_backward(z, weight, pointwise, spectrum)
+        ctx.activate = activate
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight, pointwise, spectrum = ctx.saved_tensors
+        grad = grad.contiguous()
+        along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device)
+        grad_mixed = _to_spectrum(grad, along_x[True][0], along_y, False)
+        grad_bias = grad_mixed[:, 0, 0].sum(0, dtype=torch.float32) * math.sqrt(z.shape[1] * z.shape[2])
+        grad_weight = _mix_grad(spectrum, grad_mixed, weight)
+        q = _from_spectrum(_mix(grad_mixed, weight, adjoint=True), along_y)
+        grad_z, grad_pointwise = _descend(q, along_x[False][1], grad, z, pointwise, ctx.activate)
+        return grad_z, grad_weight, grad_pointwise, grad_bias.to(weight.dtype), None
+
+
+def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Tensor:
+    """Return the spectrum (B, 2, 2 m^2, C) of fields (B, H, W, C)."""
+    from fmsci.model import kernels
+
+    batch, height, width, channels = z.shape
+    products = z.new_empty(batch, 2 * height, len(rows) // 2 * channels)
+    count, small = batch * height * channels, z.element_size() == 2
+    tile, side = _block(len(rows), 64), 64 if small else 32
+    kernels.analyse[(-(-count // 128), -(-len(rows) // tile))](
+        z,
+        rows,
+        products,
+        count,
+        width,
+        len(rows),
+        C=channels,
+        ACTIVATE=activate,
+        PRECISION=_precision(),
+        BJ=tile,
+        BX=_block(width, side),
+        BG=128,
+        num_warps=4,
+        num_stages=3,
+    )
+    spectrum = torch.bmm(along_y.expand(batch, -1, -1), products)
+    return spectrum.view(batch, 2, -1, channels)
+
+
+def _from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
+    """Return the products with the waves along x that make up a spectrum: (B, 2H, m C)."""
+    return torch.bmm(along_y.T.expand(len(spectrum), -1, -1), spectrum.view(len(spectrum), len(along_y), -1))
+
+
+def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
+    from fmsci.model import kernels
+
+    batch, _, count, channels = spectrum.shape
+    out = torch.empty_like(spectrum)
+    rows, inner, outer = _block(batch, 64), _block(channels, 32), _block(channels, 64)
+    kernels.mix[(-(-batch // rows) * -(-channels // outer), count)](
+        spectrum,
+        weight.contiguous(),
+        out,
+        batch,
+        count,
+        C=channels,
+        ADJOINT=adjoint,
+        PRECISION=_precision(),
+        BB=rows,
+        BI=inner,
+        BO=outer,
+        num_warps=4,
+        num_stages=2,
+    )
+    return out
+
+
+def _mix_grad(spectrum: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    from fmsci.model import kernels
+
+    batch, _, count, channels = spectrum.shape
+    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    side = _block(channels, 64)
+    kernels.mix_grad[((-(-channels // side)) ** 2, count)](
+        spectrum,
+        grad,
+        out,
+        batch,
+        count,
+        C=channels,
+        PRECISION=_precision(),
+        BB=_block(batch, 32),
+        BI=side,
+        BO=side,
+        num_warps=4,
+        num_stages=2,
+    )
+    return out
+
+
+def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
+    from fmsci.model import kernels
+
+    batch, height, width, channels = z.shape
+    out = torch.empty_like(z)
+    side = _block(width, 64 if channels > 64 else 128)
+    at_once = max(1, 128 // channels)
+    kernels.synthesise[(-(-batch * height // at_once), -(-width // side))](
+        q,
+        columns,
+        z,
+        pointwise.contiguous(),
+        bias,
+        out,
+        batch * height,
+        width,
+        columns.shape[1],
+        C=channels,
+        ACTIVATE=activate,
+        PRECISION=_precision(),
+        BX=side,
+        BJ=_block(columns.shape[1], 64 if z.element_size() == 2 else 32),
+        BC=_block(channels, WIDEST),
+        ROWS=at_once,
+        num_warps=8 if channels > 64 else 4,
+        num_stages=2,
+    )
+    return out
+
+
+def _descend(
+    q: Tensor, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool
+) -> tuple[Tensor, Tensor]:
+    from fmsci.model import kernels
+
+    batch, height, width, channels = z.shape
+    out = torch.empty_like(z)
+    programs = min(batch * height, PARTS * (2 if channels <= 32 else 1))
+    parts = z.new_empty(programs, channels, channels, dtype=torch.float32)
+    kernels.descend[(programs,)](
+        q,
+        columns,
+        grad,
+        z,
+        pointwise.contiguous(),
+        out,
+        parts,
+        batch * height,
+        width,
+        columns.shape[1],
+        C=channels,
+        ACTIVATE=activate,
+        PRECISION=_precision(),
+        BX=_block(width, 64),
+        BJ=_block(columns.shape[1], 64 if z.element_size() == 2 else 32),
+        BC=_block(channels, WIDEST),
+        num_warps=8 if channels > 64 else 4,
+        num_stages=2,
+    )
+    return out, parts.sum(0).to(pointwise.dtype)
+
+
+class _Head(torch.autograd.Function):
+    """gelu(v H^T + h) . o + q, as :class:`fmsci.model.head.Head`; weights and result in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
+        from fmsci.model import kernels_head as kernels
+
+        points = v.contiguous().view(-1, v.shape[-1])
+        out = outer.new_empty(len(points), 1)
+        tiles = _head_tiles(points, inner)
+        given = (points, inner, inner_bias, outer, outer_bias, out, len(points), len(inner))
+        kernels.head[(-(-len(points) // tiles["BP"]),)](*given, **tiles)
+        ctx.save_for_backward(points, inner, inner_bias, outer)
+        return out.view(*v.shape[:-1], 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from fmsci.model import kernels_head as kernels
+
+        points, inner, inner_bias, outer = ctx.saved_tensors
+        shape = (*grad.shape[:-1], points.shape[-1])
+        grad = grad.contiguous().view(-1, 1)
+        tiles = _head_tiles(points, inner)
+        given = (points, grad, inner, inner_bias, outer)
+        grad_v = torch.empty_like(points)
+        kernels.head_grad_v[(-(-len(points) // tiles["BP"]),)](*given, grad_v, len(points), len(inner), **tiles)
+        programs = min(PARTS, -(-len(points) // tiles["BP"]))
+        parts = [outer.new_empty(programs, *one.shape) for one in (inner, inner_bias, outer[0])]
+        blocks = -(-len(inner) // tiles["BN"])
+        kernels.head_grad_weights[(programs, blocks)](*given, *parts, len(points), len(inner), **tiles)
+        grad_inner, grad_bias, grad_outer = (part.sum(0) for part in parts)
+        return grad_v.view(shape), grad_inner, grad_bias, grad_outer[None], grad.sum(0)
+
+
+def _head_tiles(points: Tensor, inner: Tensor) -> dict[str, Any]:
+    channels = inner.shape[1]
+    return {
+        "C": channels,
+        "PRECISION": _precision(),
+        "BP": 64,
+        "BN": _block(len(inner), 64),
+        "BC": _block(channels, WIDEST),
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+def fourier_layer(z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
+    """Return a Fourier layer's output, (B, H, W, C) -> the same."""
+    out: Tensor = _FourierLayer.apply(z, weight, pointwise, bias, activate)  # type: ignore[no-untyped-call]
+    return out
+
+
+def head(v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
+    """Return the head's field, (B, H, W, C) -> (B, H, W, 1)."""
+    out: Tensor = _Head.apply(v, inner, inner_bias, outer, outer_bias)  # type: ignore[no-untyped-call]
+    return out
