@@ -33,6 +33,7 @@ def build_engine(
             precision=settings.precision,
             compress=settings.compress,
             skip_nonfinite=skip_nonfinite,
+            replay=replays(settings, world, next(operator.parameters()).device.type),
         )
     from fmsci.engine.zero import ZeroEngine
 
@@ -48,3 +49,13 @@ def build_engine(
         extra=settings.deepspeed_config,
     )
     return ZeroEngine(operator, optimizer, world, config, precision=settings.precision, skip_nonfinite=skip_nonfinite)
+
+
+def replays(settings: EngineSettings, world: World, device: str) -> bool:
+    """Tell whether steps are recorded and replayed: on one GPU, where nothing asks for what a recording cannot do.
+
+    Pieces of a batch add up their gradients where a replay would overwrite them; computing layers again is for models
+    whose steps are long; and the ranks of several GPUs speak to each other while a backward pass runs.
+    """
+    alone = settings.kind == "ddp" and world.size == 1 and device == "cuda"
+    return settings.replay and alone and settings.accumulate == 1 and not settings.recompute

@@ -19,6 +19,7 @@ from fmsci.checkpoint import each_tensor
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.api import Snapshot, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
+from fmsci.engine.replay import Replayed
 from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder import load_weights
@@ -38,11 +39,14 @@ class DDPEngine:
         precision: str = "fp32",
         compress: bool = False,
         skip_nonfinite: bool = False,
+        replay: bool = False,
     ) -> None:
         self.operator, self.optimizer, self.grad_clip = operator, optimizer, grad_clip
         self.world = world
         self.skip_nonfinite = skip_nonfinite
         self.module: nn.Module = in_precision(operator, precision)
+        if replay:
+            self.module = Replayed(self.module)
         self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
         self.parallel: DistributedDataParallel | None = None
         if world.size > 1:

@@ -23,13 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmsci.model.tiles import WIDEST, cdiv, tiles
 from fmsci.model.transform import angles
-
-WIDEST = 128
-"""Channels up to which a tile of a field fits beside its matrices."""
-
-PARTS = 264
-"""Programs that share a sum over all points: two for each multiprocessor of an H100."""
 
 
 def serves(values: Tensor, width: int) -> bool:
@@ -62,11 +57,6 @@ def waves(
         rows = (torch.cat((factor * x.cos(), factor * x.sin())) / math.sqrt(width)).to(device, dtype)
         along_x[twice] = rows.contiguous(), rows.T.contiguous()
     return along_y.to(device, dtype).contiguous(), along_x
-
-
-def _block(count: int, most: int) -> int:
-    """Return the length of a tile's side: a power of two, at least 16, which covers ``count`` or is ``most``."""
-    return min(most, max(16, 1 << (count - 1).bit_length()))
 
 
 def _precision() -> str:
@@ -107,23 +97,10 @@ def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Te
 
     batch, height, width, channels = z.shape
     products = z.new_empty(batch, 2 * height, len(rows) // 2 * channels)
-    count, small = batch * height * channels, z.element_size() == 2
-    tile, side = _block(len(rows), 64), 64 if small else 32
-    kernels.analyse[(-(-count // 128), -(-len(rows) // tile))](
-        z,
-        rows,
-        products,
-        count,
-        width,
-        len(rows),
-        C=channels,
-        ACTIVATE=activate,
-        PRECISION=_precision(),
-        BJ=tile,
-        BX=_block(width, side),
-        BG=128,
-        num_warps=4,
-        num_stages=3,
+    count = batch * height * channels
+    tile = tiles("analyse", channels, z.dtype, BJ=len(rows), BX=width)
+    kernels.analyse[(cdiv(count, tile["BG"]), cdiv(len(rows), tile["BJ"]))](
+        z, rows, products, count, width, len(rows), C=channels, ACTIVATE=activate, PRECISION=_precision(), **tile
     )
     spectrum = torch.bmm(along_y.expand(batch, -1, -1), products)
     return spectrum.view(batch, 2, -1, channels)
@@ -139,8 +116,8 @@ def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
 
     batch, _, count, channels = spectrum.shape
     out = torch.empty_like(spectrum)
-    rows, inner, outer = _block(batch, 64), _block(channels, 32), _block(channels, 64)
-    kernels.mix[(-(-batch // rows) * -(-channels // outer), count)](
+    tile = tiles("mix", channels, spectrum.dtype, BB=batch, BI=channels, BO=channels)
+    kernels.mix[(cdiv(batch, tile["BB"]) * cdiv(channels, tile["BO"]), count)](
         spectrum,
         weight.contiguous(),
         out,
@@ -149,11 +126,7 @@ def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
         C=channels,
         ADJOINT=adjoint,
         PRECISION=_precision(),
-        BB=rows,
-        BI=inner,
-        BO=outer,
-        num_warps=4,
-        num_stages=2,
+        **tile,
     )
     return out
 
@@ -163,20 +136,9 @@ def _mix_grad(spectrum: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
 
     batch, _, count, channels = spectrum.shape
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    side = _block(channels, 64)
-    kernels.mix_grad[((-(-channels // side)) ** 2, count)](
-        spectrum,
-        grad,
-        out,
-        batch,
-        count,
-        C=channels,
-        PRECISION=_precision(),
-        BB=_block(batch, 32),
-        BI=side,
-        BO=side,
-        num_warps=4,
-        num_stages=2,
+    tile = tiles("mix_grad", channels, spectrum.dtype, BB=batch, BI=channels, BO=channels)
+    kernels.mix_grad[(cdiv(channels, tile["BI"]) * cdiv(channels, tile["BO"]), count)](
+        spectrum, grad, out, batch, count, C=channels, PRECISION=_precision(), **tile
     )
     return out
 
@@ -186,9 +148,8 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
 
     batch, height, width, channels = z.shape
     out = torch.empty_like(z)
-    side = _block(width, 64 if channels > 64 else 128)
-    at_once = max(1, 128 // channels)
-    kernels.synthesise[(-(-batch * height // at_once), -(-width // side))](
+    tile = tiles("synthesise", channels, z.dtype, BX=width, BJ=columns.shape[1], BC=channels)
+    kernels.synthesise[(cdiv(batch * height, tile["ROWS"]), cdiv(width, tile["BX"]))](
         q,
         columns,
         z,
@@ -201,12 +162,7 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
         C=channels,
         ACTIVATE=activate,
         PRECISION=_precision(),
-        BX=side,
-        BJ=_block(columns.shape[1], 64 if z.element_size() == 2 else 32),
-        BC=_block(channels, WIDEST),
-        ROWS=at_once,
-        num_warps=8 if channels > 64 else 4,
-        num_stages=2,
+        **tile,
     )
     return out
 
@@ -218,7 +174,8 @@ def _descend(
 
     batch, height, width, channels = z.shape
     out = torch.empty_like(z)
-    programs = min(batch * height, PARTS * (2 if channels <= 32 else 1))
+    tile = tiles("descend", channels, z.dtype, BX=width, BJ=columns.shape[1], BC=channels)
+    programs = min(batch * height, tile.pop("programs"))
     parts = z.new_empty(programs, channels, channels, dtype=torch.float32)
     kernels.descend[(programs,)](
         q,
@@ -234,11 +191,7 @@ def _descend(
         C=channels,
         ACTIVATE=activate,
         PRECISION=_precision(),
-        BX=_block(width, 64),
-        BJ=_block(columns.shape[1], 64 if z.element_size() == 2 else 32),
-        BC=_block(channels, WIDEST),
-        num_warps=8 if channels > 64 else 4,
-        num_stages=2,
+        **tile,
     )
     return out, parts.sum(0).to(pointwise.dtype)
 
@@ -252,9 +205,10 @@ class _Head(torch.autograd.Function):
 
         points = v.contiguous().view(-1, v.shape[-1])
         out = outer.new_empty(len(points), 1)
-        tiles = _head_tiles(points, inner)
+        size = {"C": points.shape[1], "PRECISION": _precision()}
+        tile = tiles("head", points.shape[1], v.dtype, BN=len(inner), BC=points.shape[1])
         given = (points, inner, inner_bias, outer, outer_bias, out, len(points), len(inner))
-        kernels.head[(-(-len(points) // tiles["BP"]),)](*given, **tiles)
+        kernels.head[(cdiv(len(points), tile["BP"]),)](*given, **size, **tile)
         ctx.save_for_backward(points, inner, inner_bias, outer)
         return out.view(*v.shape[:-1], 1)
 
@@ -266,29 +220,19 @@ class _Head(torch.autograd.Function):
         points, inner, inner_bias, outer = ctx.saved_tensors
         shape = (*grad.shape[:-1], points.shape[-1])
         grad = grad.contiguous().view(-1, 1)
-        tiles = _head_tiles(points, inner)
         given = (points, grad, inner, inner_bias, outer)
+        size = {"C": points.shape[1], "PRECISION": _precision()}
+        sides = {"BN": len(inner), "BC": points.shape[1]}
         grad_v = torch.empty_like(points)
-        kernels.head_grad_v[(-(-len(points) // tiles["BP"]),)](*given, grad_v, len(points), len(inner), **tiles)
-        programs = min(PARTS, -(-len(points) // tiles["BP"]))
+        tile = tiles("head_grad_v", points.shape[1], points.dtype, **sides)
+        kernels.head_grad_v[(cdiv(len(points), tile["BP"]),)](*given, grad_v, len(points), len(inner), **size, **tile)
+        tile = tiles("head_grad_weights", points.shape[1], points.dtype, **sides)
+        programs = min(tile.pop("programs"), cdiv(len(points), tile["BP"]))
         parts = [outer.new_empty(programs, *one.shape) for one in (inner, inner_bias, outer[0])]
-        blocks = -(-len(inner) // tiles["BN"])
-        kernels.head_grad_weights[(programs, blocks)](*given, *parts, len(points), len(inner), **tiles)
+        grid = (programs, cdiv(len(inner), tile["BN"]))
+        kernels.head_grad_weights[grid](*given, *parts, len(points), len(inner), **size, **tile)
         grad_inner, grad_bias, grad_outer = (part.sum(0) for part in parts)
         return grad_v.view(shape), grad_inner, grad_bias, grad_outer[None], grad.sum(0)
-
-
-def _head_tiles(points: Tensor, inner: Tensor) -> dict[str, Any]:
-    channels = inner.shape[1]
-    return {
-        "C": channels,
-        "PRECISION": _precision(),
-        "BP": 64,
-        "BN": _block(len(inner), 64),
-        "BC": _block(channels, WIDEST),
-        "num_warps": 4,
-        "num_stages": 2,
-    }
 
 
 def fourier_layer(z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
