@@ -20,7 +20,7 @@ if [ -n "$(ls -A "$1")" ]; then
     exit 2
 fi
 out=$(cd "$1" && pwd)
-device=cuda size=16M bench=(--sizes 64K 1M 16M 256M --precision fp32 bf16 tf32 --rounds 1) samples=256 grid=128 patience=1
+device=cuda size=16M bench=(--precision fp32 bf16 tf32) samples=256 grid=128 patience=1
 if [ $# -eq 2 ]; then
     device=cpu size=64K bench=(--quick) samples=8 grid=16 patience=4
 elif ! python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then

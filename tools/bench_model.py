@@ -4,12 +4,14 @@
     python tools/bench_model.py --device cuda [--precision fp32 tf32 bf16]
 
 A training step is forward, loss, backward and Adam at 128 x 128, batch 8 (256M: 4; on a GPU always 32).
-Every figure comes from a process of its own; the candidates take turns, the medians of the rounds are compared. Peers:
+Every figure comes from a process of its own; the candidates take turns, the medians of the rounds are compared. (On a
+GPU, where starting a process takes longer than to measure, each candidate has one process for all sizes.) Peers:
 
     plain     rfft2 + einsum over complex weights, convolutions of one point, as written in this file
     neuralop  neuralop.models.FNO of the same width and modes (pip install neuraloperator, extra [bench]), if installed
 
 ``ours`` trains as fmsci does, with the allocator told to keep freed memory; ``ours, plain allocator`` without that.
+On a GPU it replays the kernels of a step, as fmsci does on one GPU; ``ours, not replayed`` starts them one by one.
 Memory is the peak of a step beyond the libraries, the weights, their gradients and Adam's moments.
 """
 
@@ -32,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsci.engine.replay import Replayed
 from fmsci.model import layer
 from fmsci.model.fno import FNO
 from fmsci.model.sizes import SIZES, architecture
@@ -40,6 +43,7 @@ from fmsci.world import keep_freed_memory
 
 GRID = 128
 CANDIDATES = ("plain", "neuralop", "ours", "ours, plain allocator")
+ON_GPU = ("plain", "neuralop", "ours", "ours, not replayed")
 
 
 class PlainSpectral(nn.Module):
@@ -126,8 +130,9 @@ def timed(
     torch.set_num_threads(threads)
     device = torch.device(kind)
     on_gpu = device.type == "cuda"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if candidate == "ours":
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if candidate == "ours" and not on_gpu:
         keep_freed_memory()
     torch.manual_seed(0)
     wake_libraries()
@@ -135,20 +140,21 @@ def timed(
     x, u = torch.randn(batch, 4, GRID, GRID, device=device), torch.randn(batch, 1, GRID, GRID, device=device)
     before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")
     model = build(candidate, size).to(device)
+    forward: nn.Module = (
+        Replayed(WithBatch(model, precision)) if candidate == "ours" and on_gpu else WithBatch(model, precision)
+    )
     count = sum(p.numel() * (2 if p.is_complex() else 1) for p in model.parameters())
     fused = not any(p.is_complex() for p in model.parameters())
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=fused)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            out = model(x)
-        ((out - u).square().sum() / batch).backward()
+        ((forward(x, u) - u).square().sum() / batch).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     def infer() -> None:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            model(x)
+        with torch.no_grad():
+            forward(x, u)
 
     def wait() -> None:
         if on_gpu:
@@ -169,6 +175,36 @@ def timed(
             peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
             result["memory"] = peak - before - 16 * count
     return result
+
+
+class WithBatch(nn.Module):
+    """A candidate in a precision, with the second argument that training's modules have."""
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.model, self.bf16 = model, precision == "bf16"
+
+    def forward(self, x: Tensor, _: Tensor) -> Tensor:
+        """Return the field, (B, c, H, W) -> (B, 1, H, W)."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            out: Tensor = self.model(x)
+        return out
+
+
+def timed_on_gpu(candidate: str, steps: int, sizes: list[str], precisions: list[str]) -> dict[str, Any]:
+    """Return the figures of one candidate on a GPU by SIZE/PRECISION; what it cannot do is a sentence instead."""
+    found: dict[str, Any] = {}
+    for size in sizes:
+        for precision in precisions:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            try:
+                found[f"{size}/{precision}"] = timed(size, candidate, 1, steps, "cuda", precision)
+            except (RuntimeError, TypeError, ValueError) as error:  # a peer may not know this precision
+                if candidate.startswith("ours"):
+                    raise
+                found[f"{size}/{precision}"] = str(error).splitlines()[0]
+    return found
 
 
 def batch_of(size: str, on_gpu: bool) -> int:
@@ -240,7 +276,7 @@ def roofline(kind: str = "cpu", precision: str = "fp32") -> dict[str, float]:
     return {"products": 2 * n**3 / best(lambda: a @ a), "copy": 8 * big.numel() / best(lambda: target.copy_(big))}
 
 
-def in_own_process(*words: str) -> dict[str, float]:
+def in_own_process(*words: str) -> dict[str, Any]:
     """Return what this file prints when it is asked for one figure."""
     environment = os.environ | {"OMP_NUM_THREADS": words[3] if words[0] == "timed" else "1"}
     command = [sys.executable, __file__, "--one", *words]
@@ -250,49 +286,67 @@ def in_own_process(*words: str) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(
-    sizes: list[str], threads: list[int], rounds: int, steps: int, kind: str = "cpu", precision: str = "fp32"
-) -> dict[str, Any]:
-    """Return every figure, printing them as they come."""
+def show(size: str, figures: dict[str, dict[str, float]], products: float) -> float:
+    """Print the figures of one size and return the share of the product rate that ours reaches."""
+    ours = figures["ours"]
+    rate = 3 * architecture(4, size).flops(GRID, GRID) / ours["step"] / products
+    print(f"  ours reaches {100 * rate:.0f}% of the product rate")
+    for one, of_one in figures.items():
+        print(
+            f"  {one:22s} step {1e3 * of_one['step']:8.3f} ms/sample ({of_one['step'] / ours['step']:.2f}x)   "
+            f"inference {1e3 * of_one['inference']:8.3f} ({of_one['inference'] / ours['inference']:.2f}x)   "
+            f"memory {of_one['memory'] / 2**20:7.0f} MiB (ours {ours['memory'] / of_one['memory']:.2f} of it)",
+            flush=True,
+        )
+    return rate
+
+
+def compare_on_gpu(sizes: list[str], precisions: list[str], steps: int) -> dict[str, Any]:
+    """Return every figure of a GPU by precision, printing them at the end."""
+    found = [one for one in ON_GPU if one != "neuralop" or importlib.util.find_spec("neuralop") is not None]
+    runs = {
+        one: in_own_process("timed_on_gpu", one, str(steps), ",".join(sizes), ",".join(precisions)) for one in found
+    }
+    result: dict[str, Any] = {}
+    for precision in precisions:
+        roof = in_own_process("roofline", "cuda", precision)
+        print(
+            f"one GPU, {precision}: {roof['products'] / 1e12:.0f} TFLOP/s of matrix products, "
+            f"{roof['copy'] / 1e9:.0f} GB/s of copying"
+        )
+        result[precision] = {"roofline": roof, "sizes": {}}
+        for size in sizes:
+            print(f"{size}, {precision}")
+            of_all: dict[str, Any] = {one: runs[one][f"{size}/{precision}"] for one in found}
+            figures = {one: value for one, value in of_all.items() if isinstance(value, dict)}
+            for one in of_all.keys() - figures.keys():
+                print(f"  {one} left out: {of_all[one]}")
+            rate = show(size, figures, roof["products"])
+            result[precision]["sizes"][size] = {"candidates": figures, "of_product_rate": rate}
+    return result
+
+
+def compare(sizes: list[str], threads: list[int], rounds: int, steps: int) -> dict[str, Any]:
+    """Return every figure of a CPU, printing them as they come."""
     found = [one for one in CANDIDATES if one != "neuralop" or importlib.util.find_spec("neuralop") is not None]
-    if kind == "cuda":
-        found, threads = [one for one in found if one != "ours, plain allocator"], [1]
-    roof = in_own_process("roofline", kind, precision)
+    roof = in_own_process("roofline")
     print(
-        f"one {'GPU' if kind == 'cuda' else 'core'}, {precision}: {roof['products'] / 1e9:.0f} GFLOP/s of matrix "
-        f"products, {roof['copy'] / 1e9:.0f} GB/s of copying"
+        f"one core: {roof['products'] / 1e9:.0f} GFLOP/s of matrix products, {roof['copy'] / 1e9:.0f} GB/s of copying"
     )
     result: dict[str, Any] = {"roofline": roof, "sizes": {}}
     for size in sizes:
-        flops = 3 * architecture(4, size).flops(GRID, GRID)
         for count in threads:
             runs: dict[str, list[dict[str, float]]] = {one: [] for one in found}
             for _ in range(rounds):
-                for one in list(runs):
-                    try:
-                        runs[one].append(in_own_process("timed", size, one, str(count), str(steps), kind, precision))
-                    except RuntimeError as error:  # a peer may not know this precision
-                        if one == "ours":
-                            raise
-                        print(f"  left out: {error}")
-                        del runs[one]
+                for one, of_one in runs.items():
+                    of_one.append(in_own_process("timed", size, one, str(count), str(steps)))
             figures = {
                 one: {name: statistics.median(run[name] for run in of_one) for name in of_one[0]}
                 for one, of_one in runs.items()
             }
-            ours = figures["ours"]
-            rate = flops / ours["step"] / roof["products"] / count
-            print(f"{size}, {count} thread(s): ours reaches {100 * rate:.0f}% of the product rate")
-            for one, of_one in figures.items():
-                print(
-                    f"  {one:22s} step {1e3 * of_one['step']:8.2f} ms/sample ({of_one['step'] / ours['step']:.2f}x)   "
-                    f"inference {1e3 * of_one['inference']:8.2f} ({of_one['inference'] / ours['inference']:.2f}x)   "
-                    f"memory {of_one['memory'] / 2**20:7.0f} MiB (ours {ours['memory'] / of_one['memory']:.2f} of it)",
-                    flush=True,
-                )
+            print(f"{size}, {count} thread(s)")
+            rate = show(size, figures, roof["products"] * count)
             result["sizes"][f"{size}/{count}"] = {"candidates": figures, "of_product_rate": rate}
-        if kind == "cuda":
-            continue
         shares = in_own_process("stages", size)
         whole = sum(shares.values())
         print("  forward and backward: " + ", ".join(f"{name} {100 * ms / whole:.0f}%" for name, ms in shares.items()))
@@ -315,21 +369,22 @@ def main() -> None:
     if arguments.one:
         kind, *words = arguments.one
         if kind == "timed":
-            print(json.dumps(timed(words[0], words[1], int(words[2]), int(words[3]), *words[4:])))
+            print(json.dumps(timed(words[0], words[1], int(words[2]), int(words[3]))))
+        elif kind == "timed_on_gpu":
+            print(json.dumps(timed_on_gpu(words[0], int(words[1]), words[2].split(","), words[3].split(","))))
         else:
             print(json.dumps(stages(words[0]) if kind == "stages" else roofline(*words)))
         return
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("bench_model: there is no GPU that torch can use here")
-    result = {}
-    for precision in arguments.precision:
-        if arguments.quick:
-            result[precision] = compare(["64K"], [1], 1, 3, arguments.device, precision)
-        else:
-            work = (arguments.sizes, arguments.threads, arguments.rounds, 5, arguments.device, precision)
-            result[precision] = compare(*work)
-        if arguments.json:
-            print(json.dumps(result), flush=True)  # after each: who cuts the last one short keeps the others
+    if arguments.device == "cuda":
+        if not torch.cuda.is_available():
+            raise SystemExit("bench_model: there is no GPU that torch can use here")
+        result = compare_on_gpu(["64K"] if arguments.quick else arguments.sizes, arguments.precision, 20)
+    elif arguments.quick:
+        result = {"fp32": compare(["64K"], [1], 1, 3)}
+    else:
+        result = {"fp32": compare(arguments.sizes, arguments.threads, arguments.rounds, 5)}
+    if arguments.json:
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

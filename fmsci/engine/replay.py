@@ -1,7 +1,7 @@
 """On one GPU: the kernels of a forward and backward pass are recorded once, as CUDA graphs, and replayed.
 
-Starting a kernel takes the host about 10 us, and a step of the model starts some hundred of them: up to 16M parameters a
-GPU is faster than that. A replay starts them all at once. The numbers are the same.
+Starting a kernel takes the host about 10 us, and a step of the model starts some hundred of them: up to 16M parameters
+a GPU is faster than that. A replay starts them all at once. The numbers are the same.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Replayed(nn.Module):
             if source.shape == shape:
                 u: Tensor = recorded(source, coefficients).clone()  # the next replay writes to the same place
                 return u
-        u = self.module(source, coefficients)
-        return u
+        unrecorded: Tensor = self.module(source, coefficients)
+        return unrecorded
 
 
 class _Recording(nn.Module):
