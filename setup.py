@@ -20,6 +20,7 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.6",
         "the_well>=1.1",
+        "triton>=3.4; platform_system == 'Linux'",
         "types-PyYAML",
     ],
 }

@@ -93,7 +93,7 @@ class _FourierLayer(torch.autograd.Function):
 
 def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Tensor:
     """Return the spectrum (B, 2, 2 m^2, C) of fields (B, H, W, C)."""
-    from fmsci.model import kernels
+    from fmsci.model.kernels import field as kernels
 
     batch, height, width, channels = z.shape
     products = z.new_empty(batch, 2 * height, len(rows) // 2 * channels)
@@ -112,7 +112,7 @@ def _from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
 
 
 def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
-    from fmsci.model import kernels
+    from fmsci.model.kernels import spectrum as kernels
 
     batch, _, count, channels = spectrum.shape
     out = torch.empty_like(spectrum)
@@ -132,7 +132,7 @@ def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
 
 
 def _mix_grad(spectrum: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    from fmsci.model import kernels
+    from fmsci.model.kernels import spectrum as kernels
 
     batch, _, count, channels = spectrum.shape
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
@@ -144,7 +144,7 @@ def _mix_grad(spectrum: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
 
 
 def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
-    from fmsci.model import kernels
+    from fmsci.model.kernels import field as kernels
 
     batch, height, width, channels = z.shape
     out = torch.empty_like(z)
@@ -162,6 +162,7 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
         C=channels,
         ACTIVATE=activate,
         PRECISION=_precision(),
+        ONE=columns.shape[1] <= tile["BJ"],
         **tile,
     )
     return out
@@ -170,7 +171,7 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
 def _descend(
     q: Tensor, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool
 ) -> tuple[Tensor, Tensor]:
-    from fmsci.model import kernels
+    from fmsci.model.kernels import field as kernels
 
     batch, height, width, channels = z.shape
     out = torch.empty_like(z)
@@ -191,6 +192,7 @@ def _descend(
         C=channels,
         ACTIVATE=activate,
         PRECISION=_precision(),
+        ONE=columns.shape[1] <= tile["BJ"],
         **tile,
     )
     return out, parts.sum(0).to(pointwise.dtype)
@@ -201,7 +203,7 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
-        from fmsci.model import kernels_head as kernels
+        from fmsci.model.kernels import head as kernels
 
         points = v.contiguous().view(-1, v.shape[-1])
         out = outer.new_empty(len(points), 1)
@@ -215,7 +217,7 @@ class _Head(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from fmsci.model import kernels_head as kernels
+        from fmsci.model.kernels import head as kernels
 
         points, inner, inner_bias, outer = ctx.saved_tensors
         shape = (*grad.shape[:-1], points.shape[-1])

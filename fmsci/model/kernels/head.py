@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fmsci.model.kernels import gelu, gelu_grad
+from fmsci.model.kernels.activation import gelu, gelu_grad
 
 
 @triton.jit

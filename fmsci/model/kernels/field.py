@@ -1,0 +1,161 @@
+"""Kernels that pass over whole fields; see :mod:`fmsci.model.kernels`."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from fmsci.model.kernels.activation import gelu, gelu_grad
+
+
+@triton.jit
+def analyse(
+    z,
+    matrix,
+    out,
+    count,
+    W,
+    J,
+    C: tl.constexpr,
+    ACTIVATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BJ: tl.constexpr,
+    BX: tl.constexpr,
+    BG: tl.constexpr,
+):
+    """(J, W) times each field; ``count`` = rows C numbers along a tile, so that narrow fields fill one, too."""
+    number = tl.program_id(0).to(tl.int64) * BG + tl.arange(0, BG)
+    row, channel = number // C, number % C
+    j = tl.program_id(1) * BJ + tl.arange(0, BJ)
+    total = tl.zeros((BJ, BG), tl.float32)
+    for first in range(0, W, BX):
+        x = first + tl.arange(0, BX)
+        waves = tl.load(matrix + j[:, None] * W + x[None, :], mask=(j < J)[:, None] & (x < W)[None, :], other=0.0)
+        inside = (x < W)[:, None] & (number < count)[None, :]
+        v = tl.load(z + (row * W * C + channel)[None, :] + x[:, None] * C, mask=inside, other=0.0)
+        if ACTIVATE:
+            v = gelu(v.to(tl.float32)).to(v.dtype)
+        total = tl.dot(waves, v, total, input_precision=PRECISION)
+    inside = (j < J)[:, None] & (number < count)[None, :]
+    tl.store(out + (row * J * C + channel)[None, :] + j[:, None] * C, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def along_x(
+    total,
+    q,
+    matrix,
+    row,
+    x,
+    c,
+    rows,
+    W,
+    J,
+    C: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BJ: tl.constexpr,
+    ONE: tl.constexpr,
+):
+    """``total`` (BX, BC) with what the waves along x add at the points x of a row; ``ONE``: BJ covers all waves."""
+    if ONE:  # no loop inside the loop over tiles, so that the next tile is loaded meanwhile
+        j = tl.arange(0, BJ)
+        waves = tl.load(matrix + x[:, None] * J + j[None, :], mask=(x < W)[:, None] & (j < J)[None, :], other=0.0)
+        inside = (j < J)[:, None] & (c < C)[None, :] & (row < rows)
+        products = tl.load(q + row * J * C + j[:, None] * C + c[None, :], mask=inside, other=0.0)
+        total = tl.dot(waves, products, total, input_precision=PRECISION)
+    else:
+        for first in range(0, J, BJ):
+            j = first + tl.arange(0, BJ)
+            waves = tl.load(matrix + x[:, None] * J + j[None, :], mask=(x < W)[:, None] & (j < J)[None, :], other=0.0)
+            inside = (j < J)[:, None] & (c < C)[None, :] & (row < rows)
+            products = tl.load(q + row * J * C + j[:, None] * C + c[None, :], mask=inside, other=0.0)
+            total = tl.dot(waves, products, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def synthesise(
+    q,
+    matrix,
+    z,
+    pointwise,
+    bias,
+    out,
+    rows,
+    W,
+    J,
+    C: tl.constexpr,
+    ACTIVATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BX: tl.constexpr,
+    BJ: tl.constexpr,
+    BC: tl.constexpr,
+    ROWS: tl.constexpr,
+    ONE: tl.constexpr,
+):
+    """The field that the products along x stand for, and the pointwise part."""
+    x = tl.program_id(1) * BX + tl.arange(0, BX)
+    c = tl.arange(0, BC)
+    there = (x < W)[:, None] & (c < C)[None, :]
+    square = (c < C)[:, None] & (c < C)[None, :]
+    dtype = z.dtype.element_ty
+    a = tl.load(pointwise + c[None, :] * C + c[:, None], mask=square, other=0.0).to(dtype)  # its transpose
+    b = tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)
+    for index in range(ROWS):
+        row = tl.program_id(0).to(tl.int64) * ROWS + index
+        inside = there & (row < rows)
+        at = row * W * C + x[:, None] * C + c[None, :]
+        v = tl.load(z + at, mask=inside, other=0.0)
+        if ACTIVATE:
+            v = gelu(v.to(tl.float32)).to(dtype)
+        total = tl.dot(v, a, input_precision=PRECISION) + b[None, :]
+        total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ, ONE)
+        tl.store(out + at, total.to(dtype), mask=inside)
+
+
+@triton.jit
+def descend(
+    q,
+    matrix,
+    grad,
+    z,
+    pointwise,
+    out,
+    parts,
+    rows,
+    W,
+    J,
+    C: tl.constexpr,
+    ACTIVATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BX: tl.constexpr,
+    BJ: tl.constexpr,
+    BC: tl.constexpr,
+    ONE: tl.constexpr,
+):
+    """The gradient of z, and this program's part of that of the pointwise matrix: (programs, C, C)."""
+    c = tl.arange(0, BC)
+    square = (c < C)[:, None] & (c < C)[None, :]
+    dtype = z.dtype.element_ty
+    a = tl.load(pointwise + c[:, None] * C + c[None, :], mask=square, other=0.0).to(dtype)
+    part = tl.zeros((BC, BC), tl.float32)
+    across = tl.cdiv(W, BX)
+    for turn in range(tl.cdiv(rows * across, tl.num_programs(0))):
+        tile = tl.program_id(0).to(tl.int64) + turn * tl.num_programs(0)
+        row = tile // across
+        x = (tile % across).to(tl.int32) * BX + tl.arange(0, BX)
+        inside = (x < W)[:, None] & (c < C)[None, :] & (row < rows)
+        at = row * W * C + x[:, None] * C + c[None, :]
+        g = tl.load(grad + at, mask=inside, other=0.0)
+        before = tl.load(z + at, mask=inside, other=0.0)
+        v = before
+        if ACTIVATE:
+            v = gelu(before.to(tl.float32)).to(dtype)
+        part = tl.dot(tl.trans(g), v, part, input_precision=PRECISION)
+        total = tl.dot(g, a, input_precision=PRECISION)
+        total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ, ONE)
+        if ACTIVATE:
+            total *= gelu_grad(before.to(tl.float32))
+        tl.store(out + at, total.to(dtype), mask=inside)
+    place = parts + tl.program_id(0) * C * C + c[:, None] * C + c[None, :]
+    tl.store(place, part, mask=square)
