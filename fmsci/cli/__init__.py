@@ -6,13 +6,14 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from fmsci import __version__
-from fmsci.cli import data, doctor, generate, status, study, submit, train
+from fmsci.cli import data, doctor, generate, status, study, submit, train, worker
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
 from fmsci.world import World, detect_world, ignore_signals
 
@@ -54,13 +55,17 @@ app.command("study")(study.study)
 app.command("submit", context_settings={"ignore_unknown_options": True})(submit.submit)
 app.command("status", context_settings={"ignore_unknown_options": True})(status.status)
 app.command("doctor")(doctor.doctor)
+app.command("worker", hidden=True)(worker.worker)
 app.add_typer(data.app, name="data")
 
 
-def main() -> None:
-    """Run a verb; a user's mistake is one sentence on stderr and exit code 2, a saved run exits with 75."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run a verb, that of the command line where none is given; always ends in SystemExit or an error nobody foresaw.
+
+    A user's mistake is one sentence on stderr and exit code 2, a saved run exits with 75.
+    """
     try:
-        code = app(standalone_mode=False)
+        code = app(words, standalone_mode=False)
     except UsageError as error:
         context = error.ctx
         if context is not None and error.message == context.get_help():  # no verb was given: that is a question

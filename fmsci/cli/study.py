@@ -41,6 +41,10 @@ def study(
         list[str] | None, typer.Option("--sbatch", help="with submit: one more option for sbatch")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="with submit: tell what would be submitted")] = False,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="CONFIG", help="with run and report: one more study, whose jobs start after those before"),
+    ] = None,
 ) -> None:
     """Answer a question of the paper: plan its runs, make those that are missing, report."""
     from fmsci.config import StudySettings, load_settings
@@ -51,6 +55,9 @@ def study(
     if action not in ACTIONS:
         raise UserError(f"study can do {', '.join(ACTIONS)}, not '{action}'{nearest(action, ACTIONS)}")
     settings = load_settings(StudySettings, config, overrides or [])
+    studies = [settings, *(load_settings(StudySettings, other, overrides or []) for other in also or [])]
+    if also and action not in {"run", "report"}:
+        raise UserError(f"--also goes with run and report, not with {action}: give that each study by itself")
     if detect_world().size > 1:
         raise SettingsError("a study starts processes of its own: run it as one, without mpiexec, srun or torchrun")
     from fmsci.study.plan import STAGES
@@ -74,17 +81,21 @@ def study(
     if action == "run":
         from fmsci.study.execute import execute
 
-        execute(settings, stage)
+        execute(studies, stage)
         if stage is not None:
             return
     from fmsci.study.report import expectation, report
 
-    document = report(settings)
-    if as_json:
-        say(json.dumps(document))
-    missed = expectation(settings, document)
+    missed = None
+    for one in studies:
+        document = report(one)
+        if as_json:
+            say(json.dumps(document))
+        found = expectation(one, document)
+        if found is not None:
+            say(f"not as expected: {found}")
+        missed = missed or found
     if missed is not None:
-        say(f"not as expected: {missed}")
         raise typer.Exit(1)
 
 

@@ -171,6 +171,9 @@ class CheckpointSettings(Schema):
     keep: Count = Field(2, description="how many of the newest checkpoints stay")
     keep_best: bool = Field(True, description="the checkpoint of the best validation error stays too")
     keep_every_epochs: Count | None = Field(None, description="that of every so many epochs stays too")
+    keep_finished: bool = Field(
+        True, description="false: a finished run has no checkpoints, three times its model; nothing continues from it"
+    )
     deadline_minutes: Positive | None = Field(
         None, description="save and stop after so many minutes; under Slurm also before the job's end"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fmsci.errors import UserError
@@ -32,40 +32,50 @@ def steps_done(folder: Path) -> int:
     return int(entries[-1]["step"]) if entries else 0
 
 
+FIRST = ("data", "pretrain")
+"""Stages that all studies have before others: more waits for them than for any other."""
+
+
 class Board:
-    """What is known of the jobs of a study (or of one stage), as of the last look.
+    """What is known of the jobs of some studies (or of one stage), as of the last look. A job of several counts once.
 
     Work is counted in floating-point operations: the steps of large and small models differ.
     """
 
-    def __init__(self, planned: Plan, stage: str | None) -> None:
-        self.planned, self.stage = planned, stage
+    def __init__(self, plans: Sequence[Plan], stage: str | None) -> None:
+        self.plans, self.stage = tuple(plans), stage
         self.waiting: list[Job] = []
+        """What is not finished, in the order in which it should start."""
         self.finished = 0
-        self._work: dict[str, float] = {}
-        self._done: dict[str, float] = {}
+        self._work: dict[Path, float] = {}
+        self._done: dict[Path, float] = {}
         self.look()
 
     def look(self) -> None:
         """Look at the folders of all jobs. Raises UserError where a run diverged at every learning rate."""
-        errors = valid_errors(self.planned)
-        for group in self.planned.groups:
-            if all(math.isinf(errors.get(run.folder, 0.0)) for run in group.sweep):
-                raise UserError(_diverged(group))
-        jobs = [job for job in self.planned.jobs(errors) if self.stage in (None, job.stage)]
-        self.waiting = [job for job in jobs if not job.over]
+        jobs: dict[Path, Job] = {}
+        for planned in self.plans:
+            errors = valid_errors(planned)
+            for group in planned.groups:
+                if all(math.isinf(errors.get(run.folder, 0.0)) for run in group.sweep):
+                    raise UserError(_diverged(group))
+            for job in planned.jobs(errors):
+                if self.stage in (None, job.stage) and job.makes not in jobs:
+                    jobs[job.makes] = job
+                    if job.makes not in self._work:
+                        self._work[job.makes] = work_of(planned, job)
+        waiting = [job for job in jobs.values() if not job.over]
+        self.waiting = sorted(waiting, key=lambda job: job.stage not in FIRST)
         self.finished = len(jobs) - len(self.waiting)
-        waiting = {job.name for job in self.waiting}
-        for job in jobs:
-            if job.name not in self._work:
-                self._work[job.name] = work_of(self.planned, job)
-            if job.name not in waiting:
-                self._done[job.name] = self._work[job.name]
+        left = {job.makes for job in self.waiting}
+        for key, job in jobs.items():
+            if key not in left:
+                self._done[key] = self._work[key]
             elif isinstance(job, Run):
-                self._done[job.name] = self._share(job)
+                self._done[key] = self._share(job)
 
     def _share(self, run: Run) -> float:
-        return self._work[run.name] * min(1.0, steps_done(run.folder) / run.steps)
+        return self._work[run.makes] * min(1.0, steps_done(run.folder) / run.steps)
 
     @property
     def _stages(self) -> tuple[str, ...]:
@@ -74,21 +84,38 @@ class Board:
     @property
     def count(self) -> int:
         """How many jobs there are, those included that are not known yet."""
-        return sum(len(self.planned.stage(name, {})) for name in self._stages)
+        known = {job.makes for _, job in self._known()}
+        return len(known) + sum(again for _, _, again in self._repeated())
 
     @property
     def total(self) -> int:
         """All the work, GFLOP."""
-        known = [job for name in self._stages for job in self.planned.stage(name, {}) if job is not None]
-        first = [work_of(self.planned, group.sweep[0]) for group in self.planned.groups]
-        repeats = sum(first) * (len(self.planned.settings.seeds) - 1) if "repeats" in self._stages else 0.0
-        return round(sum(work_of(self.planned, job) for job in known) + repeats)
+        known = {job.makes: work_of(planned, job) for planned, job in self._known()}
+        repeats = sum(again * work_of(planned, group.sweep[0]) for planned, group, again in self._repeated())
+        return round(sum(known.values()) + repeats)
+
+    def _known(self) -> Iterator[tuple[Plan, Job]]:
+        """Yield the jobs that do not wait for the choice of a learning rate."""
+        for planned in self.plans:
+            for name in self._stages:
+                yield from ((planned, job) for job in planned.stage(name, {}) if job is not None)
+
+    def _repeated(self) -> Iterator[tuple[Plan, Group, int]]:
+        """Yield what is repeated, each only once, and how often."""
+        seen: dict[Path, int] = {}
+        for planned in self.plans if "repeats" in self._stages else ():
+            again = len(planned.settings.seeds) - 1
+            for group in planned.groups:
+                more = again - seen.get(group.sweep[0].makes, 0)
+                if more > 0:
+                    seen[group.sweep[0].makes] = again
+                    yield planned, group, more
 
     def done(self, running: Iterable[Job] = ()) -> int:
         """Return the work done, GFLOP; that of ``running`` jobs up to their last entry."""
         for job in running:
             if isinstance(job, Run):
-                self._done[job.name] = self._share(job)
+                self._done[job.makes] = self._share(job)
         return round(sum(self._done.values()))
 
 

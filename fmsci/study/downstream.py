@@ -73,6 +73,7 @@ class Group:
             "checkpoint.every_epochs=null",  # an epoch is a single step where samples are few
             "checkpoint.keep=1",
             "checkpoint.keep_best=false",
+            "checkpoint.keep_finished=false",
         ]
         wanted = with_overrides(base, own, str(settings.train))
         key = run_hash(wanted, {data: self.base.folders[data]}, self.of.key if self.arm == "finetune" else None)

@@ -1,19 +1,20 @@
-"""Make what is missing of a study on this machine: each job a process of its own, a few at a time."""
+"""Make what is missing of one or several studies on this machine, a few jobs at a time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.errors import Interrupted, UserError
-from fmsci.files import discard, read_json
+from fmsci.files import lock, read_json
 from fmsci.shards.layout import MANIFEST
-from fmsci.study.board import Board
+from fmsci.study.board import Board, valid_errors
 from fmsci.study.identity import model_hash
 from fmsci.study.jobs import Job, Run
-from fmsci.study.plan import Plan, plan
+from fmsci.study.plan import Plan, plan, runs_folder
 from fmsci.study.pool import Pool
 from fmsci.terminal import Progress, say
 from fmsci.train.dry_run import dry_run
@@ -39,24 +40,32 @@ def check(planned: Plan, jobs: Sequence[Job]) -> None:
             dry_run(wanted, world_size=1)
 
 
-def execute(settings: StudySettings, stage: str | None = None) -> None:
-    """Make every result that is missing, ``workers`` at a time; finished ones are never repeated.
+def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
+    """Make every result that is missing, ``workers`` (of the first study) at a time; finished ones are never repeated.
 
-    With ``stage`` only the jobs of that one. Raises UserError where settings are wrong or a job failed (with the place
-    of its log), Interrupted where it was asked to stop: the running ones then save first.
+    Jobs of the studies that are named first start first. With ``stage`` only the jobs of that one. Raises UserError
+    where settings are wrong or a job failed (with the place of its log), Interrupted where it was asked to stop: the
+    running ones then save first.
     """
-    board = Board(plan(settings), stage)
-    check(board.planned, board.waiting)
+    first, names = studies[0], ", ".join(str(settings.run) for settings in studies)
+    board = Board([plan(settings) for settings in studies], stage)
+    for planned in board.plans:
+        mine = {job.makes for job in planned.jobs(valid_errors(planned))}
+        check(planned, [job for job in board.waiting if job.makes in mine])
     if not board.waiting:
-        say(f"all {board.count} jobs of {settings.run} are finished already")
+        say(f"all {board.count} jobs of {names} are finished already")
         return
-    pool = Pool(settings)
-    with pool, Progress(settings.run.name, board.total, "GFLOP of training", done=board.done()) as progress:
+    with ExitStack() as held:
+        for folder in sorted({runs_folder(settings) for settings in studies}):
+            held.enter_context(lock(folder / ".lock", f"another process is making runs in {folder}"))
+        pool = held.enter_context(Pool(first))
+        title = ", ".join(settings.run.name for settings in studies)
+        progress = held.enter_context(Progress(title, board.total, "GFLOP of training", done=board.done()))
         while True:
-            running = {job.name for job in pool.jobs}
-            startable = [job for job in board.waiting if job.ready and job.name not in running]
+            running = {job.makes for job in pool.jobs}
+            startable = [job for job in board.waiting if job.ready and job.makes not in running]
             while startable and pool.has_room:
-                pool.start(startable.pop(0), at_once=min(settings.workers, len(pool.jobs) + len(startable) + 1))
+                pool.start(startable.pop(0), at_once=min(first.workers, len(pool.jobs) + len(startable) + 1))
             if not pool.jobs:
                 break
             time.sleep(POLL_S)
@@ -81,5 +90,3 @@ def _tell(job: Job) -> None:
         say(f"diverged: {job.name}")
     else:
         say(f"finished {job.name}: test error {float(read_json(job.evaluation)['rel_l2']):.4f}")
-        if job.arm != "pretrain":
-            discard(job.folder / "checkpoints")  # three times the model, and nothing continues from it

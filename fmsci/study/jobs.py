@@ -22,6 +22,11 @@ class Job:
     log: Path
 
     @property
+    def makes(self) -> Path:
+        """The first of its results: what tells it from every other job, also from those of other studies."""
+        return self.results[0]
+
+    @property
     def finished(self) -> bool:
         """Whether all that it makes is there."""
         return all(path.exists() for path in self.results)

@@ -1,11 +1,8 @@
-"""Processes of a study: each job is one, with its share of the cores; a signal to stop is passed on to all."""
+"""The jobs of a study that run, a few at a time, each with its share of the cores; all are told when to stop."""
 
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,25 +10,22 @@ from typing import Any
 from fmsci.config import StudySettings
 from fmsci.errors import EXIT_REQUEUE, UserError
 from fmsci.study.jobs import Job, Run
+from fmsci.study.worker import Single, Worker
 from fmsci.terminal import warnings_in
-from fmsci.world import child_environment, end_with_parent, num_cores
-
-
-@dataclass(frozen=True)
-class _Running:
-    job: Job
-    process: subprocess.Popen[bytes]
-    place: int
-    """0 .. workers - 1: which of the GPUs it takes."""
+from fmsci.world import num_cores
 
 
 class Pool:
-    """The running jobs. Leaving it ends them: each saves first."""
+    """The running jobs. Leaving it ends them: each saves first.
+
+    Jobs that train or measure take turns in a few processes, as torch takes seconds to start.
+    """
 
     def __init__(self, settings: StudySettings) -> None:
         self.settings = settings
         self.stopping = False
-        self._running: list[_Running] = []
+        self._running: list[Single | Worker] = []
+        self._idle: list[Worker] = []
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Pool:
@@ -40,17 +34,21 @@ class Pool:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for one in self._running:
-            one.process.terminate()
-        for one in self._running:
+        for one in self._everyone:
+            one.stop()
+        for one in self._everyone:
             one.process.wait()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
-        for one in self._running:
-            one.process.terminate()
+        for one in self._everyone:
+            one.stop()
+
+    @property
+    def _everyone(self) -> list[Single | Worker]:
+        return [*self._running, *self._idle]
 
     @property
     def jobs(self) -> list[Job]:
@@ -66,40 +64,37 @@ class Pool:
         """Start a job as one of ``at_once``, which share the cores; what it prints goes to its log."""
         job.log.parent.mkdir(parents=True, exist_ok=True)
         threads = max(1, num_cores() // at_once)
-        command = [sys.executable, "-m", "fmsci", *job.words]
-        if isinstance(job, Run):
-            command.append(f"engine.threads={threads}")
-        environment = child_environment(OMP_NUM_THREADS=str(threads))
-        place = min(set(range(self.settings.workers)) - {one.place for one in self._running})
-        if self.settings.gpus > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(place % self.settings.gpus)
-        with job.log.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches it once, through us
-                preexec_fn=end_with_parent,  # and if we are killed outright, it is asked to save and stop
-            )
-        self._running.append(_Running(job, process, place))
+        if job.words[0] == "generate":  # it needs no torch
+            self._running.append(Single(job, threads))
+        else:
+            worker = self._idle.pop() if self._idle else self._hire(job)
+            self._running.append(worker)
+            worker.start(job, (f"engine.threads={threads}",) if isinstance(job, Run) else ())
         if self.stopping:  # asked in this very moment
-            process.terminate()
+            self._running[-1].stop()
+
+    def _hire(self, job: Job) -> Worker:
+        """Return a new process for this job and later ones, on the GPU that has the fewest."""
+        places = [one.place for one in self._everyone if isinstance(one, Worker)]
+        place = min(set(range(len(places) + 1)) - set(places))
+        variables = {"OMP_NUM_THREADS": str(max(1, num_cores() // self.settings.workers))}
+        if self.settings.gpus > 1:
+            variables["CUDA_VISIBLE_DEVICES"] = str(place % self.settings.gpus)
+        return Worker(job, place, variables)
 
     def ended(self) -> list[Job]:
         """Return the jobs that came to their end since the last look; UserError for one that failed.
 
         A run that diverged has come to its end: it would diverge again.
         """
-        ended = [one for one in self._running if one.process.poll() is not None]
+        ended = [one for one in self._running if one.ended()]
         self._running = [one for one in self._running if one not in ended]
+        self._idle += [one for one in ended if isinstance(one, Worker) and one.process.poll() is None]
         for one in ended:
-            code, job = one.process.returncode, one.job
-            if code == EXIT_REQUEUE:  # it was asked to stop before we were
+            if one.code == EXIT_REQUEUE:  # it was asked to stop before we were
                 self.stopping = True
-            elif not job.over and not self.stopping:
-                raise UserError(f"the run {job.name} failed: {last_line(job.log)} (see {job.log})")
+            elif not one.job.over and not self.stopping:
+                raise UserError(f"the run {one.job.name} failed: {last_line(one.job.log)} (see {one.job.log})")
         return [one.job for one in ended if one.job.over]
 
 

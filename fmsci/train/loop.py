@@ -64,7 +64,9 @@ def _validation_due(job: Job, state: State) -> bool:
 
 def _checkpoint_due(job: Job, state: State) -> bool:
     settings = job.settings.checkpoint
-    if state.step == job.num_steps or _due(settings.every_steps, state.step):
+    if state.step == job.num_steps:
+        return settings.keep_finished  # else the result comes next, and it would be removed
+    if _due(settings.every_steps, state.step):
         return True
     epochs = (settings.every_epochs, settings.keep_every_epochs)
     return state.seen == job.loader.num_batches and any(_due(every, state.epoch + 1) for every in epochs)

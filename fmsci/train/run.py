@@ -13,7 +13,7 @@ from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
 from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement
 from fmsci.errors import Failure, Interrupted, UserError
-from fmsci.files import read_json, write_json
+from fmsci.files import discard, read_json, write_json
 from fmsci.terminal import say, warn
 from fmsci.train.attempt import Attempt
 from fmsci.train.build import Job, build_job
@@ -64,6 +64,8 @@ def run_training(
                 result = _finished(attempt) or _train(attempt)
                 if test is not None:
                     result["test"] = _tested(attempt, test)
+                if world.is_main and not settings.checkpoint.keep_finished:
+                    discard(settings.run / "checkpoints")
             except RuntimeError as error:
                 known = attempt.failure(error)
                 if known is None:

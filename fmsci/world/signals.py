@@ -24,10 +24,15 @@ class StopSignals:
         return self
 
     def take(self) -> None:
-        """Take the signals over; in a thread they cannot come, so there is nothing to do."""
+        """Take the signals over, with what has come already; in a thread they cannot come: there is nothing to do."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._ask)
+                before = signal.signal(number, self._ask)
+                owner = getattr(before, "__self__", None)
+                if isinstance(owner, StopSignals):
+                    self.asked |= owner.asked  # meant for the process, whoever listened
+                if owner is not self:
+                    self._previous[number] = before
 
     def __exit__(self, *_: object) -> None:
         """Give the signals back."""

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from fmsci.config import StudySettings, load_settings
+from fmsci.files import is_locked
 from fmsci.study.board import steps_done, valid_errors
 from fmsci.study.plan import plan
 from fmsci.study.report import expectation
@@ -204,7 +205,7 @@ def test_a_study_that_dies_leaves_no_run_behind(config, tmp_path, number):
         time.sleep(0.01)
     process.send_signal(number)
     process.wait(timeout=60)
-    while subprocess.run(["pgrep", "-f", f"fmsci train .*{tmp_path}"], capture_output=True, check=False).stdout:
+    while not (scratch.folder / "outcome.json").exists() or is_locked(scratch.folder / ".lock"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert json.loads((scratch.folder / "outcome.json").read_text())["status"] == "saved"
