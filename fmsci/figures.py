@@ -146,6 +146,22 @@ def error_curves(
     return figure
 
 
+def training_curves(lines: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
+    """Draw validation error, logarithmic, against samples seen."""
+    figure = _blank(figsize=(6.4, 4.6), dpi=130, layout="constrained")
+    axis = figure.subplots()
+    for index, (name, points) in enumerate(lines.items()):
+        seen, errors = zip(*points, strict=True)
+        axis.plot(seen, errors, label=name, linewidth=1.5, linestyle="-" if index < 10 else "--")
+    axis.set_yscale("log")
+    axis.set_xlabel("samples seen")
+    axis.set_ylabel("relative L2 error on the validation split")
+    axis.set_title(title, fontsize=11)
+    axis.grid(True, which="both", alpha=0.25)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def gain_lines(lines: Mapping[str, Sequence[float | None]], ticks: Sequence[str], across: str, title: str) -> Figure:
     """Draw error(scratch) / error(fine-tuned) over models or tasks; a line for each number of samples.
 

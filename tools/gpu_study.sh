@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# A study on a machine with a GPU and no network, in steps of at most ten minutes; each continues what the last one left:
+# Studies on a machine with a GPU and no network, in steps of a few minutes; each continues what the last one left:
 #
-#     bash tools/gpu_study.sh OUTPUT_FOLDER [STUDY [KEY=VALUE]...]     STUDY: configs/study/lab/q1-poisson.yaml if not given
+#     bash tools/gpu_study.sh OUTPUT_FOLDER [STUDY]... [KEY=VALUE]...     STUDY: configs/study/lab/q1-poisson.yaml if not given
 #
-# Makes data, pretrains, fine-tunes and trains from scratch with `fmsci study`, stops after STUDY_SECONDS (540), and leaves in
-# OUTPUT_FOLDER report.html, report.md, table.json, results.csv, the figures, and state.tar.part-000 ..., all files under 16 MB.
-# Together the parts are every run folder with its model (cat state.tar.part-* | tar x): from them the next step goes on, on
-# another machine too. Data are not among them, they are made anew in seconds; nor are weights of measured downstream runs.
-# Exit codes: 0 the study is finished; 75 saved, start it again; anything else failed.
+# Makes data, pretrains, fine-tunes and trains from scratch with `fmsci study`, all studies as one, in the order given. It stops
+# STUDY_SECONDS (540) after its start, then writes reports and packs: OUTPUT_FOLDER/studies.tar.gz (report.html, report.md,
+# table.json, results.csv, figures of each) and OUTPUT_FOLDER/state/part-000 ..., all files under 16 MB. The parts are every run
+# folder (tools/pack_studies.py says what is in them): from them the next step goes on, on another machine too. Data are not among
+# them, they are made anew in seconds; nor are weights of measured downstream runs. STUDY_PARTS: at most so many parts (1000).
+# Exit codes: 0 all are finished; 75 saved, start it again; anything else failed.
 # It takes the Python that is first on the path. STUDY_WORK: where the runs are meanwhile, build/gpu_study if not given.
 set -uo pipefail
 
@@ -19,50 +20,28 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 mkdir -p "$1" || exit 2
 out=$(cd "$1" && pwd)
 shift
-study=${1:-configs/study/lab/q1-poisson.yaml}
-[ $# -gt 0 ] && shift
+studies=() settings=() also=()
+for word in "$@"; do
+    case $word in *=*) settings+=("$word") ;; *) studies+=("$word") ;; esac
+done
+[ ${#studies[@]} -gt 0 ] || studies=(configs/study/lab/q1-poisson.yaml)
+for study in "${studies[@]:1}"; do also+=(--also "$study"); done
 work=${STUDY_WORK:-$root/build/gpu_study}
 mkdir -p "$work" && cd "$work" || exit 2
 [ -e configs ] || ln -s "$root/configs" configs
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 fmsci() { python -m fmsci "$@"; }
 
-if [ ! -e unpacked ] && [ -e "$out/state.tar.part-000" ]; then
-    cat "$out"/state.tar.part-* | tar x || exit 1
+if [ ! -e unpacked ] && [ -e "$out/state/part-000" ]; then
+    cat "$out"/state/part-* | tar xz || exit 1
 fi
 touch unpacked
-folder=$(python - "$study" "$@" <<'END'
-import sys
-from pathlib import Path
-from fmsci.config import StudySettings, load_settings
-settings = load_settings(StudySettings, Path(sys.argv[1]), sys.argv[2:])
-print(settings.run, settings.runs or settings.run / "runs", sep="\n")
-END
-) || { fmsci study "$study" plan "$@"; exit 2; }
-mapfile -t places <<<"$folder"
 
-timeout --preserve-status --signal=TERM --kill-after=60 "${STUDY_SECONDS:-540}" python -m fmsci study "$study" run "$@"
+timeout --preserve-status --signal=TERM --kill-after=60 "${STUDY_SECONDS:-540}" \
+    python -m fmsci study "${studies[0]}" run "${also[@]}" "${settings[@]}"
 code=$?
+[ $code = 2 ] && exit 2 # a mistake in the settings, or a run that failed: it has been said
 # What there is so far. A study that has nothing to show yet says so.
-[ $code = 0 ] || fmsci study "$study" report "$@" >/dev/null || true
-
-for file in "${places[0]}"/{report.html,report.md,table.json,results.csv,throughput.json,*.svg,*.png}; do
-    [ -e "$file" ] && cp "$file" "$out/"
-done
-left_out=(--exclude=tensorboard)
-for run in "${places[1]}"/*-finetune-* "${places[1]}"/*-scratch-*; do
-    [ -e "$run/result.json" ] && compgen -G "$run/evaluations/*.json" >/dev/null && left_out+=(--exclude="$run/model")
-done
-fresh=$(mktemp -d "$out/.aside-XXXXXX") || exit 1
-kept=()
-for place in "${places[@]}"; do
-    case $place in "${places[0]}"/*) continue ;; esac # inside the other
-    [ -e "$place" ] && kept+=("$place")
-done
-if [ ${#kept[@]} -gt 0 ]; then
-    tar c "${left_out[@]}" "${kept[@]}" | split -b 15000000 -d -a 3 - "$fresh/state.tar.part-" || exit 1
-    rm -f "$out"/state.tar.part-*
-    mv "$fresh"/state.tar.part-* "$out/"
-fi
-rmdir "$fresh"
+[ $code = 0 ] || fmsci study "${studies[0]}" report "${also[@]}" "${settings[@]}" || true
+python "$root/tools/pack_studies.py" "$out" "${studies[@]}" "${settings[@]}" --parts "${STUDY_PARTS:-1000}" || exit 1
 exit $code

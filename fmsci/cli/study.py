@@ -49,7 +49,7 @@ def study(
     """Answer a question of the paper: plan its runs, make those that are missing, report."""
     from fmsci.config import StudySettings, load_settings
     from fmsci.errors import SettingsError, UserError, nearest
-    from fmsci.terminal import say
+    from fmsci.terminal import say, warn
     from fmsci.world import detect_world
 
     if action not in ACTIONS:
@@ -88,7 +88,13 @@ def study(
 
     missed = None
     for one in studies:
-        document = report(one)
+        try:
+            document = report(one)
+        except UserError as error:
+            if len(studies) == 1:
+                raise
+            warn(str(error))  # the others may have something to show
+            continue
         if as_json:
             say(json.dumps(document))
         found = expectation(one, document)

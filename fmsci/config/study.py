@@ -52,8 +52,9 @@ class StudySettings(Schema):
     further seeds take the chosen rate.
     """
 
-    study: Literal["q1", "q2", "q3", "q4"] = Field(
-        description="what the report shows: q1 samples, q2 size of the model, q3 shift of the task, q4 mixed physics"
+    study: Literal["q1", "q2", "q3", "q4", "recipe"] = Field(
+        description="what the report shows: q1 samples, q2 size of the model, q3 shift of the task, q4 mixed physics; "
+        "recipe: how models are pretrained, each against the first, with no runs downstream"
     )
     run: Path = Field(description="the folder of the study: report, table, pictures, jobs")
     runs: Path | None = Field(
@@ -61,16 +62,16 @@ class StudySettings(Schema):
     )
     data: DataSources = Field(default_factory=DataSources)
     models: Annotated[dict[Name, ModelSource], Field(min_length=1)] = Field(description="pretrained models by name")
-    tasks: Annotated[dict[Name, Path], Field(min_length=1)] = Field(description="downstream data folders by name")
-    samples: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="downstream training samples")
+    tasks: dict[Name, Path] = Field(default_factory=dict, description="downstream data folders by name")
+    samples: tuple[Count, ...] = Field((), description="downstream training samples; none for recipe")
     train: Path = Field(description="a train configuration: the base of every downstream run")
     overrides: tuple[str, ...] = Field((), description="key=value settings over it")
     rates: tuple[Positive, ...] = Field((), description="learning rates to try; that of ``train`` alone where not set")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
         (0,), description="the rates are tried with the first; the others repeat the best"
     )
-    steps: Count | dict[Count, Count] = Field(
-        description="optimizer steps of a run in either arm, in whole epochs; one number, or one by samples"
+    steps: Count | dict[Count, Count] | None = Field(
+        None, description="optimizer steps of a run in either arm, in whole epochs; one number, or one by samples"
     )
     validations: Count = Field(20, description="validations of a run, evenly over its steps")
     targets: tuple[Positive, ...] = Field((), description="errors whose price in samples the report tells")
@@ -95,6 +96,13 @@ class StudySettings(Schema):
         for what, values in (("samples", self.samples), ("rates", self.rates), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"'{what}' is {list(values)} but should name each once")
+        for name, there in (("samples", self.samples), ("tasks", self.tasks)):
+            if (self.study == "recipe") != (not there):
+                raise ValueError(f"should have {name} for q1 to q4, and none for recipe, which has no runs downstream")
+        if self.samples and self.steps is None:
+            raise ValueError("should have 'steps', those of a run in either arm")
+        if self.study == "recipe" and any(source.train is None for source in self.models.values()):
+            raise ValueError("should pretrain all its models (models.NAME.train): a recipe is compared, not a folder")
         if isinstance(self.steps, dict):
             for count in self.samples:
                 if count not in self.steps:
@@ -107,4 +115,5 @@ class StudySettings(Schema):
 
     def steps_for(self, samples: int) -> int:
         """Return the optimizer steps that a run with so many samples has at least."""
+        assert self.steps is not None, "there are no samples without it"
         return self.steps[samples] if isinstance(self.steps, dict) else self.steps

@@ -32,10 +32,6 @@ def steps_done(folder: Path) -> int:
     return int(entries[-1]["step"]) if entries else 0
 
 
-FIRST = ("data", "pretrain")
-"""Stages that all studies have before others: more waits for them than for any other."""
-
-
 class Board:
     """What is known of the jobs of some studies (or of one stage), as of the last look. A job of several counts once.
 
@@ -65,7 +61,9 @@ class Board:
                     if job.makes not in self._work:
                         self._work[job.makes] = work_of(planned, job)
         waiting = [job for job in jobs.values() if not job.over]
-        self.waiting = sorted(waiting, key=lambda job: job.stage not in FIRST)
+        # All stages of one study before the next one's would leave the others without an answer for long: a stage of
+        # all of them, then the next one. So each has its curves with one seed first, then its bands.
+        self.waiting = sorted(waiting, key=lambda job: STAGES.index(job.stage))
         self.finished = len(jobs) - len(self.waiting)
         left = {job.makes for job in self.waiting}
         for key, job in jobs.items():

@@ -117,6 +117,8 @@ class Found:
     missing: tuple[str, ...]
     """Names of the jobs without a result; of a repeat whose rate is open, what it repeats."""
     diverged: tuple[str, ...]
+    reference: str
+    """The name of the first pretrained model."""
 
     @property
     def rows(self) -> list[Row]:
@@ -152,6 +154,7 @@ def collect(planned: Plan) -> Found:
         tuple(_comparisons(planned, records)),
         (*(job.name for job in jobs if not job.over), *unknown),
         tuple(job.name for job in jobs if isinstance(job, Run) and job.diverged),
+        planned.models[0].name,
     )
 
 

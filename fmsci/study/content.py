@@ -12,6 +12,7 @@ from fmsci.figures import ErrorCurve, as_svg, error_curves, gain_lines
 from fmsci.study.blocks import Block, Listing, Picture, Table, Text
 from fmsci.study.collect import Comparison, Curve, Found, Record
 from fmsci.study.plan import Plan, zero_shot_path
+from fmsci.study.recipe import recipe_curves, recipe_table
 from fmsci.study.tables import (
     error_gain,
     error_table,
@@ -29,6 +30,7 @@ TITLES = {
     "q2": "does the gain of pretraining grow with the model?",
     "q3": "how far from the pretraining data does it still help?",
     "q4": "does one model for all physics serve each of them?",
+    "recipe": "which way of pretraining needs the fewest samples seen?",
 }
 
 EXAMPLES = 3
@@ -38,14 +40,19 @@ EXAMPLES = 3
 def content(planned: Plan, found: Found) -> list[Block]:
     """Return the report of a study."""
     settings = planned.settings
-    blocks: list[Block] = [_introduction(settings), *_notices(found), *_edges(settings, found)]
-    if settings.study == "q4":
-        blocks.append(mixture_table(found, settings.samples))
-    blocks += _curves(found)
-    if settings.study in {"q2", "q3"}:
-        blocks += _gains(settings, found)
-    blocks += [error_table(found), zero_shot_table(found), reach_table(found, settings.targets), law_table(found)]
-    blocks += _examples(planned, found)
+    blocks: list[Block] = []
+    if settings.study == "recipe":
+        blocks += [Text(f"Models {', '.join(settings.models)}, each against the first."), *_notices(found)]
+        blocks += [recipe_table(found), *recipe_curves(found)]
+    else:
+        blocks += [_introduction(settings), *_notices(found), *_edges(settings, found), *_unequal(found)]
+        if settings.study == "q4":
+            blocks.append(mixture_table(found, settings.samples))
+        blocks += _curves(found)
+        if settings.study in {"q2", "q3"}:
+            blocks += _gains(settings, found)
+        blocks += [error_table(found), zero_shot_table(found), reach_table(found, settings.targets), law_table(found)]
+        blocks += _examples(planned, found)
     records = [*found.pretraining, *found.records]
     total = sum(one.seconds for one in records)
     blocks += [Text(f"{len(records)} runs took {duration(total)} of training in all.")]
@@ -87,6 +94,14 @@ def _notices(found: Found) -> Iterator[Text]:
             "in the list of runs.",
             notice=True,
         )
+
+
+def _unequal(found: Found) -> Iterator[Text]:
+    """Say where the pretrained models took different numbers of steps: one may be better for that alone."""
+    steps = {one.model: one.steps for one in found.pretraining}
+    if len(set(steps.values())) > 1:
+        told = ", ".join(f"{one.model} {one.steps:,} (samples seen {one.samples_seen:,})" for one in found.pretraining)
+        yield Text(f"The pretrained models took different numbers of optimizer steps: {told}.", notice=True)
 
 
 def _edges(settings: StudySettings, found: Found) -> Iterator[Text]:

@@ -170,5 +170,5 @@ def _disk(planned: Plan) -> int:
     repeats = sum(shape_of(planned, group.sweep[0])[0].num_parameters * BYTES for group in planned.groups)
     models = sum(sizes) + repeats * (len(planned.settings.seeds) - 1)
     pretrained = [shape_of(planned, run)[0].num_parameters * BYTES for run in planned.pretraining]
-    checkpoints = 3 * 3 * sum(pretrained) + 2 * 3 * planned.settings.workers * max(sizes)
+    checkpoints = 3 * 3 * sum(pretrained) + 2 * 3 * planned.settings.workers * max(sizes, default=0)
     return data + models + sum(pretrained) + checkpoints

@@ -17,6 +17,7 @@ from fmsci.study.collect import Found, Record, collect
 from fmsci.study.content import TITLES, content
 from fmsci.study.fit import Estimate, gain, is_bound
 from fmsci.study.plan import plan
+from fmsci.study.recipe import recipe_table, recipes
 from fmsci.study.tables import error_table
 from fmsci.terminal import say, table
 
@@ -28,10 +29,10 @@ def report(settings: StudySettings) -> dict[str, Any]:
     """
     planned = plan(settings)
     found = collect(planned)
-    if not found.records:
+    if not (found.pretraining if settings.study == "recipe" else found.records):
         raise UserError(f"no run of {settings.run} is finished; start them with fmsci study CONFIG run")
     title = TITLES[settings.study]
-    shown = error_table(found)
+    shown = recipe_table(found) if settings.study == "recipe" else error_table(found)
     table(f"{settings.study.upper()}: {title} ({settings.run})", shown.columns, shown.rows)
     for one in found.comparisons:
         if one.zero_shot is not None:
@@ -83,6 +84,7 @@ def _document(settings: StudySettings, found: Found) -> dict[str, Any]:
             for one in found.comparisons
             for _, error in one.scratch.medians
         ],
+        "recipes": [asdict(one) for one in recipes(found)] if settings.study == "recipe" else [],
         "missing": list(found.missing),
         "diverged": list(found.diverged),
     }

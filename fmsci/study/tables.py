@@ -72,15 +72,19 @@ def law_table(found: Found) -> Table:
 
 def mixture_table(found: Found, samples: Sequence[int]) -> Table:
     """On each task every model beside the others: zero-shot, then fine-tuned at each number of samples."""
+    steps = {one.model: one.steps for one in found.pretraining}
     rows = []
     for one in found.comparisons:
-        rows.append((one.task, one.model, _error(one.zero_shot), *map(_median, one.finetune.points)))
+        trained = f"{steps[one.model]:,}" if one.model in steps else MISSING
+        rows.append((one.task, one.model, trained, _error(one.zero_shot), *map(_median, one.finetune.points)))
     seen = dict.fromkeys((one.task, one.label) for one in found.comparisons)
     curves = {(one.task, one.label): one.scratch for one in found.comparisons}
-    rows += [(task, f"scratch {label}", "-", *map(_median, curves[task, label].points)) for task, label in seen]
+    rows += [(task, f"scratch {label}", "-", "-", *map(_median, curves[task, label].points)) for task, label in seen]
     rows.sort(key=lambda row: [one.task for one in found.comparisons].index(row[0]))
     return Table(
-        "Mixed physics against single physics", ("task", "model", "zero-shot", *map("{:,}".format, samples)), rows
+        "Mixed physics against single physics",
+        ("task", "model", "pretraining steps", "zero-shot", *map("{:,}".format, samples)),
+        rows,
     )
 
 
