@@ -40,8 +40,7 @@ touch unpacked
 timeout --preserve-status --signal=TERM --kill-after=60 "${STUDY_SECONDS:-540}" \
     python -m fmsci study "${studies[0]}" run "${also[@]}" "${settings[@]}"
 code=$?
-[ $code = 2 ] && exit 2 # a mistake in the settings, or a run that failed: it has been said
 # What there is so far. A study that has nothing to show yet says so.
 [ $code = 0 ] || fmsci study "${studies[0]}" report "${also[@]}" "${settings[@]}" || true
-python "$root/tools/pack_studies.py" "$out" "${studies[@]}" "${settings[@]}" --parts "${STUDY_PARTS:-1000}" || exit 1
+python "$root/tools/pack_studies.py" "$out" "${studies[@]}" "${settings[@]}" --parts "${STUDY_PARTS:-1000}" || exit $((code ? code : 1))
 exit $code

@@ -1,9 +1,9 @@
 """What studies have made, in few small files: ``python tools/pack_studies.py OUTPUT_FOLDER CONFIG... [KEY=VALUE]...``
 
-OUTPUT_FOLDER/studies.tar.gz: the folder of each study, with report, tables, figures. OUTPUT_FOLDER/state/part-000 ...: the
-run folders, from which the studies go on elsewhere (cat state/part-* | tar xz); without TensorBoard's files, pictures,
-checkpoints of finished runs, and models that no other run starts from. Where it would be more than --parts files, the
-largest weights are left out, which is said. Either is replaced as a whole.
+OUTPUT_FOLDER/studies.tar.gz: the folder of each study, with report, tables, figures. OUTPUT_FOLDER/state/part-000 ...:
+the run folders, from which the studies go on elsewhere (cat state/part-* | tar xz); without TensorBoard's files,
+pictures, checkpoints of finished runs, and models that no other run starts from. Where it would be more than --parts
+files, the largest weights are left out, which is said. Either is replaced as a whole.
 """
 
 from __future__ import annotations

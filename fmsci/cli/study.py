@@ -57,7 +57,7 @@ def study(
     settings = load_settings(StudySettings, config, overrides or [])
     studies = [settings, *(load_settings(StudySettings, other, overrides or []) for other in also or [])]
     if also and action not in {"run", "report"}:
-        raise UserError(f"--also goes with run and report, not with {action}: give that each study by itself")
+        raise UserError(f"--also goes with run and report, not with {action}")
     if detect_world().size > 1:
         raise SettingsError("a study starts processes of its own: run it as one, without mpiexec, srun or torchrun")
     from fmsci.study.plan import STAGES

@@ -22,6 +22,9 @@ from fmsci.train.recorded import check_recorded
 
 POLL_S = 0.1
 
+MOST_FAILED = 3
+"""After so many jobs that failed no other starts: they would fail too."""
+
 
 def check(planned: Plan, jobs: Sequence[Job]) -> None:
     """Raise UserError for every mistake that can be told before one of these jobs starts.
@@ -44,8 +47,8 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
     """Make every result that is missing, ``workers`` (of the first study) at a time; finished ones are never repeated.
 
     Jobs of the studies that are named first start first. With ``stage`` only the jobs of that one. Raises UserError
-    where settings are wrong or a job failed (with the place of its log), Interrupted where it was asked to stop: the
-    running ones then save first.
+    where settings are wrong or, once the others are done, a job failed (with the place of its log), Interrupted where
+    it was asked to stop: the running ones then save first.
     """
     first, names = studies[0], ", ".join(str(settings.run) for settings in studies)
     board = Board([plan(settings) for settings in studies], stage)
@@ -63,7 +66,10 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
         progress = held.enter_context(Progress(title, board.total, "GFLOP of training", done=board.done()))
         while True:
             running = {job.makes for job in pool.jobs}
-            startable = [job for job in board.waiting if job.ready and job.makes not in running]
+            out = running | pool.failed.keys()
+            startable = [job for job in board.waiting if job.ready and job.makes not in out]
+            if len(pool.failed) >= MOST_FAILED:
+                startable = []
             while startable and pool.has_room:
                 pool.start(startable.pop(0), at_once=min(first.workers, len(pool.jobs) + len(startable) + 1))
             if not pool.jobs:
@@ -75,12 +81,19 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
             if ended:
                 board.look()
             progress.update(board.done(pool.jobs), ", ".join(job.name for job in pool.jobs))
+    if pool.failed:
+        raise UserError(_failures(list(pool.failed.values())))
     if pool.stopping:
         raise Interrupted(f"{board.finished} of {board.count} jobs are finished, what was running is saved")
     if board.waiting:
         blocked = board.waiting[0]
         missing = next(path for path in blocked.needs if not path.exists())
         raise UserError(f"{blocked.name} needs {missing}, which is not made by this; run the whole study")
+
+
+def _failures(sentences: list[str]) -> str:
+    more = f"; {len(sentences) - 1} more failed" if len(sentences) > 1 else ""
+    return f"the run {sentences[0]}{more}"
 
 
 def _tell(job: Job) -> None:

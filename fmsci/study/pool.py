@@ -8,10 +8,10 @@ from types import FrameType
 from typing import Any
 
 from fmsci.config import StudySettings
-from fmsci.errors import EXIT_REQUEUE, UserError
+from fmsci.errors import EXIT_REQUEUE
 from fmsci.study.jobs import Job, Run
 from fmsci.study.worker import Single, Worker
-from fmsci.terminal import warnings_in
+from fmsci.terminal import warn, warnings_in
 from fmsci.world import num_cores
 
 
@@ -24,6 +24,8 @@ class Pool:
     def __init__(self, settings: StudySettings) -> None:
         self.settings = settings
         self.stopping = False
+        self.failed: dict[Path, str] = {}
+        """What went wrong, by the first result of the job."""
         self._running: list[Single | Worker] = []
         self._idle: list[Worker] = []
         self._previous: dict[signal.Signals, Any] = {}
@@ -83,7 +85,7 @@ class Pool:
         return Worker(job, place, variables)
 
     def ended(self) -> list[Job]:
-        """Return the jobs that came to their end since the last look; UserError for one that failed.
+        """Return the jobs that came to their end since the last look; those that failed are in ``failed``.
 
         A run that diverged has come to its end: it would diverge again.
         """
@@ -94,7 +96,8 @@ class Pool:
             if one.code == EXIT_REQUEUE:  # it was asked to stop before we were
                 self.stopping = True
             elif not one.job.over and not self.stopping:
-                raise UserError(f"the run {one.job.name} failed: {last_line(one.job.log)} (see {one.job.log})")
+                self.failed[one.job.makes] = f"{one.job.name} failed: {last_line(one.job.log)} (see {one.job.log})"
+                warn(self.failed[one.job.makes])
         return [one.job for one in ended if one.job.over]
 
 

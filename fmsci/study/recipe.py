@@ -73,8 +73,8 @@ def recipe_table(found: Found) -> Table:
         columns,
         rows,
         f"Reached after: samples seen at the first validation that is at most the best of {found.reference}; of: "
-        "their share of all that it saw. A recipe with at most 50% there needs at most half. A run's learning rate falls to 0 "
-        "at its own end, so a run of half the samples says more than the middle of a longer one.",
+        "their share of all that it saw. A recipe with at most 50% there needs at most half. The learning rate "
+        "falls to 0 at a run's own end: a run of half the samples says more than the middle of a longer one.",
     )
 
 
