@@ -2,8 +2,8 @@
 
 OUTPUT_FOLDER/studies.tar.gz: the folder of each study, with report, tables, figures. OUTPUT_FOLDER/state/part-000 ...:
 the run folders, from which the studies go on elsewhere (cat state/part-* | tar xz); without TensorBoard's files,
-pictures, checkpoints of finished runs, and models that no other run starts from. Where it would be more than --parts
-files, the largest weights are left out, which is said. Either is replaced as a whole.
+pictures, all but the newest checkpoint of runs under way, and models that no other run starts from. Where it would be
+more than --parts files, the largest runs with weights are left out, which is said. Either is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import argparse
 import io
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
+from fmsci.checkpoint import newest_checkpoint
 from fmsci.config import StudySettings, load_settings
 from fmsci.files import publish_file, publish_folder
 from fmsci.study.plan import plan, runs_folder
@@ -24,41 +24,57 @@ PART_BYTES = 15_000_000
 WEIGHTS = ".safetensors"
 
 
-def kept(settings: StudySettings) -> Iterator[Path]:
-    """Yield the files of a study's runs that its next start needs, or that its report is made of."""
-    planned = plan(settings)
-    started_from = {model.folder for model in planned.models} if planned.settings.tasks else set()
-    for folder in sorted(runs_folder(settings).glob("*")):
-        finished = (folder / "result.json").exists() and any(folder.glob("evaluations/*.json"))
-        for path in sorted(folder.rglob("*")):
-            place = path.relative_to(folder).parts
-            if not path.is_file() or place[0] == "tensorboard" or path.suffix == ".png" or path.name == ".lock":
-                continue
-            if finished and place[0] == "checkpoints":
-                continue
-            if finished and place[0] == "model" and folder / "model" not in started_from:
-                continue
-            yield path
+def units(studies: list[StudySettings]) -> list[list[Path]]:
+    """Return what has to be packed together: the files of each run that something continues or starts from; others as
+    they are."""
+    found: list[list[Path]] = []
+    for settings in studies:
+        started_from = {model.folder for model in plan(settings).models if settings.tasks}
+        for folder in sorted(runs_folder(settings).glob("*")):
+            found += _of_run(folder, folder / "model" in started_from)
+    return list({unit[0]: unit for unit in found if unit}.values())  # studies share runs
 
 
-def write_state(files: list[Path], folder: Path, most: int) -> list[Path]:
-    """Publish the files as parts of one archive; return what was left out so that there are at most ``most`` parts."""
-    left_out: list[Path] = []
-    by_size = sorted((path for path in files if path.suffix == WEIGHTS), key=lambda path: path.stat().st_size)
-    while True:
-        packed = _archive([path for path in files if path not in left_out])
-        if len(packed) <= most * PART_BYTES or not by_size:
-            break
+def _of_run(folder: Path, is_started_from: bool) -> list[list[Path]]:
+    finished = (folder / "result.json").exists() and any(folder.glob("evaluations/*.json"))
+    newest = None if finished else newest_checkpoint(folder)
+    files = []
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder).parts
+        if not path.is_file() or place[0] == "tensorboard" or path.suffix == ".png" or path.name == ".lock":
+            continue
+        if place[0] == "checkpoints" and (newest is None or newest[0] not in path.parents):
+            continue
+        if finished and place[0] == "model" and not is_started_from:
+            continue
+        files.append(path)
+    return [files] if is_started_from or newest is not None else [[path] for path in files]
+
+
+def write_state(packed: list[list[Path]], folder: Path, most: int) -> list[list[Path]]:
+    """Publish the units as at most ``most`` parts of one archive; return those left out for that, the largest."""
+    by_size = sorted(packed, key=_size)
+    left_out: list[list[Path]] = []
+    while by_size and sum(map(_size, by_size)) > most * PART_BYTES:
         left_out.append(by_size.pop())
+    archive = _archive([path for unit in by_size for path in unit])
+    while len(archive) > most * PART_BYTES:  # hardly ever: nothing grows when it is packed
+        left_out.append(by_size.pop())
+        archive = _archive([path for unit in by_size for path in unit])
     with publish_folder(folder) as fresh:
-        for number, start in enumerate(range(0, len(packed), PART_BYTES)):
-            (fresh / f"part-{number:03}").write_bytes(packed[start : start + PART_BYTES])
+        for number, start in enumerate(range(0, len(archive), PART_BYTES)):
+            (fresh / f"part-{number:03}").write_bytes(archive[start : start + PART_BYTES])
     return left_out
+
+
+def _size(unit: list[Path]) -> int:
+    """Return about how many bytes a unit takes: text shrinks to a fifth, weights hardly."""
+    return sum(path.stat().st_size // (1 if path.suffix == WEIGHTS else 5) + 512 for path in unit)
 
 
 def _archive(files: list[Path]) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=3) as archive:
+    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
         for path in files:
             archive.add(path)
     return stream.getvalue()
@@ -76,11 +92,11 @@ def main() -> int:
     reports = [path for one in studies for path in sorted(one.run.glob("*")) if path.is_file()]
     with publish_file(given.output / "studies.tar.gz") as fresh:
         fresh.write_bytes(_archive(reports))
-    files = list(dict.fromkeys(path for one in studies for path in kept(one)))
-    left_out = write_state(files, given.output / "state", given.parts)
-    for path in left_out:
-        say(f"left out: {path} ({amount(path.stat().st_size)})")
-    say(f"{len(reports)} files of reports and {len(files) - len(left_out)} of runs are in {given.output}")
+    left_out = write_state(units(studies), given.output / "state", given.parts)
+    for unit in left_out:
+        more = "" if len(unit) == 1 else f" and {len(unit) - 1} more of its run, which starts over"
+        say(f"left out: {unit[0]}{more} ({amount(sum(path.stat().st_size for path in unit))})")
+    say(f"{len(reports)} files of reports and the state of the runs are in {given.output}")
     return 0
 
 

@@ -1,10 +1,13 @@
 """The script for a machine with a GPU, at a tiny size on a CPU: each step on a machine that knows only the output."""
 
+import importlib.util
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,17 @@ import pytest
 from tests.commands import clean_environment
 
 ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("pack_studies", ROOT / "tools/pack_studies.py")
+pack_studies = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack_studies)
 FILES = {
     "data.yaml": "{system: poisson, range: [1, 5], grid: 16, train: 8, valid: 4, test: 4, output: data}",
     "train.yaml": "{run: unset, data: {path: data}, model: {width: 4, modes: 4, layers: 2}, "
     "optim: {epochs: 2, batch_size: 4}, monitor: {pictures: false, every_steps: 1}}",
     "study.yaml": "{study: q1, run: out/study, data: {configs: [FOLDER/data.yaml]}, "
     "models: {m: {train: FOLDER/train.yaml}}, tasks: {t: data}, train: FOLDER/train.yaml, samples: [4], steps: 4}",
+    "recipe.yaml": "{study: recipe, run: out/recipe, runs: out/study/runs, train: FOLDER/train.yaml, "
+    "models: {slow: {train: FOLDER/train.yaml}, fast: {train: FOLDER/train.yaml, overrides: [optim.lr=0.003]}}}",
 }
 
 
@@ -30,7 +38,7 @@ def test_steps_continue_from_what_the_last_one_left_and_end_with_the_report(tmp_
     for number, seconds in enumerate((12, 300)):
         work = tmp_path / f"machine{number}"
         done = subprocess.run(
-            ["bash", ROOT / "tools/gpu_study.sh", out, tmp_path / "study.yaml"],
+            ["bash", ROOT / "tools/gpu_study.sh", out, tmp_path / "study.yaml", tmp_path / "recipe.yaml"],
             env=clean_environment(
                 STUDY_SECONDS=str(seconds),
                 STUDY_WORK=str(work),
@@ -45,14 +53,38 @@ def test_steps_continue_from_what_the_last_one_left_and_end_with_the_report(tmp_
         made.append({line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("finished ")})
         shutil.rmtree(work)
     assert made[0] & made[1] <= {"data"}  # which are not carried: nothing else is made twice
-    assert len(made[0] | made[1]) == 5
-    document = json.loads((out / "table.json").read_text())
-    assert document["missing"] == []
-    assert all(path.stat().st_size < 16e6 for path in out.iterdir())
-    assert {"report.html", "report.md", "results.csv", "errors.svg", "state.tar.part-000"} <= {
-        p.name for p in out.iterdir()
-    }
-    packed = b"".join(path.read_bytes() for path in sorted(out.glob("state.tar.part-*")))
-    listed = subprocess.run(["tar", "t"], input=packed, capture_output=True, check=True).stdout.decode()
-    assert "/model/model.safetensors" in listed
-    assert listed.count("/model/model.safetensors") == 1  # the pretrained one
+    assert len(made[0] | made[1]) == 7
+    assert sorted(path.name for path in out.rglob("*")) == ["part-000", "state", "studies.tar.gz"]
+    with tarfile.open(out / "studies.tar.gz") as archive:
+        names = archive.getnames()
+        for study in ("study", "recipe"):
+            assert {f"out/{study}/{name}" for name in ("report.html", "report.md", "results.csv")} <= set(names)
+            document = json.loads(archive.extractfile(f"out/{study}/table.json").read())
+            assert document["missing"] == []
+    assert [one["model"] for one in document["recipes"]] == ["slow", "fast"]
+    with tarfile.open(out / "state/part-000") as archive:
+        names = archive.getnames()
+    models = [name for name in names if name.endswith("/model/model.safetensors")]
+    assert [Path(name).parts[-3].partition("-m-")[0] for name in models] == ["pretrain"]  # what is fine-tuned
+    assert not [name for name in names if "checkpoints" in name or "tensorboard" in name]
+
+
+def test_what_does_not_fit_is_left_out_with_all_of_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_studies, "PART_BYTES", 10_000)
+    monkeypatch.chdir(tmp_path)
+    sizes = {"result.json": 5_000, "a/m.safetensors": 9_000, "b/m.safetensors": 12_000, "b/state.json": 100}
+    for name, size in sizes.items():
+        path = Path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(size) if path.suffix == ".safetensors" else b" " * size)
+    alone, small, large = (
+        [Path("result.json")],
+        [Path("a/m.safetensors")],
+        [Path("b/m.safetensors"), Path("b/state.json")],
+    )
+    assert pack_studies.write_state([large, alone, small], Path("three"), 3) == []
+    assert sorted(path.name for path in Path("three").iterdir()) == ["part-000", "part-001", "part-002"]
+    assert pack_studies.write_state([large, alone, small], Path("three"), 2) == [large]  # in place of what was there
+    packed = b"".join(path.read_bytes() for path in sorted(Path("three").iterdir()))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        assert archive.getnames() == ["result.json", "a/m.safetensors"]
