@@ -40,6 +40,7 @@ touch unpacked
 timeout --preserve-status --signal=TERM --kill-after=60 "${STUDY_SECONDS:-540}" \
     python -m fmsci study "${studies[0]}" run "${also[@]}" "${settings[@]}"
 code=$?
+[ $code = 143 ] && code=75 # stopped before it had begun
 # What there is so far. A study that has nothing to show yet says so.
 [ $code = 0 ] || fmsci study "${studies[0]}" report "${also[@]}" "${settings[@]}" || true
 python "$root/tools/pack_studies.py" "$out" "${studies[@]}" "${settings[@]}" --parts "${STUDY_PARTS:-1000}" || exit $((code ? code : 1))

@@ -13,8 +13,10 @@ from typing import Any
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import Failure
 from fmsci.files import read_json, write_json
+from fmsci.generate import seconds_per_sample
 from fmsci.model.sizes import Architecture
 from fmsci.study.board import valid_errors
+from fmsci.study.data import Source
 from fmsci.study.jobs import Run
 from fmsci.study.plan import STAGES, Plan
 from fmsci.study.work import shape_of
@@ -25,6 +27,9 @@ START_S = 6.0
 
 MOST_ON_CPU = 8
 """Samples of the larger of the two timed batches on a CPU: from there on a step's time grows in proportion."""
+
+FILE_SHARE = 0.3
+"""Writing a sample and its checksum, over making it (docs/benchmarks.md)."""
 
 BYTES = 4
 
@@ -77,8 +82,11 @@ def cost(planned: Plan) -> Cost:
         else:
             runs = [job if isinstance(job, Run) else None for job in jobs]
         seconds = [START_S if run is None else START_S + timed.seconds(run) for run in runs]
+        if name == "data":
+            seconds = [START_S + timed.making(source) for source in planned.folders.sources.values()]
         done = [job is not None and job.over for job in jobs]
-        at_once = settings.workers if timed.device == "cpu" else min(settings.workers, settings.gpus)
+        on_cpu = timed.device == "cpu" or name == "data"
+        at_once = settings.workers if on_cpu else min(settings.workers, settings.gpus)
         workers = max(1, min(at_once, len(jobs)))  # two on one GPU are no faster than one after the other
         stages.append(
             StageCost(
@@ -124,6 +132,16 @@ class _Timed:
             run.steps * max(few + slope * (batch - small), few * min(1.0, batch / small))
             + validations * valid * facts["predict_s"]
         )
+
+    def making(self, source: Source) -> float:
+        """Return the seconds that one process takes for a data folder."""
+        wanted = source.settings
+        asked = {"system": wanted.system, "range": wanted.range, "grid": wanted.grid, "options": wanted.options}
+        key = f"{platform.node()} {json.dumps(asked, sort_keys=True)}"
+        if key not in self._known:
+            self._known[key] = {"sample_s": seconds_per_sample(wanted) * (1 + FILE_SHARE)}
+            write_json(self._path, self._known)
+        return float((wanted.train + wanted.valid + wanted.test) * self._known[key]["sample_s"])
 
     def _measured(self, shape: Architecture, grid: int, wanted: TrainSettings) -> dict[str, Any]:
         threads = max(1, num_cores() // self._planned.settings.workers)

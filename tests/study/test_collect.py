@@ -8,7 +8,7 @@ from fmsci.config import StudySettings, load_settings
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
 from fmsci.study.collect import collect
 from fmsci.study.content import content
-from fmsci.study.cost import cost
+from fmsci.study.cost import START_S, cost
 from fmsci.study.plan import plan
 from fmsci.study.tables import reach_table
 from tests.study.test_plan import config  # noqa: F401 - the fixture
@@ -125,8 +125,11 @@ def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_ther
     assert taken.hours == taken.hours_left > 0
     assert taken.disk_bytes > 40 * 4 * 67_000
     timed = (tmp_path / "study" / "throughput.json").read_text()
-    (facts,) = json.loads(timed).values()
+    near, far, facts = json.loads(timed).values()
     assert facts["step_s"][1] > 0
+    assert near["sample_s"] > 0
+    made = (stages["data"].hours * 3600) - 2 * START_S
+    assert made == pytest.approx(12 * (near["sample_s"] + far["sample_s"]))  # samples of all splits
     assert cost(whole).hours == pytest.approx(taken.hours)
     assert (tmp_path / "study" / "throughput.json").read_text() == timed
     assert not (tmp_path / "near").exists()

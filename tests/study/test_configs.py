@@ -15,29 +15,47 @@ SCALES = ("laptop", "lab", "paper")
 @pytest.mark.parametrize("path", [path for path in STUDIES if path.parent.name in SCALES], ids=str)
 def test_a_study_of_the_paper_is_planned(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    settings = load_settings(StudySettings, path, ["samples=[64, 256]", "rates=[1e-3]"])  # the grid is the same in each
+    downstream = [] if path.stem == "recipe" else ["samples=[64, 256]", "rates=[1e-3]"]  # the grid is the same in each
+    settings = load_settings(StudySettings, path, downstream)
     whole = plan(settings)
-    question = path.stem[:2]
-    assert settings.study == question
     assert settings.run == Path("runs") / path.parent.name / path.stem
     assert settings.runs == Path("runs") / path.parent.name / "runs"
-    arms = [(group.arm, group.model, group.task) for group in whole.groups]
-    assert arms.count(("scratch", whole.models[0].label, whole.models[0].tasks[0])) == 2
     assert len(whole.pretraining) == len(settings.models)
-    assert len(settings.models) == {"q1": 1, "q2": len(settings.models), "q3": 1, "q4": 4}[question]
-    assert len(settings.tasks) == {"q1": 1, "q2": 1, "q3": 4, "q4": 3}[question]
-    if question == "q2":
-        assert len({model.label for model in whole.models}) == len(settings.models) >= 2
     made = {job.results[0].parent for job in whole.data}
     assert {
         path.parent for job in (*whole.pretraining, *whole.sweep) for path in job.needs if "data" in path.parts
     } == made
+    if settings.study == "recipe":
+        assert not whole.sweep
+        assert not whole.zero_shot
+        return
+    question = path.stem[:2]
+    assert settings.study == question
+    arms = [(group.arm, group.model, group.task) for group in whole.groups]
+    assert arms.count(("scratch", whole.models[0].label, whole.models[0].tasks[0])) == 2
+    assert len(settings.models) == {"q1": 1, "q2": len(settings.models), "q3": 1, "q4": 5}[question]
+    assert len(settings.tasks) == {"q1": 1, "q2": 1, "q3": 4, "q4": 3}[question]
+    if question == "q2":
+        assert len({model.label for model in whole.models}) == len(settings.models) >= 2
+    if question == "q4":  # one of the mixtures takes no more steps than the models of one system
+        steps = {run.model: run.steps for run in whole.pretraining}
+        *single, mixed, short = steps.values()
+        assert len(set(single)) == 1
+        assert 0.9 * single[0] < short <= single[0] < mixed
+
+
+def test_the_recipes_see_half_of_the_samples_of_the_first(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    reference, *others = plan(load_settings(StudySettings, Path("configs/study/laptop/recipe.yaml"))).pretraining
+    shares = {run.model: run.samples_seen / reference.samples_seen for run in others}
+    assert {name: share for name, share in shares.items() if share != 0.5} == {"ours_quarter": 0.25}
+    assert len({run.key for run in (reference, *others)}) == 1 + len(others)
 
 
 def test_every_question_is_there_at_every_scale():
     for scale in SCALES:
         names = {path.stem for path in STUDIES if path.parent.name == scale}
-        assert {name[:2] for name in names} == {"q1", "q2", "q3", "q4"}
+        assert {"q1", "q2", "q3", "q4"} <= {name[:2] for name in names}
         assert {"q1-poisson", "q1-advection_diffusion", "q1-helmholtz", "q3-helmholtz"} <= names
 
 
