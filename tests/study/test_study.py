@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 import pytest
 
 from fmsci.config import StudySettings, load_settings
-from fmsci.files import is_locked
+from fmsci.files import is_locked, lock
 from fmsci.study.board import steps_done, valid_errors
 from fmsci.study.plan import plan
 from fmsci.study.report import expectation
+from tests.browser import look_at, needs_browser
 from tests.commands import clean_environment, command, run
 
 DOWNSTREAM = ["optim.batch_size=5", "optim.lr=3e-3", "monitor.every_steps=1", "monitor.pictures=false"]
@@ -124,6 +125,33 @@ def test_a_study_runs_stops_continues_and_reports(config):
     lines = (settings.run / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 6
     assert lines[0].startswith("task,arm,model,samples,rate,seed,chosen,valid,test,steps,samples_seen")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 500])  # Chromium's windows are no narrower
+def test_the_report_is_whole_in_a_browser(config, tmp_path, width):
+    run(["study", config, "run"])
+    settings = load_settings(StudySettings, config)
+    assert look_at(settings.run / "report.html", tmp_path, width) == (4, [])
+
+
+def test_studies_run_as_one_and_a_folder_of_runs_serves_one_at_a_time(config, tmp_path):
+    run(["study", config, "run"])
+    other = tmp_path / "other.yaml"
+    runs = load_settings(StudySettings, config).run / "runs"
+    text = config.read_text().replace("samples: [4]", "samples: [4, 6]")
+    other.write_text(text.replace(f"run: {runs.parent}", f"run: {tmp_path / 'other'}\nruns: {runs}"))
+    with lock(runs / ".lock", "taken"):
+        printed = run(["study", other, "run", "seeds=[0]"], code=2)
+    assert f"another process is making runs in {runs}, wait for process" in printed
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/result.json")}
+    printed = run(["study", config, "run", "--also", other, "seeds=[0]", "rates=[1e-3]", "--json"])
+    documents = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert [[row["samples"] for row in document["rows"]] for document in documents] == [[4], [4, 6]]
+    assert [document["missing"] for document in documents] == [[], []]
+    assert printed.count("finished ") == 2  # the two arms with 6 samples, once each
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "--also goes with run and report" in run(["study", config, "plan", "--also", other], code=2)
 
 
 def test_a_report_of_a_part_says_what_is_missing(config, tmp_path):
