@@ -10,8 +10,9 @@ from fmsci.config import GenerateSettings, StudySettings, load_settings
 from fmsci.errors import UserError
 from fmsci.pde import SYSTEMS
 from fmsci.shards import read_manifest
+from fmsci.shards.content import made_data
 from fmsci.shards.layout import MANIFEST
-from fmsci.study.identity import made_data, planned_data
+from fmsci.study.identity import planned_data
 
 UNKNOWN: dict[str, Any] = {"grid": 0, "counts": {"train": 0, "valid": 0, "test": 0}}
 """What is known of data that are not there yet and that the study does not make."""

@@ -16,7 +16,6 @@ from typing import Any
 from fmsci.config import GenerateSettings, TrainSettings
 from fmsci.errors import UserError
 from fmsci.pde import SYSTEMS
-from fmsci.shards import Manifest
 from fmsci.train.optim import DEFAULT_LR, PAPER_LR
 
 HASH_CHARACTERS = 8
@@ -40,7 +39,8 @@ def digest(facts: Any) -> str:
 
 
 def planned_data(settings: GenerateSettings) -> dict[str, Any]:
-    """Return what decides every sample of a data folder that is still to be made: the same as :func:`made_data`'s.
+    """Return what decides every sample of a data folder that is still to be made: the same as
+    :func:`fmsci.shards.content.made_data`'s.
 
     Raises UserError for an unknown system.
     """
@@ -55,21 +55,6 @@ def planned_data(settings: GenerateSettings) -> dict[str, Any]:
         "options": defaults | settings.options,
         "counts": {"train": settings.train, "valid": settings.valid, "test": settings.test},
     }
-
-
-def made_data(manifest: Manifest) -> dict[str, Any]:
-    """Return what decides every sample of a finished data folder; of imported data, which have no seed, checksums."""
-    facts: dict[str, Any] = {
-        "system": manifest.system,
-        "range": list(manifest.range),
-        "grid": manifest.grid,
-        "seed": manifest.seed,
-        "options": dict(manifest.options),
-        "counts": {name: split.count for name, split in manifest.splits.items()},
-    }
-    if manifest.seed is None:
-        facts["checksums"] = [shard.checksum for split in manifest.splits.values() for shard in split.shards]
-    return facts
 
 
 def run_hash(settings: TrainSettings, data: Mapping[Path, Mapping[str, Any]], init: str | None) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fmsci.config import TrainSettings, dump_settings
+from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement, decided_by_main, lost_rank
 from fmsci.errors import UserError
-from fmsci.files import discard, lock, write_json, write_text
+from fmsci.files import discard, lock, write_json
 from fmsci.terminal import warn
 from fmsci.train.preempt import Preempt
+from fmsci.train.recorded import record
 from fmsci.train.state import State
 from fmsci.train.trouble import Trouble
 from fmsci.world import StopSignals, World, stale_lock_s
@@ -84,7 +85,7 @@ class Attempt:
     def take_folder(self) -> float:
         """Lock the run folder and write down the settings; on rank 0."""
         self.own_folder()
-        write_text(self.settings.run / "config.yaml", dump_settings(self.settings))
+        record(self.settings)
         return 0.0
 
     def ended(self, status: str, why: str, step: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fmsci.config import TrainSettings, load_settings
+from fmsci.config import TrainSettings, dump_settings, load_settings
 from fmsci.errors import SettingsError
-from fmsci.files import taken
+from fmsci.files import read_json, taken, write_json, write_text
+from fmsci.shards import read_manifest
+from fmsci.shards.content import made_data
 
 MAY_CHANGE = {"run", "engine", "checkpoint", "monitor", "data.cache", "data.prefetch"}
 """What a restart may change: it decides how and how often, not on what and towards what the model is trained."""
@@ -14,6 +16,16 @@ MAY_CHANGE = {"run", "engine", "checkpoint", "monitor", "data.cache", "data.pref
 
 BEFORE_IT_STARTS = ("log.txt", "slurm_job", "*.log", "*.sbatch")
 """What a study or a job script puts into a run folder before the run has its first moment there."""
+
+
+DATA = "data.json"
+"""What the data of a run hold: they may move, but they may not become others."""
+
+
+def record(settings: TrainSettings) -> None:
+    """Write into the run folder what it is made with."""
+    write_json(settings.run / DATA, _held(settings))
+    write_text(settings.run / "config.yaml", dump_settings(settings))
 
 
 def check_recorded(settings: TrainSettings) -> None:
@@ -24,13 +36,27 @@ def check_recorded(settings: TrainSettings) -> None:
         if held is not None:
             raise SettingsError(f"{held}; choose another run=")
         return
-    recorded = load_settings(TrainSettings, path).model_dump(mode="json")
-    for key, old, new in _differences(recorded, settings.model_dump(mode="json")):
+    before = load_settings(TrainSettings, path)
+    recorded, wanted = before.model_dump(mode="json"), settings.model_dump(mode="json")
+    moved = before.data.folders != settings.data.folders and (settings.run / DATA).exists()
+    if moved and read_json(settings.run / DATA) == _held(settings):
+        for one in (recorded["data"], wanted["data"]):
+            _forget_places(one)
+    for key, old, new in _differences(recorded, wanted):
         if MAY_CHANGE.isdisjoint({key, key.split(".")[0]}):
             raise SettingsError(
                 f"{settings.run} holds a run with {key}={_shown(old)}, not {_shown(new)}; "
                 "choose another run= or remove it"
             )
+
+
+def _held(settings: TrainSettings) -> list[dict[str, Any]]:
+    return [made_data(read_manifest(folder)) for folder in settings.data.folders]
+
+
+def _forget_places(data: dict[str, Any]) -> None:
+    for one in (data, *(data["mixture"] or ())):
+        one["path"] = None
 
 
 def _shown(value: Any) -> str:

@@ -8,8 +8,9 @@ import pytest
 
 from fmsci.config import GenerateSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
+from fmsci.shards.content import made_data
 from fmsci.study.downstream import epochs_for
-from fmsci.study.identity import made_data, planned_data, run_hash
+from fmsci.study.identity import planned_data, run_hash
 from fmsci.study.plan import chosen, plan, repeats
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,33 @@
+"""A run goes on where its data have moved to, not where others are in their place; what it keeps at its end."""
+
+import shutil
+
+from tests.commands import run
+from tests.conftest import TRAINING
+
+
+def test_data_may_move_but_not_become_others(poisson_data, trained, train_config, tmp_path):
+    mine = [*TRAINING, f"run={tmp_path / 'run'}", "checkpoint.keep=9"]
+    old = shutil.copytree(poisson_data, tmp_path / "old")
+    run(["train", train_config, *mine, f"data.path={old}"])
+    for step in (9, 12):  # as if it had been stopped after six steps
+        shutil.rmtree(tmp_path / f"run/checkpoints/step-{step:08}")
+    (tmp_path / "run/result.json").unlink()
+    new = old.rename(tmp_path / "new")
+    assert "after step 6" in run(["train", train_config, *mine, f"data.path={new}"])
+    assert (tmp_path / "run/model/model.safetensors").read_bytes() == (trained / "model/model.safetensors").read_bytes()
+
+    sizes = ["--grid", "16", "--train", "13", "--valid", "7", "--test", "5"]
+    other = tmp_path / "other"
+    run(["generate", "--system", "poisson", "--range", "1", "5", *sizes, "--seed", "1", "--output", other])
+    printed = run(["train", train_config, *mine, f"data.path={other}"], code=2)
+    assert f"holds a run with data.path={new}, not {other}" in printed
+
+
+def test_a_run_that_keeps_no_checkpoints_has_none_when_it_is_finished(trained, train_config, tmp_path):
+    mine = ["train", train_config, *TRAINING, f"run={tmp_path / 'run'}", "checkpoint.keep_finished=false"]
+    run(mine)
+    assert not (tmp_path / "run/checkpoints").exists()
+    assert (tmp_path / "run/model/model.safetensors").read_bytes() == (trained / "model/model.safetensors").read_bytes()
+    assert "finished already" in run([*mine, "--test"])
+    assert (tmp_path / "run/evaluations").is_dir()
