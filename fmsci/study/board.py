@@ -73,7 +73,7 @@ class Board:
                 self._done[key] = self._share(job)
 
     def _share(self, run: Run) -> float:
-        return self._work[run.makes] * min(1.0, steps_done(run.folder) / run.steps)
+        return self._work[run.makes] * min(1.0, steps_done(run.folder) / max(1, run.steps))  # 0: of unknown data
 
     @property
     def _stages(self) -> tuple[str, ...]:

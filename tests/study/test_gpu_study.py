@@ -25,6 +25,7 @@ FILES = {
     "study.yaml": "{study: q1, run: out/study, data: {configs: [FOLDER/data.yaml]}, "
     "models: {m: {train: FOLDER/train.yaml}}, tasks: {t: data}, train: FOLDER/train.yaml, samples: [4], steps: 4}",
     "recipe.yaml": "{study: recipe, run: out/recipe, runs: out/study/runs, train: FOLDER/train.yaml, "
+    "data: {configs: [FOLDER/data.yaml]}, "
     "models: {slow: {train: FOLDER/train.yaml}, fast: {train: FOLDER/train.yaml, overrides: [optim.lr=0.003]}}}",
 }
 
