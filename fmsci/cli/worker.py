@@ -31,13 +31,22 @@ def worker() -> None:
                 main(asked["words"])
             except SystemExit as end:
                 code = int(end.code or 0)
-            gc.collect()  # what the command had on a GPU
+            _free_memory()
             signals.take()  # a command may have taken them over
             answers.write(json.dumps({"code": code}) + "\n")
             answers.flush()
             if code == EXIT_REQUEUE:
                 break
     ignore_signals()
+
+
+def _free_memory() -> None:
+    """Let go of what the command had, on a GPU too: recorded steps keep memory of their own there."""
+    gc.collect()
+    if "torch" in sys.modules:
+        from fmsci.engine.device import free_memory
+
+        free_memory()
 
 
 def _print_to(log: Path) -> None:

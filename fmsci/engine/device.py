@@ -20,6 +20,12 @@ def pick_device(wanted: str, world: World) -> torch.device:
     return device
 
 
+def free_memory() -> None:
+    """Give back what this process holds on the GPU for its next tensors: another process may need it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def set_threads(wanted: int | None, world: World) -> None:
     """Compute with ``wanted`` CPU threads, else OMP_NUM_THREADS, else this process's share of the cores."""
     torch.set_num_threads(wanted or thread_limit() or cores_per_process(world))

@@ -25,7 +25,7 @@ HOW_NOT_WHAT = {
     "checkpoint": None,
     "data": {"path", "mixture", "cache", "prefetch"},
     "engine": {"kind", "zero_stage", "offload", "deepspeed_config", "accumulate", "device", "threads"}
-    | {"rendezvous_s", "timeout_s", "transform", "recompute"},
+    | {"rendezvous_s", "timeout_s", "transform", "recompute", "replay"},
     "monitor": {"every_steps", "pictures"},
 }
 """Settings that decide where, how fast and on how many devices, but not (beyond rounding) what comes out; None: all

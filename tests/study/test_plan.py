@@ -111,6 +111,7 @@ def test_steps_may_depend_on_the_samples(config):
         ("workers=7", set()),
         ("ratio_below=0.5", set()),
         ("overrides=[engine.device=cpu, engine.threads=3, monitor.every_steps=7, monitor.pictures=false]", set()),
+        ("overrides=[engine.replay=false, engine.transform=fft]", set()),
         ("overrides=[checkpoint.every_minutes=1, data.prefetch=5, data.cache=host]", set()),
     ],
 )
