@@ -30,7 +30,8 @@ work=${STUDY_WORK:-$root/build/gpu_study}
 mkdir -p "$work" && cd "$work" || exit 2
 [ -e configs ] || ln -s "$root/configs" configs
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-fmsci() { python -m fmsci "$@"; }
+python=$(command -v python || command -v python3) || exit 1
+fmsci() { "$python" -m fmsci "$@"; }
 
 if [ ! -e unpacked ] && [ -e "$out/state/part-000" ]; then
     cat "$out"/state/part-* | tar xz || exit 1
@@ -38,13 +39,13 @@ fi
 touch unpacked
 
 # What it would take, as measured meanwhile; kernels that it compiles are there for the runs.
-fmsci study "${studies[0]}" plan "${settings[@]}" >plan.txt 2>&1 &
+fmsci study "${studies[0]}" plan "${settings[@]}" >"$work/plan.txt" 2>&1 &
 timeout --preserve-status --signal=TERM --kill-after=60 "${STUDY_SECONDS:-540}" \
-    python -m fmsci study "${studies[0]}" run "${also[@]}" "${settings[@]}"
+    "$python" -m fmsci study "${studies[0]}" run "${also[@]}" "${settings[@]}"
 code=$?
 [ $code = 143 ] && code=75 # stopped before it had begun
 wait
 # What there is so far. A study that has nothing to show yet says so.
 [ $code = 0 ] || fmsci study "${studies[0]}" report "${also[@]}" "${settings[@]}" || true
-python "$root/tools/pack_studies.py" "$out" "${studies[@]}" "${settings[@]}" --parts "${STUDY_PARTS:-1000}" || exit $((code ? code : 1))
+"$python" "$root/tools/pack_studies.py" "$out" "${studies[@]}" "${settings[@]}" --parts "${STUDY_PARTS:-1000}" || exit $((code ? code : 1))
 exit $code
