@@ -27,12 +27,9 @@ WEIGHTS = ".safetensors"
 def units(studies: list[StudySettings]) -> list[list[Path]]:
     """Return what has to be packed together: the files of each run that something continues or starts from; others as
     they are."""
-    found: list[list[Path]] = []
-    for settings in studies:
-        started_from = {model.folder for model in plan(settings).models if settings.tasks}
-        for folder in sorted(runs_folder(settings).glob("*")):
-            found += _of_run(folder, folder / "model" in started_from)
-    return list({unit[0]: unit for unit in found if unit}.values())  # studies share runs
+    started_from = {model.folder for one in studies if one.tasks for model in plan(one).models}
+    folders = sorted({folder for one in studies for folder in runs_folder(one).glob("*")})
+    return [unit for folder in folders for unit in _of_run(folder, folder / "model" in started_from) if unit]
 
 
 def _of_run(folder: Path, is_started_from: bool) -> list[list[Path]]:
