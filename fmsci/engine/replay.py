@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+WARM_UPS = 3
+
 
 class Replayed(nn.Module):
     """The module, with its training passes recorded for the shape that comes first; any other runs as it is.
@@ -21,32 +23,63 @@ class Replayed(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._recorded: tuple[torch.Size, Any] | None = None  # in a tuple: not a second name for the parameters
+        self._recording: Recording | None = None
 
     def forward(self, source: Tensor, coefficients: Tensor) -> Tensor:
         """Return what the module returns, (B, H, W) and (B, K) -> (B, H, W)."""
         if torch.is_grad_enabled():
-            if self._recorded is None:
-                self._recorded = source.shape, _record(self.module, source, coefficients)
-            shape, recorded = self._recorded
-            if source.shape == shape:
-                u: Tensor = recorded(source, coefficients).clone()  # the next replay writes to the same place
-                return u
-        unrecorded: Tensor = self.module(source, coefficients)
-        return unrecorded
-
-
-class _Recording(nn.Module):
-    """A module of its own to be recorded, as that changes its ``forward``."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, source: Tensor, coefficients: Tensor) -> Tensor:
+            if self._recording is None:
+                self._recording = Recording(self.module, source, coefficients)
+            if source.shape == self._recording.source.shape:
+                return self._recording.replay(source, coefficients)
         u: Tensor = self.module(source, coefficients)
         return u
 
 
-def _record(module: nn.Module, source: Tensor, coefficients: Tensor) -> Any:
-    return torch.cuda.make_graphed_callables(_Recording(module), (source.clone(), coefficients.clone()))
+class Recording:
+    """The graphs of one forward and one backward pass, and the places that they read and write."""
+
+    def __init__(self, module: nn.Module, source: Tensor, coefficients: Tensor) -> None:
+        self.source, self.coefficients = source.clone(), coefficients.clone()
+        self.parameters = [one for one in module.parameters() if one.requires_grad]
+        self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        # What is done at a first call only (libraries, kernels that compile) must be over before recording.
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(WARM_UPS):
+                u = module(self.source, self.coefficients)
+                torch.autograd.grad(u, self.parameters, torch.zeros_like(u))
+        torch.cuda.current_stream().wait_stream(beside)
+        # Threads that bring the next batch may use the GPU meanwhile: only this one's calls are looked at.
+        with torch.cuda.graph(self.forward, capture_error_mode="thread_local"):
+            u = module(self.source, self.coefficients)
+        self.u, self.grad = u.detach(), torch.empty_like(u)
+        with torch.cuda.graph(self.backward, pool=self.forward.pool(), capture_error_mode="thread_local"):
+            self.grads = torch.autograd.grad(u, self.parameters, self.grad)
+
+    def replay(self, source: Tensor, coefficients: Tensor) -> Tensor:
+        """Return the module's result."""
+        u: Tensor = _Replay.apply(self, source, coefficients, *self.parameters)  # type: ignore[no-untyped-call]
+        return u
+
+
+class _Replay(torch.autograd.Function):
+    """A replay as one step of differentiation."""
+
+    @staticmethod
+    def forward(ctx: Any, recording: Recording, source: Tensor, coefficients: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.recording = recording
+        recording.source.copy_(source)
+        recording.coefficients.copy_(coefficients)
+        recording.forward.replay()
+        u: Tensor = recording.u.clone()  # the next replay writes to the same place
+        return u
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        recording = ctx.recording
+        recording.grad.copy_(grad)
+        recording.backward.replay()
+        return None, None, None, *(one.detach() for one in recording.grads)
