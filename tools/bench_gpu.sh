@@ -20,9 +20,9 @@ if [ -n "$(ls -A "$1")" ]; then
     exit 2
 fi
 out=$(cd "$1" && pwd)
-device=cuda size=16M bench=(--precision fp32 bf16 tf32) samples=256 grid=128 patience=1
+device=cuda size=16M bench=(--precision fp32 bf16 tf32) samples=512 batch=32 grid=128 patience=1
 if [ $# -eq 2 ]; then
-    device=cpu size=64K bench=(--quick) samples=8 grid=16 patience=4
+    device=cpu size=64K bench=(--quick) samples=8 batch=4 grid=16 patience=4
 elif ! python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
     echo "bench_gpu.sh: torch finds no GPU here; try the script with --rehearse" >&2
     exit 2
@@ -40,12 +40,12 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
     grep -v '^{' "$out/$name.txt" | tail -n 30
 }
 
-step tests 85 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests
+step tests 85 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests/model
 step model 190 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data
 step generate 25 python -m fmsci generate --system poisson --range 1 5 --grid $grid --train $samples --valid 8 --test 8 --output "$data"
-printf 'run: unset\ndata: {path: %s}\noptim: {epochs: 2, batch_size: 4}\n' "$data" > "$out/train.yaml"
+printf 'run: unset\ndata: {path: %s}\noptim: {epochs: 4, batch_size: %s}\n' "$data" "$batch" > "$out/train.yaml"
 for engine in kind=ddp "kind=zero zero_stage=1" "kind=zero zero_stage=2" "kind=zero zero_stage=3" "kind=zero zero_stage=2 offload=true"; do
     name=engine-$(echo "$engine" | tr -c 'a-z0-9\n' -)
     settings=()
