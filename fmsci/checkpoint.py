@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -57,15 +58,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(each_tensor(path))
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and number type (F32) of each tensor, by its name, from the file's header alone.
+
+    Raises UserError where the file is missing or damaged.
+    """
+    with _open_tensors(path) as stream:
+        slices = {name: stream.get_slice(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+        return {name: (tuple(one.get_shape()), str(one.get_dtype())) for name, one in slices.items()}
+
+
 def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield the named tensors of a safetensors file one by one, so that not all are in memory.
 
     Raises UserError where the file is missing or damaged.
     """
+    with _open_tensors(path) as stream:
+        for name in stream.keys():  # noqa: SIM118 - not a mapping
+            yield name, stream.get_tensor(name)
+
+
+@contextmanager
+def _open_tensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as stream:
-            for name in stream.keys():  # noqa: SIM118 - not a mapping
-                yield name, stream.get_tensor(name)
+            yield stream
     except FileNotFoundError:
         raise UserError(f"there is no weights file {path}") from None
     except (SafetensorError, OSError, ValueError) as error:

@@ -19,6 +19,10 @@ class UserError(Exception):
     """A mistake that the user can mend: the message is one sentence saying what, where and what to do."""
 
 
+class ArgumentError(UserError, ValueError):
+    """A wrong argument of a function of the library, in one sentence; it is a ValueError too, as callers expect."""
+
+
 class SettingsError(UserError):
     """A mistake in settings that could be read: every rank finds the same one, so rank 0 tells it."""
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import fmsci
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.collective import decided_by_main
 from fmsci.engine.measure import measure
-from fmsci.figures import comparison_figure, save_figure
+from fmsci.figures import comparison_figure, sample_captions, save_figure
 from fmsci.files import write_json
 from fmsci.model.sizes import check_grid
 from fmsci.model_folder import load_operator, open_model_folder
@@ -25,16 +24,6 @@ from fmsci.world import World
 def evaluation_path(model: Path, data: Path, split: str) -> Path:
     """Return where the result goes: ``RUN/evaluations/DATA-SPLIT.json`` beside ``RUN/model``."""
     return model.parent / "evaluations" / f"{data.name}-{split}.json"
-
-
-def _captions(columns: tuple[str, ...], coefficients: NDArray[np.float32]) -> list[str]:
-    """Say of each sample its number and its coefficients (B, K), a line for two of them."""
-    captions = []
-    for number, row in enumerate(coefficients):
-        words = [f"{name} = {value:.3g}" for name, value in zip(columns, row, strict=True)]
-        pairs = [", ".join(words[at : at + 2]) for at in range(0, len(words), 2)]
-        captions.append("\n".join([f"sample {number}", *pairs]))
-    return captions
 
 
 def evaluate(
@@ -77,7 +66,9 @@ def evaluate(
             predicted = operator(moved.source, moved.coefficients).cpu().numpy()
             fields = shown.source.numpy(), shown.solution.numpy(), predicted
             title = f"{model} on {data}, {split}: {manifest.title}, relative L2 {measured.rel_l2:.4f}"
-            figure = comparison_figure(*fields, title, _captions(folder.scales.columns, shown.coefficients.numpy()))
+            figure = comparison_figure(
+                *fields, title, sample_captions(folder.scales.columns, shown.coefficients.numpy())
+            )
             save_figure(figure, output.with_suffix(".png"))
             write_json(output, result)  # last: who finds it finds the picture too
             return 0.0

@@ -73,6 +73,16 @@ def comparison_figure(
     return figure
 
 
+def sample_captions(columns: Sequence[str], coefficients: NDArray[np.float32]) -> list[str]:
+    """Say of each sample its number and its coefficients (B, K), a line for two of them."""
+    captions = []
+    for number, row in enumerate(coefficients):
+        words = [f"{name} = {value:.3g}" for name, value in zip(columns, row, strict=True)]
+        pairs = [", ".join(words[at : at + 2]) for at in range(0, len(words), 2)]
+        captions.append("\n".join([f"sample {number}", *pairs]))
+    return captions
+
+
 def contact_sheet(fields: Fields, captions: Sequence[str], title: str) -> Figure:
     """Draw samples, fields (B, 2, H, W), in two columns of source and solution pairs, each with its caption."""
     rows = (len(fields) + 1) // 2

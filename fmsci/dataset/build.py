@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fmsci.config.sections import DataSettings
 from fmsci.dataset.mixture import Mixture
 from fmsci.dataset.samples import SampleSet, SampleSource
 from fmsci.dataset.scales import mixture_scales
 from fmsci.errors import UserError
+from fmsci.model.training_range import TrainingRange
 from fmsci.pde import NAMES
 from fmsci.shards.manifest import Scales
 
@@ -25,6 +27,26 @@ class Data:
     def scales(self) -> Scales:
         """Return the scales for a model that begins here: of the training split, or of the mixture's samples."""
         return self.train.manifest.scales if isinstance(self.train, SampleSet) else mixture_scales(self.train)
+
+    @cached_property
+    def training_range(self) -> TrainingRange | None:
+        """What the training samples span, for a model's folder: that of the whole training splits, which a subset only
+        samples. None where a data folder does not tell."""
+        sets = [self.train] if isinstance(self.train, SampleSet) else self.train.sets
+        spreads = [one.spread() for one in sets]
+        told = [spread for spread in spreads if spread is not None]
+        if len(told) < len(sets):
+            return None
+
+        def union(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+            return min(low for low, _ in pairs), max(high for _, high in pairs)
+
+        return TrainingRange(
+            systems=tuple(dict.fromkeys(one.manifest.system for one in sets)),
+            grid=self.train.grid,
+            source_norm=union([norm for norm, _ in told]),
+            coefficients={name: union([spread[name] for _, spread in told]) for name in self.train.columns},
+        )
 
     @property
     def description(self) -> str:

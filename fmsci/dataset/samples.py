@@ -136,6 +136,16 @@ class SampleSet:
         expanded[:, wanted] = tensor[:, stored]
         return expanded
 
+    def spread(self) -> tuple[tuple[float, float], dict[str, tuple[float, float]]] | None:
+        """Return smallest and largest ||f||_2 / n and coefficients of the whole split, or None where it is not told."""
+        figures = self.manifest.statistics.get(self.split, {})
+        if not {"source_norm", *self.manifest.columns} <= figures.keys():
+            return None
+        ends = [[getattr(figures[name], end) for name in self.manifest.columns] for end in ("min", "max")]
+        lows, highs = self.expand(np.array(ends, np.float32)).astype(np.float64).tolist()
+        norm = figures["source_norm"]
+        return (norm.min, norm.max), dict(zip(self.columns, zip(lows, highs, strict=True), strict=True))
+
     def figure(self, name: str) -> NDArray[Any]:
         """Return a figure that is stored with every sample (source_norm, tensor, ...) of the samples of this set."""
         return self._reader.figure(name)[: self._count]

@@ -17,8 +17,8 @@ class Lift(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Return the lifted field. A product per sample: c is far too small for one tall product to be fast."""
         columns = x.flatten(2).transpose(1, 2)
-        lifted = torch.baddbmm(self.bias, columns, self.weight.t().expand(len(x), -1, -1))
-        return lifted.view(len(x), *x.shape[2:], -1)
+        lifted = torch.baddbmm(self.bias, columns, self.weight.t().expand(x.shape[0], -1, -1))
+        return lifted.view(x.shape[0], *x.shape[2:], -1)
 
 
 class FNO(nn.Module):

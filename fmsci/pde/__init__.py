@@ -7,10 +7,13 @@ is), then one file per system.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fmsci.errors import ArgumentError
+from fmsci.pde.arguments import as_real, find_system, is_single, like, stack_coefficients
 from fmsci.pde.catalogue import SYSTEMS
 from fmsci.pde.grid import Real, sum_of_squares
 from fmsci.pde.operator import NAMES, Coefficients, solve_field
@@ -19,38 +22,50 @@ from fmsci.pde.system import System
 __all__ = ["NAMES", "SYSTEMS", "Coefficients", "System", "pair_error", "relative_error", "solve"]
 
 
-def solve(system: str | System, source: ArrayLike, coefficients: ArrayLike | Mapping[str, ArrayLike]) -> Real:
+def solve(
+    system: str | System, source: Any, coefficients: ArrayLike | Mapping[str, Any] | None = None, /, **named: Any
+) -> Any:
     """Return the solution u of -div(K grad u) + v . grad u - w u = f in float64.
+
+    The exact counterpart of ``fmsci.load(PATH).solve``: ``solve("poisson", f, k11=0.02, k22=0.03, k12=0.0)``.
 
     Args:
         system: one of SYSTEMS, or its name.
-        source: f, (ny, nx) or (B, ny, nx), the x axis last.
-        coefficients: the system's columns, (K,) or (B, K) in the order of ``system.columns``, or one number or (B,)
-        by name.
+        source: f, (ny, nx) or (B, ny, nx), the x axis last; a numpy array or a torch tensor.
+        coefficients: instead of names, the system's columns (K,) or (B, K) in the order of ``system.columns``, or a
+            mapping.
+        named: each coefficient of the system, a number or (B,); with (B,) a single source serves for all.
 
     Returns:
-        u in the shape of ``source``. Wavenumbers whose symbol is exactly 0 (the mean, without w) are 0 in u.
+        u, (ny, nx) or (B, ny, nx), an array or a tensor as ``source`` is. Wavenumbers whose symbol is exactly 0 (the
+        mean, without w) are 0 in u.
 
     Raises:
-        ValueError: where a name or a shape is wrong, or K is not positive definite.
-        KeyError: where there is no such system.
+        ArgumentError: a ValueError, where a name, a shape or a number is wrong, or K is not positive definite.
     """
-    chosen = SYSTEMS[system] if isinstance(system, str) else system
-    field = np.asarray(source, dtype=np.float64)
+    chosen = find_system(system)
+    field = as_real(source, "source")
     if field.ndim not in (2, 3):
-        raise ValueError(f"source must be (ny, nx) or (B, ny, nx), got {field.shape}")
-    batch = field.reshape(-1, *field.shape[-2:])
+        raise ArgumentError(f"source must be (ny, nx) or (B, ny, nx), got {field.shape}")
+    count = len(field) if field.ndim == 3 else None
     if isinstance(coefficients, Mapping):
-        if set(coefficients) != set(chosen.columns):
-            raise ValueError(f"{chosen.name} takes {', '.join(chosen.columns)}, got {', '.join(coefficients)}")
-        given = [np.broadcast_to(np.asarray(coefficients[name], np.float64), len(batch)) for name in chosen.columns]
-        columns = np.stack(given, axis=1)
+        named, coefficients = {**coefficients, **named}, None
+    if coefficients is None:
+        columns = stack_coefficients(chosen.name, chosen.columns, named, count)
+    elif named:
+        raise ArgumentError(f"coefficients are given twice: as an array, and {', '.join(named)} by name; choose one")
     else:
-        columns = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
-        if columns.shape[1:] != (len(chosen.columns),) or len(columns) not in (1, len(batch)):
-            raise ValueError(f"coefficients must be ({len(batch)}, {len(chosen.columns)}), got {columns.shape}")
-        columns = np.broadcast_to(columns, (len(batch), len(chosen.columns)))
-    return solve_field(chosen.expand(columns), batch).reshape(field.shape)
+        columns = np.atleast_2d(as_real(coefficients, "coefficients"))
+        if columns.shape[1:] != (len(chosen.columns),) or len(columns) not in (1, count or 1):
+            raise ArgumentError(f"coefficients must be ({count or 1}, {len(chosen.columns)}), got {columns.shape}")
+        columns = np.broadcast_to(columns, (count or 1, len(chosen.columns)))
+    batch = np.broadcast_to(field, (len(columns), *field.shape[-2:]))
+    try:
+        solution = solve_field(chosen.expand(columns), batch)
+    except ValueError as error:
+        raise ArgumentError(str(error)) from None
+    single = field.ndim == 2 and (coefficients is not None or is_single(named))
+    return like(source, solution[0] if single else solution)
 
 
 def pair_error(system: str | System, source: ArrayLike, solution: ArrayLike, coefficients: ArrayLike) -> Real:
@@ -58,8 +73,8 @@ def pair_error(system: str | System, source: ArrayLike, solution: ArrayLike, coe
 
     This judges stored float32 pairs. Their residual would not: second derivatives amplify the rounding.
     """
-    exact = solve(system, source, coefficients)
-    given = np.asarray(solution, dtype=np.float64)
+    columns, given = np.asarray(coefficients, dtype=np.float64), np.asarray(solution, dtype=np.float64)
+    exact = solve_field(find_system(system).expand(columns), np.asarray(source, dtype=np.float64))
     return np.array([relative_error(u, v) for u, v in zip(given, exact, strict=True)])
 
 

@@ -97,7 +97,8 @@ def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble
             if len(measured) > 1:
                 facts |= {f"valid_{name}_rel_l2": one.rel_l2 for name, one in measured.items()}
             with trouble.kept():
-                write_model(job.run / "model", weights, job.architecture, job.scales, job.trained_on, facts)
+                about = job.trained_on, facts, job.data.training_range
+                write_model(job.run / "model", weights, job.architecture, job.scales, *about)
     state.validation_due = False
     monitor.validated(state, measured, improved)
     return improved

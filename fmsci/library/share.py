@@ -1,0 +1,101 @@
+"""Models to and from a hub: the Hugging Face Hub (extra ``fmsci[hub]``), or a folder that all of a lab can read."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fmsci.errors import ArgumentError, UserError
+from fmsci.files import publish_folder
+from fmsci.model_folder import load_operator
+from fmsci.model_folder.documents import FILES
+from fmsci.model_folder.reading import check_plain
+
+if TYPE_CHECKING:
+    from fmsci.library.model import Model
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+
+def push(model: str | Path, name: str, hub: str | Path | None = None, private: bool = True) -> str:
+    """Publish a model folder under ``OWNER/NAME``, and return where it is.
+
+    Only the four files of a model folder travel; it is loaded first, so that nothing damaged is published. ``hub`` is a
+    folder that serves as one; without it the Hugging Face Hub, to which one must have logged in with its own program.
+
+    Raises UserError where the folder is no whole model, the name is none, or the hub refuses.
+    """
+    folder = Path(model)
+    _check_name(name)
+    for file in FILES:
+        check_plain(folder / file)
+    load_operator(folder)
+    if not (folder / FILES[-1]).is_file():
+        raise UserError(f"{folder} has no card {FILES[-1]}: say there what the model is before it is published")
+    if hub is not None:
+        target = _standing(hub) / name
+        with publish_folder(target) as place:
+            for file in FILES:
+                shutil.copyfile(folder / file, place / file)
+        return str(target)
+    client = _client()
+    with _refusals(name):
+        client.create_repo(repo_id=name, private=private, exist_ok=True)
+        client.upload_folder(repo_id=name, folder_path=folder, allow_patterns=list(FILES))
+    return f"https://huggingface.co/{name}"
+
+
+def from_hub(name: str, hub: str | Path | None = None, device: str = "auto", revision: str | None = None) -> Model:
+    """Return the model ``OWNER/NAME`` of a hub; see :func:`push`, and :func:`fmsci.load` for ``device``.
+
+    ``revision`` is a branch, tag or commit of the Hugging Face Hub. Only a model folder's four files are fetched, and
+    they are checked as any stranger's: loading runs no code.
+    """
+    from fmsci.library.model import load
+
+    _check_name(name)
+    if hub is not None:
+        if revision is not None:
+            raise ArgumentError("a folder that serves as hub has no revisions; leave revision out")
+        return load(_standing(hub) / name, device)
+    client = _client()
+    from huggingface_hub.constants import HF_HOME
+
+    place = Path(HF_HOME) / "fmsci" / name  # as files, not as the links of the hub's own cache
+    with _refusals(name):
+        client.snapshot_download(repo_id=name, revision=revision, local_dir=place, allow_patterns=list(FILES))
+    return load(place, device)
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name) or ".." in name:
+        raise ArgumentError(f"'{name}' is no name on a hub; write OWNER/NAME, of letters, digits, '.', '_' and '-'")
+
+
+def _standing(hub: str | Path) -> Path:
+    folder = Path(hub)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to serve as hub; make it, or leave it out for Hugging Face's")
+    return folder
+
+
+def _client() -> Any:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise UserError("the Hugging Face Hub needs one more package: pip install 'fmsci[hub]'") from None
+    return HfApi()
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Turn whatever the hub or the network refuses into one sentence."""
+    try:
+        yield
+    except Exception as error:  # its client has many kinds, and other ones in each version
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the hub gives no access to {name}: {reason}") from error
