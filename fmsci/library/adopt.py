@@ -115,7 +115,8 @@ def read_scales(path: Path, system: str, grid: int) -> Scales:
     if path.stat().st_size > MOST_SCALE_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes but should hold {len(columns) + 4} numbers")
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            values = np.lib.format.read_array(stream, allow_pickle=False)
         numbers = np.asarray(values, np.float64).tolist()
     except (ValueError, TypeError, OSError, EOFError, MemoryError) as error:
         raise UserError(f"{path} cannot be read as numbers: {' '.join(str(error).split())[:120]}") from None

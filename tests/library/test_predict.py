@@ -1,0 +1,222 @@
+"""``fmsci predict``: files in, files out, errors where the truth is known."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import fmsci
+from fmsci.dataset.samples import SampleSet
+from fmsci.errors import UserError
+from fmsci.library.predict import predict_file
+from fmsci.pde import solve
+from fmsci.shards.samples_file import open_samples
+from tests.commands import run
+from tests.library.test_model import build
+
+K = [0.02, 0.03, 0.004]
+
+
+def write(path, fields, tensor, **attributes):
+    with h5py.File(path, "w") as file:
+        file["fields"], file["tensor"] = fields, tensor
+        file.attrs.update(attributes)
+    return path
+
+
+def make(path, count=3, channels=2, grid=16, **attributes):
+    source = np.random.default_rng(0).normal(size=(count, grid, grid)) * 0.2
+    fields = np.stack([source, solve("poisson", source, K)], axis=1)[:, :channels]
+    return write(path, fields, np.tile(K, (count, 1)), **attributes)
+
+
+def read(path):
+    with h5py.File(path) as file:
+        return {name: file[name][()] for name in file} | {"attributes": dict(file.attrs)}
+
+
+@pytest.fixture
+def model(trained):
+    return fmsci.load(trained / "model", "cpu")
+
+
+def test_the_command_gives_what_evaluate_measures(trained, poisson_data, tmp_path):
+    out = tmp_path / "deep" / "out.h5"
+    said = run(["predict", trained / "model", "--input", poisson_data / "test.h5", "--output", out, "--json"])
+    run(["evaluate", trained / "model", "--data", poisson_data, "--output", tmp_path / "result.json"])
+    result = json.loads(said.splitlines()[-1])
+    assert result["rel_l2"]["mean"] == pytest.approx(json.loads((tmp_path / "result.json").read_text())["rel_l2"])
+    found = read(out)
+    samples = SampleSet(poisson_data, "test").gather(np.arange(5))
+    operator = fmsci.load(trained / "model", "cpu").operator
+    expected = operator(samples.source, samples.coefficients).detach().numpy()
+    assert np.abs(found["prediction"] - expected).max() <= 1e-6 * np.abs(expected).max()
+    assert found["rel_l2"].mean() == pytest.approx(result["rel_l2"]["mean"])
+    assert found["rel_l2"].argmax() == result["worst_sample"]
+    assert list(found["attributes"]["columns"]) == ["k11", "k22", "k12"]
+    assert f"relative L2 error over 5 samples: mean {result['rel_l2']['mean']:.4f}, " in said
+    with Image.open(out.with_suffix(".png")) as picture:
+        assert picture.size[0] > 1000
+
+
+def test_without_solutions_there_is_no_error(trained, tmp_path):
+    given = make(tmp_path / "in.h5", channels=1)
+    said = run(["predict", trained / "model", "--input", given, "--output", tmp_path / "out.h5"])
+    assert "3 samples; " in said
+    assert "has no solutions to measure against" in said
+    assert sorted(read(tmp_path / "out.h5")) == ["attributes", "prediction"]
+    assert (tmp_path / "out.png").exists()
+
+
+def test_it_warns_outside_of_the_training_range(trained, tmp_path):
+    given = write(tmp_path / "in.h5", np.ones((1, 1, 16, 16)) * np.sin(np.arange(16)), [[9.0, 9.0, 0.0]])
+    said = run(["predict", trained / "model", "--input", given, "--output", tmp_path / "out.h5"])
+    assert "fmsci: k11 = 9 (trained on 0.01" in said or "fmsci: k11 = 9, which counts as" in said
+
+
+def test_another_order_of_columns_is_read_by_their_names(model, tmp_path):
+    first, second = tmp_path / "a.h5", tmp_path / "b.h5"
+    fields = np.random.default_rng(0).normal(size=(2, 2, 16, 16))
+    write(first, fields, [[0.02, 0.03, 0.004]] * 2)
+    write(second, fields, [[0.004, 0.02, 0.03]] * 2, columns=["k12", "k11", "k22"])
+    for path in (first, second):
+        predict_file(model, path, path.with_suffix(".out.h5"))
+    assert np.array_equal(read(tmp_path / "a.out.h5")["prediction"], read(tmp_path / "b.out.h5")["prediction"])
+
+
+def test_a_model_of_all_six_takes_every_system(tmp_path):
+    model = build(tmp_path, columns=("k11", "k22", "k12", "v1", "v2", "w"))
+    fields = np.random.default_rng(0).normal(size=(2, 2, 16, 16)).astype(np.float32)
+    given = write(tmp_path / "h.h5", fields, [[0.01, 3.0]] * 2, columns=["k11", "w"], system="helmholtz")
+    predict_file(model, given, tmp_path / "out.h5")
+    expected = model.solve(fields[:, 0], k11=0.01, k22=0.01, k12=0, v1=0, v2=0, w=3)
+    assert np.allclose(read(tmp_path / "out.h5")["prediction"], expected, atol=1e-6)
+    other = write(tmp_path / "o.h5", fields, [[0.01, 3.0]] * 2, columns=["k11", "w"])
+    with pytest.raises(UserError, match=r"has the coefficients k11, w, but the model .* takes k11, k22, k12, v1"):
+        predict_file(model, other, tmp_path / "out2.h5")
+
+
+def test_many_samples_go_through_in_pieces(model, tmp_path, monkeypatch):
+    given = make(tmp_path / "in.h5", count=7)
+    predict_file(model, given, tmp_path / "whole.h5")
+    monkeypatch.setattr("fmsci.library.predict.FIELD_BYTES", 3 * 16 * 16 * 16)
+    told = []
+    predict_file(model, given, tmp_path / "pieces.h5", lambda done, total: told.append((done, total)))
+    assert told == [(3, 7), (6, 7), (7, 7)]
+    whole, pieces = read(tmp_path / "whole.h5"), read(tmp_path / "pieces.h5")
+    assert np.allclose(whole["prediction"], pieces["prediction"], atol=1e-7)
+    assert np.allclose(whole["rel_l2"], pieces["rel_l2"], rtol=1e-5)
+
+
+# ------------------------------------------------------------------ mistakes and strangers' files
+
+
+def outside_file(path):
+    """A file whose fields lie in another one, which an external link names."""
+    make(path.with_name("other.h5"))
+    with h5py.File(path, "w") as file:
+        file["tensor"] = np.tile(K, (3, 1))
+        file["fields"] = h5py.ExternalLink("other.h5", "/fields")
+
+
+def by_detour(path):
+    make(path.with_name("other.h5"))
+    with h5py.File(path, "w") as file:
+        file["tensor"] = np.tile(K, (3, 1))
+        file["away"] = h5py.ExternalLink("other.h5", "/")
+        file["fields"] = h5py.SoftLink("/away/fields")
+
+
+def raw_storage(path):
+    path.with_name("secret").write_bytes(bytes(4 * 2 * 256))
+    with h5py.File(path, "w") as file:
+        file["tensor"] = np.tile(K, (1, 1))
+        file.create_dataset("fields", (1, 2, 16, 16), "f4", external=[(str(path.with_name("secret")), 0, 2048)])
+
+
+def far_virtual(path):
+    make(path.with_name("other.h5"))
+    layout = h5py.VirtualLayout((3, 2, 16, 16), "f8")
+    layout[...] = h5py.VirtualSource(str(path.with_name("other.h5")), "fields", (3, 2, 16, 16))
+    with h5py.File(path, "w") as file:
+        file["tensor"] = np.tile(K, (3, 1))
+        file.create_virtual_dataset("fields", layout)
+
+
+def huge(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("fields", (10**9, 2, 4096, 4096), "f4", chunks=(1, 1, 64, 64))
+        file.create_dataset("tensor", (10**9, 3), "f4", chunks=(100, 3))
+
+
+@pytest.mark.parametrize(
+    ("make_file", "sentence"),
+    [
+        (lambda path: None, "there is no file IN"),
+        (lambda path: path.write_bytes(b"\x80\x04pickle" * 99), "IN is not an HDF5 file that can be read"),
+        (lambda path: path.mkdir(), "IN is not an HDF5 file that can be read"),
+        (
+            lambda path: write(path, np.ones((2, 16, 16)), np.ones((2, 3))),
+            "IN: fields is (2, 16, 16) but should be (N, ",
+        ),
+        (lambda path: write(path, np.ones((2, 3, 16, 16)), np.ones((2, 3))), "IN: fields is (2, 3, 16, 16) but should"),
+        (lambda path: write(path, np.ones((0, 2, 16, 16)), np.ones((0, 3))), "IN: fields is (0, 2, 16, 16) but should"),
+        (
+            lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((3, 3))),
+            "IN: tensor is (3, 3) but should be (2, K)",
+        ),
+        (
+            lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((2, 2))),
+            "IN has the coefficients 2 columns without",
+        ),
+        (
+            lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((2, 3)), columns=["a"]),
+            "IN: its attribute columns ",
+        ),
+        (
+            lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((2, 3)), columns=["a", "b", "c"]),
+            "IN has the coef",
+        ),
+        (
+            lambda path: write(path, np.ones((2, 2, 6, 6)), np.ones((2, 3))),
+            "a model with 4 modes needs a grid of at le",
+        ),
+        (
+            lambda path: write(path, np.full((2, 2, 16, 16), np.nan), np.ones((2, 3))),
+            "IN: sample 0 holds a value that ",
+        ),
+        (
+            lambda path: write(path, np.full((2, 1, 16, 16), b"a"), np.ones((2, 3))),
+            "IN: 'fields' holds |S1, but should",
+        ),
+        (outside_file, "IN: 'fields' is a link to "),
+        (by_detour, "IN: 'fields' is a link to "),
+        (raw_storage, "IN: 'fields' is kept in "),
+        (far_virtual, "IN: 'fields' is kept in "),
+        (huge, "IN: 'fields' declares (1000000000, 2, 4096, 4096), more than its "),
+    ],
+)
+def test_a_file_that_does_not_serve_is_a_sentence(model, tmp_path, make_file, sentence):
+    path = tmp_path / "in.h5"
+    make_file(path)
+    with pytest.raises(UserError) as caught:
+        predict_file(model, path, tmp_path / "out.h5")
+    assert str(caught.value).replace(str(path), "IN").startswith(sentence)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.h5").exists()
+    assert not list(tmp_path.glob(".aside-*"))
+
+
+def test_a_split_of_a_data_folder_serves_though_it_is_virtual(poisson_data):
+    assert open_samples(poisson_data / "train.h5").count == 13
+
+
+def test_the_input_is_never_written_over(model, tmp_path):
+    given = make(tmp_path / "in.h5")
+    before = given.read_bytes()
+    (tmp_path / "same.h5").symlink_to(given)
+    with pytest.raises(UserError, match=r"--output is the input file .*; give another one"):
+        predict_file(model, given, tmp_path / "same.h5")
+    assert given.read_bytes() == before

@@ -1,0 +1,87 @@
+"""A model goes to a folder that serves as hub and comes back, as four checked files and nothing else."""
+
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import fmsci
+from fmsci.errors import UserError
+from tests.commands import run
+
+FILES = ["README.md", "config.json", "model.safetensors", "normalization.json"]
+K = {"k11": 0.02, "k22": 0.03, "k12": 0.004}
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "model"
+
+
+def test_there_and_back(folder, tmp_path):
+    (folder / "notes.txt").write_text("mine alone")
+    said = run(["model", "push", folder, "lab/poisson-1", "--hub", tmp_path / "hub"])
+    place = tmp_path / "hub/lab/poisson-1"
+    assert f"is at {place}" in said
+    assert sorted(path.name for path in place.iterdir()) == FILES
+    again = fmsci.from_hub("lab/poisson-1", hub=tmp_path / "hub", device="cpu")
+    source = 0.2 * np.random.default_rng(0).normal(size=(16, 16))
+    assert np.array_equal(
+        again.solve_unwarned(source, **K), fmsci.load(folder, device="cpu").solve_unwarned(source, **K)
+    )
+
+
+def test_a_second_push_replaces_the_first(folder, tmp_path):
+    for text in ("first", "second"):
+        (folder / "README.md").write_text(text)
+        fmsci.push(folder, "lab/x", tmp_path / "hub")
+    assert (tmp_path / "hub/lab/x/README.md").read_text() == "second"
+    assert [path.name for path in (tmp_path / "hub/lab").iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "name", ["x", "../x", "a/../../b", "/etc/passwd", "a/b/c", "a/..", "", "a b/c", "a/b\n", ".a/b"]
+)
+def test_a_name_never_leads_out_of_the_hub(folder, tmp_path, name):
+    before = sorted(tmp_path.rglob("*"))
+    for call in (lambda: fmsci.push(folder, name, tmp_path / "hub"), lambda: fmsci.from_hub(name, tmp_path / "hub")):
+        with pytest.raises(fmsci.ArgumentError, match="is no name on a hub; write OWNER/NAME"):
+            call()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_damaged_or_leads_elsewhere_is_not_published(folder, tmp_path):
+    os.truncate(folder / "model.safetensors", 100)
+    with pytest.raises(UserError, match="is damaged"):
+        fmsci.push(folder, "lab/x", tmp_path / "hub")
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match=r"README\.md is a symbolic link: a model folder holds its files themselves"):
+        fmsci.push(folder, "lab/x", tmp_path / "hub")
+    assert list((tmp_path / "hub").iterdir()) == []
+
+
+def test_a_model_without_a_card_is_not_published(folder, tmp_path):
+    (folder / "README.md").unlink()
+    with pytest.raises(UserError, match=r"has no card README\.md: say there what the model is"):
+        fmsci.push(folder, "lab/x", tmp_path / "hub")
+
+
+def test_what_is_not_there_is_a_sentence(folder, tmp_path):
+    with pytest.raises(UserError, match=r"is no model folder: it has no config\.json"):
+        fmsci.from_hub("lab/none", tmp_path / "hub")
+    with pytest.raises(UserError, match=r"there is no folder .*none to serve as hub"):
+        fmsci.from_hub("lab/none", tmp_path / "none")
+    with pytest.raises(fmsci.ArgumentError, match="has no revisions"):
+        fmsci.from_hub("lab/none", tmp_path / "hub", revision="main")
+
+
+def test_without_the_extra_the_hub_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for call in (lambda: fmsci.push(folder, "lab/x"), lambda: fmsci.from_hub("lab/x")):
+        with pytest.raises(UserError, match=r"the Hugging Face Hub needs one more package: pip install 'fmsci\[hub\]'"):
+            call()
