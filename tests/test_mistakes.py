@@ -102,6 +102,24 @@ def everything(place):
          "RUN/model"),
         ("data info folder", "folder is no data folder: manifest.json is missing (folder is not finished: repeat the "
          "fmsci generate command)"),
+        ("predict folder --input train.yaml --output o.h5", "train.yaml is not an HDF5 file that can be read: "
+         "Unable to "),
+        ("predict folder --input no.h5 --output o.h5", "there is no file no.h5"),
+        ("predict folder --output o.h5", "Missing option '--input'; see 'fmsci predict --help'"),
+        ("model info folder", "folder is no model folder: it has no config.json; give a folder such as RUN/model"),
+        ("model export folder --output m.pt2", "folder is no model folder: it has no config.json; give a folder such "
+         "as RUN/model"),
+        ("model push folder lab/x", "folder is no model folder: it has no config.json; give a folder such as "
+         "RUN/model"),
+        ("model push folder x", "'x' is no name on a hub; write OWNER/NAME, of letters, digits, '.', '_' and '-'"),
+        ("model import list.yaml --system poison --output m", "--system is 'poison' (did you mean 'poisson'?) but "
+         "should be one of poisson, advection_diffusion, helmholtz"),
+        ("model import list.yaml --system poisson --output m", "the model needs the scales of its training data: give "
+         "one of --scales and --data"),
+        ("model import list.yaml --system poisson --scales list.yaml --output m", "list.yaml cannot be read as "
+         "numbers: "),
+        ("model import no.tar --system poisson --data data --output m", "data is no data folder: manifest.json is "
+         "missing (data does not exist)"),
         # the command itself
         ("trian", "No such command 'trian'. Did you mean 'train'?; see 'fmsci --help'"),
         ("train", "Missing argument 'config'; see 'fmsci train --help'"),
@@ -181,7 +199,7 @@ def test_the_traceback_of_another_rank_says_whose_it_is(place):
     assert "did not meet the others" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", ["", "--help", "-h", "data", "data --help", "train --help", "study -h"])
+@pytest.mark.parametrize("arguments", ["", "--help", "-h", "data", "data --help", "model", "train --help", "study -h"])
 def test_a_question_gets_help(place, arguments):
     done = fmsci(place, *arguments.split())
     assert (done.returncode, done.stderr) == (0, "")

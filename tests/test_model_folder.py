@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from fmsci.errors import UserError
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model.sizes import Architecture
+from fmsci.model.training_range import TrainingRange
 from fmsci.model_folder import load_operator, load_weights, open_model_folder, write_model
+from fmsci.shards import open_split
 
 ARCHITECTURE = Architecture(in_channels=4, width=4, modes=3, layers=2)
 SCALES = Scales(0.7, {"k11": 2.0, "k22": 3.0, "k12": 0.25})
@@ -267,3 +271,129 @@ def test_a_path_in_a_document_is_only_text(folder):
     """No setting of a model folder names a file: all are found by their names beside config.json."""
     change(folder, "config.json", trained_on__data="../../etc/passwd")
     assert open_model_folder(folder).config.trained_on["data"] == "../../etc/passwd"
+
+
+@pytest.mark.parametrize("file", ["config.json", "normalization.json", WEIGHTS])
+def test_a_file_that_leads_elsewhere_is_refused(folder, tmp_path, file):
+    (folder / file).rename(tmp_path / "elsewhere")
+    (folder / file).symlink_to(tmp_path / "elsewhere")
+    assert (
+        wrong(folder) == f"M/{file} is a symbolic link: a model folder holds its files themselves; copy it with cp -rL"
+    )
+    (folder / file).unlink()
+    (folder / file).symlink_to("/dev/zero")
+    assert any(part in wrong(folder) for part in ("is a symbolic link", "is no model folder"))
+
+
+def test_a_folder_may_itself_be_reached_by_a_link(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    load_operator(tmp_path / "link")
+
+
+@pytest.mark.parametrize("file", ["normalization.json", WEIGHTS])
+def test_a_pipe_is_refused_and_not_waited_for(folder, file):
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    assert wrong(folder) == f"M/{file} is no file: a model folder holds plain files only; do not use this folder"
+
+
+@pytest.mark.parametrize("file", ["config.json", "normalization.json"])
+def test_a_huge_document_is_not_read(folder, file):
+    os.truncate(folder / file, 1 << 40)  # sparse: it takes no room here
+    assert wrong(folder).startswith(f"M/{file} has 1,099,511,627,776 bytes, a model's needs a few thousand; do not")
+
+
+def test_huge_weights_are_not_read(folder):
+    _, usual = load_elsewhere(folder)
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}}).encode()
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(folder / WEIGHTS, 8 + len(header) + (1 << 40))
+    (said,), most = load_elsewhere(folder)
+    assert "bytes, far more than 1,261 parameters need; do not use it" in said
+    assert most < usual + 20
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "sentence"),
+    [
+        ("config.json", {"architecture__layers": 10**6}, "M/config.json: 1,000,000 layers are more than the 1,000"),
+        ("config.json", {"format_version": "9" * 10**5}, "M/config.json has format version 99999999999999999"),
+        ("config.json", {"training_range": {}}, "M/config.json: the setting 'training_range.systems' is missing"),
+        ("config.json", {"training_range__grid": 0}, "M/config.json: 'training_range.grid' is 0 but should be"),
+        ("config.json", {"training_range__source_norm": [2, 1]}, "M/config.json: training_range has source_norm from"),
+        ("config.json", {"training_range__source_norm": [1]}, "M/config.json: 'training_range.source_norm' is [1] but"),
+        ("config.json", {"training_range__coefficients": {}}, "M/config.json: training_range names other coefficients"),
+        ("config.json", {"training_range__coefficients__k11": [0, float("inf")]}, "M/config.json: 'training_range."),
+        ("normalization.json", {"source": 1e300}, "M/normalization.json: source is 1e+300 but should be from 1e-30 to"),
+        ("normalization.json", {"coefficients__k11": 1e-300}, "M/normalization.json: k11 is 1e-300 but should be from"),
+    ],
+)  # fmt: skip
+def test_what_a_document_may_not_say(tmp_path, file, values, sentence):
+    write_model(tmp_path / "model", build().state_dict(), ARCHITECTURE, SCALES, {}, {}, RANGE)
+    change(tmp_path / "model", file, **values)
+    said = wrong(tmp_path / "model")
+    assert said.startswith(sentence)
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "k\n11", "", "x" * 99, "1k"])
+def test_a_coefficient_has_a_name_to_call_it_by(folder, name):
+    coefficients = {name: 2.0, "k22": 3.0, "k12": 0.25}
+    change(folder, "config.json", coefficients=list(coefficients))
+    change(folder, "normalization.json", coefficients=coefficients)
+    assert wrong(folder).endswith("is no name of a coefficient; use letters and digits")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(folder, value):
+    reweigh(folder, lambda tensors: tensors["fno.head.inner"][0].fill_(value))
+    assert wrong(folder) == f"M/{WEIGHTS}: fno.head.inner is not finite; make the model anew"
+
+
+# ------------------------------------------------------------------ the card and the training range
+
+RANGE = TrainingRange(("poisson",), 16, (0.1, 0.5), {"k11": (0.01, 0.05), "k22": (0.01, 0.05), "k12": (-0.02, 0.02)})
+
+
+def test_the_training_range_comes_back(folder):
+    assert open_model_folder(folder).training_range is None  # folders of earlier versions say nothing of it
+    write_model(folder, build().state_dict(), ARCHITECTURE, SCALES, {}, {}, RANGE)
+    assert open_model_folder(folder).training_range == RANGE
+
+
+def test_a_folder_of_an_earlier_version_is_read(folder):
+    change(folder, "config.json", training_range=None)  # the key is not there at all
+    assert "training_range" not in json.loads((folder / "config.json").read_text())
+    load_operator(folder)
+
+
+def test_the_card_has_the_head_that_hubs_read(folder):
+    told = {"data": 'data/"odd": name\n- [x', "samples": 7}
+    write_model(folder, build().state_dict(), ARCHITECTURE, SCALES, told, {"valid_rel_l2": 0.125}, RANGE)
+    card = (folder / "README.md").read_text()
+    _, head, body = card.split("---\n", 2)
+    document = yaml.safe_load(head)
+    assert document["library_name"] == "fmsci"
+    assert document["tags"] == ["fourier-neural-operator", "pde", "poisson"]
+    (result,) = document["model-index"][0]["results"]
+    assert result["dataset"]["name"] == told["data"]
+    assert result["metrics"] == [{"type": "relative-l2", "value": 0.125}]
+    for part in (
+        "u = model.solve(source, k11=..., k22=..., k12=...)",
+        "| k11 | 0.01 | 0.05 |",
+        "- grid: 16 x 16",
+        "| L2 norm of the source | 0.1 | 0.5 |",
+        "a grid of at least 6 x 6",
+        '- data: data/"odd": name - [x',
+    ):
+        assert part in body  # fmt: skip
+
+
+def test_a_training_run_records_what_it_saw(trained, poisson_data):
+    ranges = open_model_folder(trained / "model").training_range
+    fields, tensor, _ = open_split(poisson_data, "train").gather(np.arange(13))
+    assert (ranges.systems, ranges.grid) == (("poisson",), 16)
+    for column, (low, high) in zip(tensor.T, ranges.coefficients.values(), strict=True):
+        assert (low, high) == (column.min(), column.max())
+    norms = np.linalg.norm(fields[:, 0].astype(float), axis=(1, 2)) / 16
+    assert ranges.source_norm == pytest.approx((norms.min(), norms.max()))

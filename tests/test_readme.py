@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def test_every_other_command_runs_in_the_order_of_the_readme(tmp_path):
         # The small model of this test has no size 16M of its own: the dial is what the command is about.
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        words = [sys.executable, "-c", f"{block}\nassert u.shape == exact.shape == (64, 64)"]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
     assert (tmp_path / "runs/quickstart/study/report.html").exists()
     assert (tmp_path / "runs/mine/evaluations/mine-test.json").exists()
 

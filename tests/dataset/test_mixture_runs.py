@@ -41,6 +41,13 @@ def test_the_model_says_what_it_was_trained_on(mixed, three_systems):
         f"{three_systems['advection_diffusion']} (10 samples, 8 an epoch), "
         f"{three_systems['helmholtz']} (8 samples, 8 an epoch)"
     )
+    ranges = folder.training_range
+    assert (ranges.systems, ranges.grid) == (tuple(three_systems), 16)
+    assert ranges.coefficients["v1"][0] < 0 < ranges.coefficients["v1"][1]
+    assert ranges.coefficients["w"][0] == 0  # the others have none
+    assert 1 <= ranges.coefficients["w"][1] <= 10
+    assert 0 < ranges.coefficients["k22"][0] < ranges.coefficients["k22"][1] <= 0.05 * (1 + 1e-6)  # helmholtz' k11 too
+    assert ranges.keeps_mean
 
 
 @pytest.mark.distributed
