@@ -46,7 +46,8 @@ def test_the_command_gives_what_evaluate_measures(trained, poisson_data, tmp_pat
     out = tmp_path / "deep" / "out.h5"
     said = run(["predict", trained / "model", "--input", poisson_data / "test.h5", "--output", out, "--json"])
     run(["evaluate", trained / "model", "--data", poisson_data, "--output", tmp_path / "result.json"])
-    result = json.loads(said.splitlines()[-1])
+    (line,) = [line for line in said.splitlines() if line.startswith("{")]
+    result = json.loads(line)
     assert result["rel_l2"]["mean"] == pytest.approx(json.loads((tmp_path / "result.json").read_text())["rel_l2"])
     found = read(out)
     samples = SampleSet(poisson_data, "test").gather(np.arange(5))
