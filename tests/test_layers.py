@@ -44,6 +44,7 @@ OWNERS = {
     "h5py": ["shards"],
     "deepspeed": ["engine.zero"],
     "torch": ["dataset", "model", "model_folder", "engine", "checkpoint", "metrics", "train", "evaluate", "library"],
+    "triton": ["model.kernels"],
     "torch.distributed": ["engine", "world"],
     "torch.utils.tensorboard": ["train.monitor", "train.hparams"],
     "tensorboard": ["train.monitor", "train.hparams"],

@@ -48,8 +48,7 @@ class Recording:
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(WARM_UPS):
-                u = module(self.source, self.coefficients)
-                torch.autograd.grad(u, self.parameters, torch.zeros_like(u))
+                self._warm_up(module)
         torch.cuda.current_stream().wait_stream(beside)
         # Threads that bring the next batch may use the GPU meanwhile: only this one's calls are looked at.
         with torch.cuda.graph(self.forward, capture_error_mode="thread_local"):
@@ -57,6 +56,11 @@ class Recording:
         self.u, self.grad = u.detach(), torch.empty_like(u)
         with torch.cuda.graph(self.backward, pool=self.forward.pool(), capture_error_mode="thread_local"):
             self.grads = torch.autograd.grad(u, self.parameters, self.grad)
+
+    def _warm_up(self, module: nn.Module) -> None:
+        """Go through both passes; nothing of them is left, or the recording would be tied to their stream."""
+        u = module(self.source, self.coefficients)
+        torch.autograd.grad(u, self.parameters, torch.zeros_like(u))
 
     def replay(self, source: Tensor, coefficients: Tensor) -> Tensor:
         """Return the module's result."""

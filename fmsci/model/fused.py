@@ -1,4 +1,4 @@
-"""The Fourier layer and the head on a GPU: a few kernels that pass over each field once, with their gradient.
+"""The Fourier layer on a GPU: a few kernels that pass over each field once, with their gradient.
 
 What goes over whole fields are the kernels of :mod:`fmsci.model.kernels`; between them, along y, the transform is one
 matrix product of half a field or less: with P = (cos, sin along x) v, rows (y, cos | sin),
@@ -59,8 +59,9 @@ def waves(
     return along_y.to(device, dtype).contiguous(), along_x
 
 
-def _precision() -> str:
-    return "tf32" if torch.get_float32_matmul_precision() != "highest" else "tf32x3"
+def precision() -> str:
+    """Return how products of float32 are made."""
+    return "tf32" if torch.get_float32_matmulprecision() != "highest" else "tf32x3"
 
 
 class _FourierLayer(torch.autograd.Function):
@@ -93,17 +94,23 @@ class _FourierLayer(torch.autograd.Function):
 
 def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Tensor:
     """Return the spectrum (B, 2, 2 m^2, C) of fields (B, H, W, C)."""
-    from fmsci.model.kernels import field as kernels
+    from fmsci.model.kernels import field, start
 
     batch, height, width, channels = z.shape
     products = z.new_empty(batch, 2 * height, len(rows) // 2 * channels)
     count = batch * height * channels
-    tile = tiles("analyse", channels, z.dtype, BJ=len(rows), BX=width)
-    kernels.analyse[(cdiv(count, tile["BG"]), cdiv(len(rows), tile["BJ"]))](
-        z, rows, products, count, width, len(rows), C=channels, ACTIVATE=activate, PRECISION=_precision(), **tile
+    start.start(
+        field.analyse,
+        "analyse",
+        lambda tile: (cdiv(count, tile["BG"]), cdiv(len(rows), tile["BJ"])),
+        (z, rows, products, count, width, len(rows)),
+        z.dtype,
+        {"BJ": len(rows), "BX": width},
+        C=channels,
+        ACTIVATE=activate,
+        PRECISION=precision(),
     )
-    spectrum = torch.bmm(along_y.expand(batch, -1, -1), products)
-    return spectrum.view(batch, 2, -1, channels)
+    return torch.bmm(along_y.expand(batch, -1, -1), products).view(batch, 2, -1, channels)
 
 
 def _from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
@@ -111,59 +118,62 @@ def _from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
     return torch.bmm(along_y.T.expand(len(spectrum), -1, -1), spectrum.view(len(spectrum), len(along_y), -1))
 
 
-def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
-    from fmsci.model.kernels import spectrum as kernels
+def _mix(v: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
+    """Return each wavenumber's product, (B, 2, K, C)."""
+    from fmsci.model.kernels import spectrum, start
 
-    batch, _, count, channels = spectrum.shape
-    out = torch.empty_like(spectrum)
-    tile = tiles("mix", channels, spectrum.dtype, BB=batch, BI=channels, BO=channels)
-    kernels.mix[(cdiv(batch, tile["BB"]) * cdiv(channels, tile["BO"]), count)](
-        spectrum,
-        weight.contiguous(),
-        out,
-        batch,
-        count,
+    batch, _, count, channels = v.shape
+    out = torch.empty_like(v)
+    start.start(
+        spectrum.mix,
+        "mix",
+        lambda tile: (cdiv(batch, tile["BB"]) * cdiv(channels, tile["BO"]), count),
+        (v, weight.contiguous(), out, batch, count),
+        v.dtype,
+        {"BB": batch, "BI": channels, "BO": channels},
         C=channels,
         ADJOINT=adjoint,
-        PRECISION=_precision(),
-        **tile,
+        PRECISION=precision(),
     )
     return out
 
 
-def _mix_grad(spectrum: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    from fmsci.model.kernels import spectrum as kernels
+def _mix_grad(v: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient of the weights, in their shape and number type."""
+    from fmsci.model.kernels import spectrum, start
 
-    batch, _, count, channels = spectrum.shape
+    batch, _, count, channels = v.shape
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    tile = tiles("mix_grad", channels, spectrum.dtype, BB=batch, BI=channels, BO=channels)
-    kernels.mix_grad[(cdiv(channels, tile["BI"]) * cdiv(channels, tile["BO"]), count)](
-        spectrum, grad, out, batch, count, C=channels, PRECISION=_precision(), **tile
+    start.start(
+        spectrum.mix_grad,
+        "mix_grad",
+        lambda tile: (cdiv(channels, tile["BI"]) * cdiv(channels, tile["BO"]), count),
+        (v, grad, out, batch, count),
+        v.dtype,
+        {"BB": batch, "BI": channels, "BO": channels},
+        C=channels,
+        PRECISION=precision(),
     )
     return out
 
 
 def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
-    from fmsci.model.kernels import field as kernels
+    """Return the layer's output, (B, H, W, C)."""
+    from fmsci.model.kernels import field, start
 
     batch, height, width, channels = z.shape
     out = torch.empty_like(z)
-    tile = tiles("synthesise", channels, z.dtype, BX=width, BJ=columns.shape[1], BC=channels)
-    kernels.synthesise[(cdiv(batch * height, tile["ROWS"]), cdiv(width, tile["BX"]))](
-        q,
-        columns,
-        z,
-        pointwise.contiguous(),
-        bias,
-        out,
-        batch * height,
-        width,
-        columns.shape[1],
+    start.start(
+        field.synthesise,
+        "synthesise",
+        lambda tile: (cdiv(batch * height, tile["ROWS"]), cdiv(width, tile["BX"])),
+        (q, columns, z, pointwise.contiguous(), bias, out, batch * height, width),
+        z.dtype,
+        {"BX": width, "BJ": columns.shape[1], "BC": channels},
+        J=columns.shape[1],
         C=channels,
         ACTIVATE=activate,
-        PRECISION=_precision(),
-        ONE=columns.shape[1] <= tile["BJ"],
-        **tile,
+        PRECISION=precision(),
     )
     return out
 
@@ -171,79 +181,29 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
 def _descend(
     q: Tensor, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool
 ) -> tuple[Tensor, Tensor]:
-    from fmsci.model.kernels import field as kernels
+    """Return the gradients of z and of the pointwise matrix."""
+    from fmsci.model.kernels import field, start
 
     batch, height, width, channels = z.shape
     out = torch.empty_like(z)
-    tile = tiles("descend", channels, z.dtype, BX=width, BJ=columns.shape[1], BC=channels)
-    programs = min(batch * height, tile.pop("programs"))
+    programs = min(batch * height, tiles("descend", channels, z.dtype)["programs"])
     parts = z.new_empty(programs, channels, channels, dtype=torch.float32)
-    kernels.descend[(programs,)](
-        q,
-        columns,
-        grad,
-        z,
-        pointwise.contiguous(),
-        out,
-        parts,
-        batch * height,
-        width,
-        columns.shape[1],
+    start.start(
+        field.descend,
+        "descend",
+        lambda tile: (programs,),
+        (q, columns, grad, z, pointwise.contiguous(), out, parts, batch * height, width),
+        z.dtype,
+        {"BX": width, "BJ": columns.shape[1], "BC": channels},
+        J=columns.shape[1],
         C=channels,
         ACTIVATE=activate,
-        PRECISION=_precision(),
-        ONE=columns.shape[1] <= tile["BJ"],
-        **tile,
+        PRECISION=precision(),
     )
     return out, parts.sum(0).to(pointwise.dtype)
-
-
-class _Head(torch.autograd.Function):
-    """gelu(v H^T + h) . o + q, as :class:`fmsci.model.head.Head`; weights and result in float32."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
-        from fmsci.model.kernels import head as kernels
-
-        points = v.contiguous().view(-1, v.shape[-1])
-        out = outer.new_empty(len(points), 1)
-        size = {"C": points.shape[1], "PRECISION": _precision()}
-        tile = tiles("head", points.shape[1], v.dtype, BN=len(inner), BC=points.shape[1])
-        given = (points, inner, inner_bias, outer, outer_bias, out, len(points), len(inner))
-        kernels.head[(cdiv(len(points), tile["BP"]),)](*given, **size, **tile)
-        ctx.save_for_backward(points, inner, inner_bias, outer)
-        return out.view(*v.shape[:-1], 1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from fmsci.model.kernels import head as kernels
-
-        points, inner, inner_bias, outer = ctx.saved_tensors
-        shape = (*grad.shape[:-1], points.shape[-1])
-        grad = grad.contiguous().view(-1, 1)
-        given = (points, grad, inner, inner_bias, outer)
-        size = {"C": points.shape[1], "PRECISION": _precision()}
-        sides = {"BN": len(inner), "BC": points.shape[1]}
-        grad_v = torch.empty_like(points)
-        tile = tiles("head_grad_v", points.shape[1], points.dtype, **sides)
-        kernels.head_grad_v[(cdiv(len(points), tile["BP"]),)](*given, grad_v, len(points), len(inner), **size, **tile)
-        tile = tiles("head_grad_weights", points.shape[1], points.dtype, **sides)
-        programs = min(tile.pop("programs"), cdiv(len(points), tile["BP"]))
-        parts = [outer.new_empty(programs, *one.shape) for one in (inner, inner_bias, outer[0])]
-        grid = (programs, cdiv(len(inner), tile["BN"]))
-        kernels.head_grad_weights[grid](*given, *parts, len(points), len(inner), **size, **tile)
-        grad_inner, grad_bias, grad_outer = (part.sum(0) for part in parts)
-        return grad_v.view(shape), grad_inner, grad_bias, grad_outer[None], grad.sum(0)
 
 
 def fourier_layer(z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
     """Return a Fourier layer's output, (B, H, W, C) -> the same."""
     out: Tensor = _FourierLayer.apply(z, weight, pointwise, bias, activate)  # type: ignore[no-untyped-call]
-    return out
-
-
-def head(v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
-    """Return the head's field, (B, H, W, C) -> (B, H, W, 1)."""
-    out: Tensor = _Head.apply(v, inner, inner_bias, outer, outer_bias)  # type: ignore[no-untyped-call]
     return out

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsci.model import fused
+from fmsci.model import fused, fused_head
 from fmsci.model.pieces import add_product, count_at_once
 from fmsci.model.precision import as_it_is, compute_dtype
 
@@ -28,7 +28,7 @@ class Head(nn.Module):
         with as_it_is(v):
             v, by_hand = v.to(dtype), not torch.compiler.is_compiling()
             if by_hand and fused.serves(v, v.shape[-1]):
-                return fused.head(v, self.inner, self.inner_bias, self.outer, self.outer_bias)
+                return fused_head.head(v, self.inner, self.inner_bias, self.outer, self.outer_bias)
             inner, inner_bias = self.inner.to(dtype), self.inner_bias.to(dtype)
             if by_hand:
                 u: Tensor = _Fused.apply(v, inner, inner_bias, self.outer, self.outer_bias)  # type: ignore[no-untyped-call]

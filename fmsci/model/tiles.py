@@ -22,8 +22,38 @@ USUAL: dict[str, dict[str, int]] = {
 }
 """Kernel -> sides of a tile and warps of a program."""
 
-BETTER: dict[tuple[str, int, int], dict[str, int]] = {}
-"""(kernel, channels of a tile, bytes of a number) -> what is another number there."""
+BETTER: dict[tuple[str, int, int], dict[str, int]] = {
+    ("analyse", 32, 2): {"BG": 64},
+    ("analyse", 32, 4): {"BG": 64, "BX": 32, "num_warps": 8},
+    ("analyse", 128, 2): {"BG": 64, "num_stages": 2},
+    ("analyse", 128, 4): {"BG": 64, "BX": 32, "num_warps": 8},
+    ("mix", 32, 2): {"BB": 32},
+    ("mix", 32, 4): {"BB": 32, "num_warps": 2},
+    ("mix", 128, 2): {"BB": 32, "BI": 64, "num_warps": 2},
+    ("mix", 128, 4): {"BB": 32, "BI": 64},
+    ("mix_grad", 128, 2): {"BO": 128},
+    ("mix_grad", 128, 4): {"BI": 128, "BO": 128, "num_warps": 8},
+    ("synthesise", 32, 2): {"BX": 64, "num_stages": 3},
+    ("synthesise", 32, 4): {"ROWS": 16, "num_warps": 8, "num_stages": 3},
+    ("synthesise", 128, 2): {"ROWS": 16, "num_warps": 8, "num_stages": 3},
+    ("synthesise", 128, 4): {"BX": 64, "ROWS": 16, "num_warps": 8},
+    ("descend", 32, 2): {"programs": 1056},
+    ("descend", 32, 4): {"BX": 128, "programs": 264, "num_warps": 8, "num_stages": 3},
+    ("descend", 128, 2): {"BX": 16, "programs": 264, "num_stages": 1},
+    ("descend", 128, 4): {"BX": 16, "programs": 264, "num_stages": 1},
+    ("head", 32, 2): {"BP": 128, "BN": 32},
+    ("head", 128, 2): {"BP": 128, "BN": 32, "num_warps": 8},
+    ("head", 128, 4): {"BP": 128, "BN": 32, "num_warps": 8},
+    ("head_grad_v", 32, 2): {"BP": 128, "BN": 32},
+    ("head_grad_v", 128, 2): {"BN": 128},
+    ("head_grad_v", 128, 4): {"BP": 128, "BN": 32},
+    ("head_grad_weights", 128, 2): {"BP": 32, "programs": 132},
+    ("head_grad_weights", 128, 4): {"BP": 32, "BN": 128, "programs": 132},
+}
+"""(kernel, channels of a tile, bytes of a number) -> what is another number there (docs/benchmarks.md)."""
+
+SHRINKS = ("BX", "BP", "BG", "BO", "BI", "BN", "BJ", "BB")
+"""Sides that may be halved, in this order of preference among equals."""
 
 
 def tiles(kernel: str, channels: int, dtype: torch.dtype, **lengths: int) -> dict[str, int]:
@@ -33,6 +63,17 @@ def tiles(kernel: str, channels: int, dtype: torch.dtype, **lengths: int) -> dic
     """
     chosen = USUAL[kernel] | BETTER.get((kernel, _side(channels), dtype.itemsize), {})
     return chosen | {name: min(chosen[name], _side(length)) for name, length in lengths.items()}
+
+
+def smaller(tile: dict[str, int]) -> dict[str, int] | None:
+    """Return launch arguments that need less of a GPU's shared memory, or None where there are none.
+
+    First fewer tiles at a time, then a longest side halved.
+    """
+    if tile["num_stages"] > 1:
+        return tile | {"num_stages": tile["num_stages"] - 1}
+    longest = max((name for name in SHRINKS if name in tile), key=lambda name: tile[name])
+    return tile | {longest: tile[longest] // 2} if tile[longest] > NARROWEST else None
 
 
 def cdiv(length: int, tile: int) -> int:

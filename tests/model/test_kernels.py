@@ -3,10 +3,12 @@
 tests/conftest.py chooses the interpreter. It knows no bfloat16 products: tests/model/test_gpu.py holds those.
 """
 
+import math
+
 import pytest
 import torch
 
-from fmsci.model import fused, tiles
+from fmsci.model import fused, fused_head, tiles
 from fmsci.model.head import Head
 from fmsci.model.layer import FourierLayer
 
@@ -58,7 +60,7 @@ def test_the_head_and_its_gradient(points, channels):
     oracle = Head(channels).to(DEVICE).double()
     oracle.load_state_dict(head.state_dict())
     v = torch.randn(*points, channels, device=DEVICE, requires_grad=True)
-    out = fused.head(v, head.inner, head.inner_bias, head.outer, head.outer_bias)
+    out = fused_head.head(v, head.inner, head.inner_bias, head.outer, head.outer_bias)
     grad = torch.randn_like(out)
     ours = (out, *torch.autograd.grad(out, [v, *head.parameters()], grad))
     exact = v.detach().double().requires_grad_()
@@ -87,3 +89,46 @@ def test_which_fields_the_kernels_take():
     for dtype, expected in ((torch.float32, on_gpu), (torch.bfloat16, on_gpu), (torch.float64, False)):
         assert fused.serves(torch.empty(1, device=DEVICE, dtype=dtype), 128) == expected
     assert not fused.serves(torch.empty(1, device=DEVICE), fused.WIDEST + 1)
+
+
+def test_tiles_that_do_not_fit_become_smaller_until_none_is_left():
+    for kernel in tiles.USUAL:
+        for channels, dtype in ((16, torch.bfloat16), (128, torch.float32)):
+            tile: dict[str, int] | None = tiles.tiles(kernel, channels, dtype)
+            areas = []
+            while tile is not None:
+                sides = {name: value for name, value in tile.items() if name in tiles.SHRINKS}
+                assert all(value >= 16 and value & (value - 1) == 0 for value in sides.values())
+                areas.append((math.prod(sides.values()), tile["num_stages"]))
+                tile = tiles.smaller(tile)
+            assert areas == sorted(set(areas), reverse=True)
+            assert areas[-1] == (16 ** len(sides), 1)
+
+
+def test_a_kernel_starts_in_the_first_tiles_that_fit_and_keeps_them():
+    """Shared memory for tiles of 32 is all that this stand-in for a small GPU has."""
+    from triton import OutOfResources
+
+    from fmsci.model.kernels.start import start
+
+    tried = []
+
+    class SmallGPU:
+        def __getitem__(self, grid):
+            return self.launch
+
+        def launch(self, *given, **constants):
+            tried.append(constants)
+            if max(constants[name] for name in ("BB", "BI", "BO")) > most or constants["num_stages"] > 1:
+                raise OutOfResources(1 << 18, 1 << 16, "shared memory")
+
+    most = 32
+    lengths = {"BB": 64, "BI": 96, "BO": 96}
+    for expected in (4, 1):
+        tried.clear()
+        start(SmallGPU(), "mix", lambda tile: (1,), (), torch.float16, lengths, C=96, PRECISION="tf32")
+        assert len(tried) == expected
+        assert tried[-1]["BB"] == tried[-1]["BO"] == 32
+    most = 8
+    with pytest.raises(RuntimeError, match="mix does not fit this GPU"):
+        start(SmallGPU(), "mix", lambda tile: (1,), (), torch.float16, lengths, C=97, PRECISION="tf32")

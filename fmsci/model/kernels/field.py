@@ -50,14 +50,13 @@ def along_x(
     c,
     rows,
     W,
-    J,
+    J: tl.constexpr,
     C: tl.constexpr,
     PRECISION: tl.constexpr,
     BJ: tl.constexpr,
-    ONE: tl.constexpr,
 ):
-    """``total`` (BX, BC) with what the waves along x add at the points x of a row; ``ONE``: BJ covers all waves."""
-    if ONE:  # no loop inside the loop over tiles, so that the next tile is loaded meanwhile
+    """``total`` (BX, BC) with what the waves along x add at the points x of a row."""
+    if J <= BJ:  # no loop inside the loop over tiles, so that the next tile is loaded meanwhile
         j = tl.arange(0, BJ)
         waves = tl.load(matrix + x[:, None] * J + j[None, :], mask=(x < W)[:, None] & (j < J)[None, :], other=0.0)
         inside = (j < J)[:, None] & (c < C)[None, :] & (row < rows)
@@ -83,7 +82,7 @@ def synthesise(
     out,
     rows,
     W,
-    J,
+    J: tl.constexpr,
     C: tl.constexpr,
     ACTIVATE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -91,7 +90,6 @@ def synthesise(
     BJ: tl.constexpr,
     BC: tl.constexpr,
     ROWS: tl.constexpr,
-    ONE: tl.constexpr,
 ):
     """The field that the products along x stand for, and the pointwise part."""
     x = tl.program_id(1) * BX + tl.arange(0, BX)
@@ -109,7 +107,7 @@ def synthesise(
         if ACTIVATE:
             v = gelu(v.to(tl.float32)).to(dtype)
         total = tl.dot(v, a, input_precision=PRECISION) + b[None, :]
-        total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ, ONE)
+        total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ)
         tl.store(out + at, total.to(dtype), mask=inside)
 
 
@@ -124,14 +122,13 @@ def descend(
     parts,
     rows,
     W,
-    J,
+    J: tl.constexpr,
     C: tl.constexpr,
     ACTIVATE: tl.constexpr,
     PRECISION: tl.constexpr,
     BX: tl.constexpr,
     BJ: tl.constexpr,
     BC: tl.constexpr,
-    ONE: tl.constexpr,
 ):
     """The gradient of z, and this program's part of that of the pointwise matrix: (programs, C, C)."""
     c = tl.arange(0, BC)
@@ -153,7 +150,7 @@ def descend(
             v = gelu(before.to(tl.float32)).to(dtype)
         part = tl.dot(tl.trans(g), v, part, input_precision=PRECISION)
         total = tl.dot(g, a, input_precision=PRECISION)
-        total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ, ONE)
+        total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ)
         if ACTIVATE:
             total *= gelu_grad(before.to(tl.float32))
         tl.store(out + at, total.to(dtype), mask=inside)
