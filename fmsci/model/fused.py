@@ -61,7 +61,7 @@ def waves(
 
 def precision() -> str:
     """Return how products of float32 are made."""
-    return "tf32" if torch.get_float32_matmulprecision() != "highest" else "tf32x3"
+    return "tf32" if torch.get_float32_matmul_precision() != "highest" else "tf32x3"
 
 
 class _FourierLayer(torch.autograd.Function):
