@@ -31,7 +31,7 @@ class Watch:
         """Return this moment."""
         if self.device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -58,12 +58,21 @@ class Watch:
         """Return the seconds of waiting since the last look. What was marked must be past: read the loss first."""
         waits, self._waits = self._waits, []
         if self.device.type == "cuda":
-            return sum(begun.elapsed_time(ended) for begun, ended in waits) / 1000.0
+            return float(sum(begun.elapsed_time(ended) for begun, ended in waits)) / 1000.0
         return float(sum(ended - begun for begun, ended in waits))
 
 
-COLLECTIVES = ("all_reduce", "all_gather", "all_gather_into_tensor", "reduce_scatter", "reduce_scatter_tensor")
-COLLECTIVES += ("reduce", "broadcast", "all_gather_coalesced", "all_reduce_coalesced")
+COLLECTIVES = (
+    "all_reduce",
+    "all_reduce_coalesced",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_tensor",
+    "all_gather",
+    "all_gather_into_tensor",
+    "all_gather_coalesced",
+    "broadcast",
+)
 
 
 def watch_backend(backend: Any, watch: Watch) -> None:
