@@ -44,7 +44,7 @@ OWNERS = {
     "mpi4py": ["generate"],
     "h5py": ["shards"],
     "deepspeed": ["engine.zero"],
-    "torch": ["stages", "dataset", "model", "model_folder", "engine", "checkpoint", "metrics", "train", "evaluate"],
+    "torch": ["dataset", "model", "model_folder", "engine", "checkpoint", "metrics", "train", "evaluate", "stages"],
     "torch.distributed": ["engine", "world"],
     "torch.utils.tensorboard": ["train.journal", "train.hparams"],
     "tensorboard": ["train.journal", "train.hparams"],
