@@ -108,7 +108,7 @@ class Monitor:
             warn(f"no update in step {step}: its gradient is not finite ({_samples(self.job, step)})")
 
     def validated(self, state: State, measured: dict[str, Measured], improved: bool) -> None:
-        """Write the entry of a validation by system, with pictures where the mean error improved. Collective."""
+        """Write the entry of a validation by system, with pictures now and then. Collective."""
         self._note = f"valid {state.last_rel_l2:.4f}"
         values = {"valid/rel_l2": state.last_rel_l2 or 0.0} if len(measured) > 1 else {}
         for system, one in measured.items():
@@ -117,7 +117,7 @@ class Monitor:
                 bands = by_band(one.spectrum, self.job.architecture.modes)
                 values |= {f"spectrum/{system}/{band}": error for band, error in bands.items()}
         self._entry(state, values)
-        if improved and self._pictures.due(state):
+        if self._pictures.due(state, improved):
             for system, one in measured.items():
                 self._show(state, system, one)
         self._pace.restart(state)  # validation is not training speed: the next rate starts here

@@ -13,7 +13,7 @@ from fmsci.train.build import Job
 from fmsci.train.state import State
 
 SHARE = 0.005
-"""Drawing takes at most this share of a run's time; the first picture of a start and its last are always drawn."""
+"""Drawing takes at most this share of a run's time, but for the first picture of a start and that of the last step."""
 
 SHOWN = 2
 """So many validation samples, the first ones, are rows of the picture of fields."""
@@ -27,9 +27,10 @@ class Pictures:
         self._begun = time.monotonic()
         self._drawn_s = 0.0
 
-    def due(self, state: State) -> bool:
-        """Tell whether to draw now, as far as the time that drawing has taken allows. Collective."""
-        if not self._job.settings.monitor.pictures:
+    def due(self, state: State, improved: bool) -> bool:
+        """Tell whether to draw now: an improved model, as far as time allows, and the last one. Collective."""
+        last = state.step == self._job.num_steps
+        if not self._job.settings.monitor.pictures or not (last or (improved and state.step)):
             return False
         return decided_by_main(self._job.world, self._job.device, lambda: float(self._affordable(state))) > 0
 
