@@ -143,10 +143,14 @@ Rows = Sequence[tuple[str, str]]
 
 
 def lines(view: Callable[[int], Rows]) -> None:
-    """Print what ``view`` tells for this width, a label and its text a line."""
+    """Print what ``view`` tells for this width, a label and its text a line; in a log nothing is folded."""
+    if not sys.stdout.isatty():
+        for label, text in view(110):
+            say(f"{label:<12}{text}")
+        return
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console()
     console.print(_grid(view(console.width)))
 
 
