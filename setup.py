@@ -12,6 +12,7 @@ assert version is not None, "fmsci/__init__.py names no version"
 EXTRAS = {
     "mpi": ["mpi4py>=4.0"],
     "deepspeed": ["deepspeed>=0.16"],
+    "wandb": ["wandb>=0.18"],
     "bench": ["neuraloperator>=1.0"],
     "dev": [
         "hypothesis>=6.100",
