@@ -37,6 +37,7 @@ class Journal:
         """Open everything, to go on after ``step``."""
         self.run = settings.run
         threading.excepthook = _hush_tensorboard
+        self._mirror = None if settings.monitor.wandb is None else Mirror(settings)
         with self._writing():
             self._forget_after(step)
             self._lines = (self.run / "metrics.jsonl").open("a", encoding="utf-8")
@@ -46,7 +47,6 @@ class Journal:
             if step == 0:
                 self._board.add_text("settings", f"```yaml\n{dump_settings(settings)}```", 0)
                 self._board.add_custom_scalars(layout(systems))
-        self._mirror = None if settings.monitor.wandb is None else Mirror(settings)
 
     def close(self) -> None:
         """Write out what is left."""

@@ -16,6 +16,9 @@ from tests.conftest import TRAINING
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HAS_WANDB = importlib.util.find_spec("wandb") is not None
+needs_wandb = pytest.mark.skipif(
+    not HAS_WANDB, reason="needs W&B, which the lock leaves out (27 more packages): pip install wandb"
+)
 
 
 @pytest.fixture
@@ -68,9 +71,7 @@ def test_the_page_shows_the_run_in_a_browser(board, tmp_path, page, texts):
     assert "No dashboards are active" not in done.stdout
 
 
-@pytest.mark.skipif(
-    not HAS_WANDB, reason="needs W&B, which is no part of the lock (27 more packages): pip install wandb"
-)
+@needs_wandb
 def test_a_mirror_leaves_an_offline_run_with_the_same_curve(train_config, tmp_path):
     from wandb.proto import wandb_internal_pb2
     from wandb.sdk.internal.datastore import DataStore
@@ -92,9 +93,7 @@ def test_a_mirror_leaves_an_offline_run_with_the_same_curve(train_config, tmp_pa
     assert steps == pytest.approx(told)
 
 
-@pytest.mark.skipif(
-    not HAS_WANDB, reason="needs W&B, which is no part of the lock (27 more packages): pip install wandb"
-)
+@needs_wandb
 def test_a_mirror_that_fails_does_not_stop_the_run(train_config, tmp_path):
     folder = tmp_path / "run"
     environment = clean_environment(WANDB_MODE="online", WANDB_API_KEY="not-a-key", WANDB_BASE_URL="http://127.0.0.1:9")
