@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fmsci.model.tiles import WIDEST, cdiv, tiles
 from fmsci.model.transform import angles
+from fmsci.stages import named
 
 
 def serves(values: Tensor, width: int) -> bool:
@@ -91,6 +92,7 @@ class _FourierLayer(torch.autograd.Function):
         return grad_z, grad_weight, grad_pointwise, grad_bias.to(weight.dtype), None
 
 
+@named("transform")
 def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Tensor:
     """Return the spectrum (B, 2, 2 m^2, C) of fields (B, H, W, C)."""
     from fmsci.model.kernels import field as kernels
@@ -106,11 +108,13 @@ def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Te
     return spectrum.view(batch, 2, -1, channels)
 
 
+@named("inverse")
 def _from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
     """Return the products with the waves along x that make up a spectrum: (B, 2H, m C)."""
     return torch.bmm(along_y.T.expand(len(spectrum), -1, -1), spectrum.view(len(spectrum), len(along_y), -1))
 
 
+@named("mix")
 def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     from fmsci.model.kernels import spectrum as kernels
 
@@ -131,6 +135,7 @@ def _mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     return out
 
 
+@named("mix")
 def _mix_grad(spectrum: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     from fmsci.model.kernels import spectrum as kernels
 
@@ -143,6 +148,7 @@ def _mix_grad(spectrum: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
+@named("inverse")
 def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
     from fmsci.model.kernels import field as kernels
 
@@ -168,6 +174,7 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
     return out
 
 
+@named("inverse")
 def _descend(
     q: Tensor, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool
 ) -> tuple[Tensor, Tensor]:
@@ -216,6 +223,7 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @named("head")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from fmsci.model.kernels import head as kernels
 

@@ -126,8 +126,9 @@ def _kernel_us(
     """Return the microseconds of kernels that were launched within ``spans``, outside and inside the backward pass."""
     outer = inner = 0.0
     for event in events:
-        if event.kernels and event.name not in STAGES and _holds(spans, event.time_range.start):
-            took = sum(kernel.duration for kernel in event.kernels)
+        # A profiler may show a stage as a kernel too: it is the sum of others.
+        took = sum(kernel.duration for kernel in event.kernels if kernel.name not in STAGES)
+        if took and _holds(spans, event.time_range.start):
             if name != "backward" and _holds(backward, event.time_range.start):
                 inner += took
             else:
