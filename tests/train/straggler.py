@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -14,7 +15,7 @@ from tests.conftest import TRAINING
 
 def main(config, folder, rank, seconds, *more):
     world, cpu = detect_world(), torch.device("cpu")
-    settings = load_settings(TrainSettings, config, [*TRAINING, f"run={folder}", *more])
+    settings = load_settings(TrainSettings, Path(config), [*TRAINING, f"run={folder}", *more])
 
     def build_slow(*arguments):
         job = build.build_job(*arguments)
