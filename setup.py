@@ -13,6 +13,7 @@ EXTRAS = {
     "mpi": ["mpi4py>=4.0"],
     "deepspeed": ["deepspeed>=0.16"],
     "hub": ["huggingface_hub>=0.26"],  # only to push to and load from the Hugging Face Hub
+    "wandb": ["wandb>=0.18"],
     "bench": ["neuraloperator>=1.0"],
     "dev": [
         "hypothesis>=6.100",

@@ -28,9 +28,14 @@ def _blank(**options: Any) -> Figure:
 
 def field_comparison(source: Fields, solution: Fields, predicted: Fields) -> NDArray[np.uint8]:
     """Return the comparison of :func:`comparison_figure` as an image (height, width, 3)."""
+    return picture_of(comparison_figure(source, solution, predicted))
+
+
+def picture_of(figure: Figure) -> NDArray[np.uint8]:
+    """Return a figure as an image (height, width, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(comparison_figure(source, solution, predicted))
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels: NDArray[np.uint8] = np.array(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
     return pixels[:, :, :3]
@@ -81,6 +86,26 @@ def sample_captions(columns: Sequence[str], coefficients: NDArray[np.float32]) -
         pairs = [", ".join(words[at : at + 2]) for at in range(0, len(words), 2)]
         captions.append("\n".join([f"sample {number}", *pairs]))
     return captions
+
+
+def spectrum_figure(spectrum: NDArray[np.float64], modes: int, title: str) -> Figure:
+    """Draw error and solution by wavenumber, ``spectrum`` (2, K + 1): shares of the solution's energy, as amplitudes.
+
+    A line stands where the waves that the Fourier layers mix end.
+    """
+    figure = _blank(figsize=(6.4, 4.2), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    shells = np.flatnonzero(spectrum[1] > 0)
+    for row, name, style in ((1, "solution", "--"), (0, "error", "-")):
+        axis.plot(shells, np.sqrt(np.maximum(spectrum[row, shells], 0.0)), style, label=name, color=f"C{1 - row}")
+    axis.axvline(modes, color="0.4", linestyle=":", linewidth=1.5, label=f"modes {modes}")
+    axis.set_yscale("log")
+    axis.set_xlabel("wavenumber |k|, waves along a side")
+    axis.set_ylabel("relative amplitude")
+    axis.set_title(title, fontsize=11)
+    axis.grid(True, alpha=0.25)
+    axis.legend(frameon=False, fontsize=9)
+    return figure
 
 
 def contact_sheet(fields: Fields, captions: Sequence[str], title: str) -> Figure:

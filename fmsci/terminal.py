@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+    from rich.table import Table
 
 LINE_EVERY_S = 5.0
 WARNS = "fmsci: "
@@ -134,3 +136,49 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         grid.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False).print(grid)
+
+
+Rows = Sequence[tuple[str, str]]
+"""Labels and what they stand for."""
+
+
+def lines(view: Callable[[int], Rows]) -> None:
+    """Print what ``view`` tells for this width, a label and its text a line; in a log nothing is folded."""
+    if not sys.stdout.isatty():
+        for label, text in view(110):
+            say(f"{label:<12}{text}")
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_grid(view(console.width)))
+
+
+def live(view: Callable[[int], Rows], more: Callable[[], bool], every_s: float) -> None:
+    """Draw what ``view`` tells again and again while there is ``more``; Ctrl-C ends it. Once where nobody looks."""
+    if not sys.stdout.isatty():
+        lines(view)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False, transient=False) as drawn:
+        while True:
+            going_on = more()
+            drawn.update(_grid(view(console.width)), refresh=True)
+            if not going_on:
+                return
+            time.sleep(every_s)
+
+
+def _grid(rows: Rows) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for label, text in rows:
+        grid.add_row(Text(label), Text(text))
+    return grid

@@ -41,7 +41,7 @@ from fmsci.world import StopSignals, World
 
 CPU = torch.device("cpu")
 FMSCI = [sys.executable, "-m", "fmsci"]
-WHAT = ("loop", "second", "checkpoint")
+WHAT = ("loop", "monitor", "second", "checkpoint")
 
 
 def main() -> None:
@@ -60,6 +60,10 @@ def main() -> None:
             rows.append(
                 ("loop over bare steps, 64K, processor time", f"{statistics.median(found):+.1%}", spread(found, "%"))
             )
+        if "monitor" in chosen.what:
+            for size in ("64K", "1M"):
+                found = [monitoring(data, folder / f"{size}-{number}", size) for number in range(chosen.rounds)]
+                rows.append((f"monitoring over a step, {size}", f"{statistics.median(found):+.2%}", spread(found, "%")))
         if "second" in chosen.what:
             both = [speedup(large, folder / f"two-{number}") for number in range(min(chosen.rounds, 3))]
             for place, name in enumerate(("two processes", "two runs apart")):
@@ -77,7 +81,7 @@ def main() -> None:
 
 def spread(values: list[float], unit: str) -> str:
     """Return the smallest and the largest of several values."""
-    form = "{:+.1%}" if unit == "%" else "{:.2f}x"
+    form = "{:+.2%}" if unit == "%" else "{:.2f}x"
     return f"{form.format(min(values))} to {form.format(max(values))}"
 
 
@@ -144,6 +148,37 @@ def overhead(data: Path, run: Path) -> float:
     warm = job.loader.num_batches
     bare_s = sum(engine.bare_s[warm:-1])
     return (engine.begun[-1] - engine.begun[warm] - bare_s) / bare_s - 1
+
+
+def monitoring(data: Path, run: Path, size: str, entries: int = 50) -> float:
+    """Return processor time of what monitoring adds to a step at its default cadence, over that of a step.
+
+    Entries are written one after another without the steps between them, until all is in the files: what TensorBoard's
+    thread does counts too. The norm of the gradient, taken once an entry, is what it adds to a step.
+    """
+    job = build_job(settings(data, run, f"model.size={size}", "optim.epochs=100000"), World(), CPU)
+    run.mkdir(parents=True)
+    engine, every = job.engine, job.settings.monitor.every_steps
+    (batch,) = (next(iter(job.loader.epoch(0))) for _ in range(1))
+    job.loader.close()
+    took: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(24):
+        engine.watch.wanted = lambda wanted=bool(number % 2): wanted
+        begun = time.process_time()
+        result = engine.step(batch, 1e-6)
+        took[bool(number % 2)].append(time.process_time() - begun)
+    step_s = statistics.median(took[False][2:])
+    norm_s = max(0.0, statistics.median(took[True][2:]) - step_s)
+    state = State()
+    with Monitor(job, state, Trouble()) as monitor:
+        begun = time.process_time()
+        for _ in range(entries):
+            for _ in range(every):
+                monitor.collect(result)
+                state.advance(batch.global_count)
+            monitor.write(state, 1e-3)
+    entry_s = (time.process_time() - begun) / entries
+    return (entry_s + norm_s) / (every * step_s)
 
 
 def bare_step(job: Job, batch: Batch) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fmsci import __version__
-from fmsci.cli import data, doctor, generate, model, predict, status, study, submit, train, worker
+from fmsci.cli import data, doctor, generate, model, predict, status, study, submit, train, watch, worker
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
 from fmsci.world import World, detect_world, ignore_signals
 
@@ -55,6 +55,7 @@ app.command("predict")(predict.predict)
 app.command("study")(study.study)
 app.command("submit", context_settings={"ignore_unknown_options": True})(submit.submit)
 app.command("status", context_settings={"ignore_unknown_options": True})(status.status)
+app.command("watch")(watch.watch)
 app.command("doctor")(doctor.doctor)
 app.command("worker", hidden=True)(worker.worker)
 app.add_typer(data.app, name="data")

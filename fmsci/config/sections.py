@@ -189,7 +189,15 @@ class MonitorSettings(Schema):
     validate_steps: Count | None = Field(
         None, description="optimizer steps between two validations; after each epoch where not set"
     )
-    pictures: bool = Field(True, description="pictures of fields in TensorBoard, where the validation error improved")
+    pictures: bool = Field(
+        True, description="pictures of fields and of the error by wavenumber in TensorBoard, now and then as it falls"
+    )
+    profile: Count | None = Field(
+        None, description="so many steps near the start are profiled: RUN/profile has a trace and a table"
+    )
+    wandb: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="a project of W&B that the curves are copied to, offline unless WANDB_MODE=online"
+    )
 
 
 class TrainSettings(Schema):

@@ -14,6 +14,7 @@ from fmsci.dataset.order import global_batch, num_batches, share
 from fmsci.dataset.prefetch import Ahead
 from fmsci.dataset.samples import Samples, SampleSource
 from fmsci.dataset.transfer import Transfer
+from fmsci.stages import named
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Loader:
             self._source.close()
             self._source = None
 
+    @named("data")
     def _next(self, epoch: int, index: int) -> Batch:
         begun = time.perf_counter()
         if self._source is None or self._position != (epoch, index):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmsci.checkpoint import write_tensors
 from fmsci.dataset.loader import Batch, Piece
+from fmsci.engine.watch import Watch
 from fmsci.metrics import relative_l2, squared_error
 
 
@@ -42,6 +43,9 @@ class Snapshot:
 
 class Engine(Protocol):
     """Runs optimizer steps on all ranks. Every method is collective: all ranks call it together."""
+
+    watch: Watch
+    """What a step tells beside its result."""
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         """Forward, backward, reduce, clip, update; return this rank's part of the batch's (loss, rel_l2), shape (2,).

@@ -144,6 +144,16 @@ def total(values: Sequence[float], device: torch.device) -> list[float]:
     return [float(value) for value in tensor.tolist()]
 
 
+def by_rank(values: Sequence[float], device: torch.device) -> list[list[float]]:
+    """Return the values of every rank, in rank order, on every rank; equally many on each. Collective."""
+    if not dist.is_initialized():
+        return [list(values)]
+    mine = torch.tensor(list(values), dtype=torch.float64, device=device)
+    found = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, mine)
+    return [[float(value) for value in one.tolist()] for one in found]
+
+
 def decided_by_main(world: World, device: torch.device, decide: Callable[[], float]) -> float:
     """Return what rank 0 finds, on every rank; its mistake ends them all. Collective.
 

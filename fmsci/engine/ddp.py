@@ -20,9 +20,11 @@ from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.api import Snapshot, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
+from fmsci.engine.watch import Watch
 from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder import load_weights
+from fmsci.stages import stage
 from fmsci.world import World
 
 
@@ -48,6 +50,7 @@ class DDPEngine:
         if replay:
             self.module = Replayed(self.module)
         self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
+        self.watch = Watch(self.trained[0].device)
         self.parallel: DistributedDataParallel | None = None
         if world.size > 1:
             # The scales never change, so nothing is broadcast in a forward pass. torch 2.13 renamed the switch.
@@ -55,8 +58,7 @@ class DDPEngine:
             switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             switches: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True}
             self.parallel = DistributedDataParallel(self.module, **switches)
-            if compress:
-                self.parallel.register_comm_hook(None, reduce_in_bfloat16)
+            self.parallel.register_comm_hook(self.watch, reduce_in_bfloat16 if compress else reduce_in_float32)
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         """See :meth:`fmsci.engine.api.Engine.step`."""
@@ -65,15 +67,26 @@ class DDPEngine:
             with self._reduce_only(index == len(batch.pieces) - 1):
                 parts.append(self._backward(piece, batch.global_count))
         result = torch.stack(parts).sum(0)
-        if self.grad_clip is not None or self.skip_nonfinite:
-            norm = nn.utils.clip_grad_norm_(self.trained, math.inf if self.grad_clip is None else self.grad_clip)
+        with stage("optimizer"):
+            updated = self._update(lr)
+        return result if updated else torch.full_like(result, math.nan)
+
+    def _update(self, lr: float) -> bool:
+        """Clip and update; return False where the gradient is not finite and such updates are left out."""
+        wanted = self.watch.wanted()
+        if self.grad_clip is not None or self.skip_nonfinite or wanted:
+            norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
+            if wanted:
+                self.watch.grad_norm = norm
             if self.skip_nonfinite and not math.isfinite(float(norm)):  # the same on every rank: gradients are reduced
                 self.optimizer.zero_grad()
-                return torch.full_like(result, math.nan)
+                return False
+            if self.grad_clip is not None:
+                nn.utils.clip_grads_with_norm_(self.trained, self.grad_clip, norm)
         set_rate(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return result
+        return True
 
     def _reduce_only(self, now: bool) -> AbstractContextManager[None]:
         """Return the context in which gradients are only accumulated, unless ``now`` is the time to reduce them."""
@@ -85,7 +98,9 @@ class DDPEngine:
         u = (self.parallel or self.module)(piece.samples.source, piece.samples.coefficients)
         loss, error = piece_loss(u, piece, global_count)
         # DDP divides the summed gradient by the world size; the loss is already a mean over the global batch.
-        (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+        with stage("backward"):
+            (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+        self.watch.reduced()
         return torch.stack((loss.detach(), error))
 
     @torch.no_grad()
@@ -126,10 +141,22 @@ class DDPEngine:
                 )
 
 
-def reduce_in_bfloat16(state: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+def reduce_in_float32(watch: Watch, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Average a bucket of gradients, as DDP does without a hook; it notes when the bucket was ready."""
+    watch.ready()
+    with stage("reduce"):
+        work = dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True)
+    assert work is not None
+    reduced: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return reduced
+
+
+def reduce_in_bfloat16(watch: Watch, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """Average a bucket of gradients with half the bytes. (torch's own hook of this kind refuses gloo, so CPUs.)"""
-    halved = bucket.buffer().to(torch.bfloat16).div_(dist.get_world_size())
-    work = dist.all_reduce(halved, async_op=True)
+    watch.ready()
+    with stage("reduce"):
+        halved = bucket.buffer().to(torch.bfloat16).div_(dist.get_world_size())
+        work = dist.all_reduce(halved, async_op=True)
     assert work is not None
 
     def restore(done: torch.futures.Future[list[Tensor]]) -> Tensor:
@@ -141,7 +168,8 @@ def reduce_in_bfloat16(state: object, bucket: GradBucket) -> torch.futures.Futur
 
 
 # DDP reads them, and does not understand postponed ones.
-reduce_in_bfloat16.__annotations__ |= {"bucket": GradBucket, "return": torch.futures.Future[Tensor]}
+for hook in (reduce_in_float32, reduce_in_bfloat16):
+    hook.__annotations__ |= {"bucket": GradBucket, "return": torch.futures.Future[Tensor]}
 
 
 def host_copy(tensor: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fmsci.dataset.order import share
 from fmsci.dataset.samples import SampleSource
 from fmsci.engine.collective import total
-from fmsci.metrics import relative_l2, squared_error
+from fmsci.metrics import error_spectrum, relative_l2, squared_error
 from fmsci.world import World
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -25,6 +26,8 @@ class Measured:
     rel_l2: float
     loss: float
     count: int
+    spectrum: NDArray[np.float64] | None = None
+    """Error and solution by shell of wavenumbers, (2, K + 1), see :func:`fmsci.metrics.error_spectrum`."""
 
 
 def measure(
@@ -34,16 +37,18 @@ def measure(
     device: torch.device,
     batch_size: int = 32,
     between: Callable[[], None] = lambda: None,
+    spectra: bool = False,
 ) -> Measured:
     """Return mean relative L2 error and loss over the split; sums are reduced in float64. Collective.
 
-    ``between`` is called after each batch and may raise. Every rank has equally many batches, the last maybe of a
-    stand-in that does not count: ``predict`` and ``between`` may be collective.
+    ``spectra``: by wavenumber too. ``between`` is called after each batch and may raise. Every rank has equally many
+    batches, the last maybe of a stand-in that does not count: ``predict`` and ``between`` may be collective.
     """
     numbers = np.arange(len(samples))
     mine = numbers[share(len(numbers), world.size, world.rank)]
     most = len(numbers[share(len(numbers), world.size, 0)])
     error = loss = 0.0
+    shells = torch.zeros(())
     for start in range(0, most, batch_size):
         chosen = mine[start : start + batch_size]
         part = samples.gather(chosen if len(chosen) else numbers[:1]).to(device)
@@ -51,6 +56,9 @@ def measure(
         if len(chosen):
             error += float(relative_l2(u, part.solution).double().sum())
             loss += float(squared_error(u, part.solution).double().sum())
+        if spectra:
+            shells = shells + error_spectrum(u, part.solution)[: len(chosen)].double().sum(0).cpu()
         between()
-    error, loss, count = total([error, loss, float(len(mine))], device)
-    return Measured(error / count, loss / count, int(count))
+    error, loss, count, *by_shell = total([error, loss, float(len(mine)), *shells.flatten().tolist()], device)
+    spectrum = np.array(by_shell).reshape(2, -1) / count if spectra else None
+    return Measured(error / count, loss / count, int(count), spectrum)

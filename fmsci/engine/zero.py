@@ -23,8 +23,10 @@ from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.api import Snapshot, piece_loss, set_rate
 from fmsci.engine.ddp import host_copy
 from fmsci.engine.precision import in_precision
+from fmsci.engine.watch import Watch, watch_backend
 from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
+from fmsci.stages import stage
 from fmsci.world import World, prepare_deepspeed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -57,6 +59,8 @@ class ZeroEngine:
         self.engine, *_ = self.deepspeed.initialize(
             model=in_precision(operator, precision), optimizer=optimizer, config=dict(config), dist_init_required=False
         )
+        self.watch = Watch(self.engine.device)
+        watch_backend(self.deepspeed.comm.comm.cdb, self.watch)
         if self.stage:
             self._begin_moments()
 
@@ -70,10 +74,16 @@ class ZeroEngine:
             parts.append(self._backward(piece, batch.global_count))
         result = torch.stack(parts).sum(0)
         set_rate(self.optimizer, lr)
-        if self.stage == 0 and self.skip_nonfinite and not self._finite_gradient():
-            self.engine.zero_grad()
-            return torch.full_like(result, math.nan)
-        self.engine.step()
+        wanted = self.watch.wanted()
+        if self.stage == 0 and (self.skip_nonfinite or wanted):
+            self.watch.grad_norm = self._gradient_norm()
+            if self.skip_nonfinite and not math.isfinite(float(self.watch.grad_norm)):
+                self.engine.zero_grad()
+                return torch.full_like(result, math.nan)
+        with stage("optimizer"):
+            self.engine.step()
+        if self.stage and wanted:
+            self.watch.grad_norm = torch.as_tensor(self.engine.get_global_grad_norm())
         # Stages 1 to 3 make no update of a gradient that is not finite, and never say so.
         return result if self.engine.was_step_applied() else torch.full_like(result, math.nan)
 
@@ -81,12 +91,13 @@ class ZeroEngine:
         u = self.engine(piece.samples.source, piece.samples.coefficients)
         loss, error = piece_loss(u, piece, global_count)
         # As DDP, DeepSpeed divides the summed gradient by the world size.
-        self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
+        with stage("backward"):
+            self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
         return torch.stack((loss.detach(), error))
 
-    def _finite_gradient(self) -> bool:
+    def _gradient_norm(self) -> Tensor:
         gradients = [parameter.grad for parameter in self.operator.parameters() if parameter.grad is not None]
-        return math.isfinite(float(torch.nn.utils.get_total_norm(gradients)))
+        return torch.nn.utils.get_total_norm(gradients)
 
     @torch.no_grad()
     def predict(self, source: Tensor, coefficients: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from fmsci.model.head import Head
 from fmsci.model.layer import FourierLayer
 from fmsci.model.sizes import DEFAULT_LAYERS, Architecture
+from fmsci.stages import stage
 
 
 class Lift(nn.Linear):
@@ -56,7 +57,8 @@ class FNO(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predicted field, (B, c, H, W) -> (B, 1, H, W). Raises UserError where the grid is too small."""
-        z = self.lift(x)
+        with stage("lift"):
+            z = self.lift(x)
         if self.recompute and torch.is_grad_enabled():
             layers = list(self.layers)
             for first in range(0, len(layers), self.recompute):
@@ -65,5 +67,6 @@ class FNO(nn.Module):
         else:
             for layer in self.layers:
                 z = layer(z)
-        u: Tensor = self.head(z)
+        with stage("head"):
+            u: Tensor = self.head(z)
         return u.movedim(-1, 1)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fmsci.model.tiles import WIDEST, cdiv, tiles
 from fmsci.model.transform import angles
+from fmsci.stages import named
 
 
 def serves(values: Tensor, width: int) -> bool:
@@ -92,6 +93,7 @@ class _FourierLayer(torch.autograd.Function):
         return grad_z, grad_weight, grad_pointwise, grad_bias.to(weight.dtype), None
 
 
+@named("transform")
 def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Tensor:
     """Return the spectrum (B, 2, 2 m^2, C) of fields (B, H, W, C)."""
     from fmsci.model.kernels import field, start
@@ -113,11 +115,13 @@ def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Te
     return torch.bmm(along_y.expand(batch, -1, -1), products).view(batch, 2, -1, channels)
 
 
+@named("inverse")
 def _from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
     """Return the products with the waves along x that make up a spectrum: (B, 2H, m C)."""
     return torch.bmm(along_y.T.expand(len(spectrum), -1, -1), spectrum.view(len(spectrum), len(along_y), -1))
 
 
+@named("mix")
 def _mix(v: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     """Return each wavenumber's product, (B, 2, K, C)."""
     from fmsci.model.kernels import spectrum, start
@@ -138,6 +142,7 @@ def _mix(v: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     return out
 
 
+@named("mix")
 def _mix_grad(v: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Return the gradient of the weights, in their shape and number type."""
     from fmsci.model.kernels import spectrum, start
@@ -157,6 +162,7 @@ def _mix_grad(v: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
+@named("inverse")
 def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
     """Return the layer's output, (B, H, W, C)."""
     from fmsci.model.kernels import field, start
@@ -178,6 +184,7 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
     return out
 
 
+@named("inverse")
 def _descend(
     q: Tensor, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool
 ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fmsci.model.fused import precision
 from fmsci.model.tiles import cdiv, tiles
+from fmsci.stages import named
 
 
 class _Head(torch.autograd.Function):
@@ -36,6 +37,7 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @named("head")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from fmsci.model.kernels import head, start
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 from fmsci.model import fused, fused_head
 from fmsci.model.pieces import add_product, count_at_once
 from fmsci.model.precision import as_it_is, compute_dtype
+from fmsci.stages import named
 
 
 class Head(nn.Module):
@@ -53,6 +54,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @named("head")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         points, inner, inner_bias, outer = ctx.saved_tensors
         shape = (*grad.shape[:-1], points.shape[-1])

@@ -23,6 +23,7 @@ from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
 from fmsci.model.transform import transform
+from fmsci.stages import named, stage
 
 
 class FourierLayer(nn.Module):
@@ -62,6 +63,7 @@ class FourierLayer(nn.Module):
         return convolve(v, spectral) + functional.linear(v, pointwise, bias)
 
 
+@named("mix")
 def mix(spectrum: Tensor, turned: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
     """Multiply each wavenumber by its complex matrix, or by its conjugate transpose.
 
@@ -102,7 +104,8 @@ class _Fused(torch.autograd.Function):
         for index, (part, target) in enumerate(zip(torch.split(z, at_once), torch.split(out, at_once), strict=True)):
             v = functional.gelu(part) if activate else part
             waves.analyse(v, _part(products, index, at_once), twice=False)
-            torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
+            with stage("pointwise"):
+                torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
         spectrum = waves.collect(products)
         mixed = mix(spectrum, _times_i(spectrum, 1), weight)
         mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
@@ -129,8 +132,9 @@ class _Fused(torch.autograd.Function):
         turned = _times_i(grad_mixed, -1)
         grad_weight = torch.empty_like(weight)
         columns = _by_wavenumber(spectrum).transpose(1, 2)
-        for target, rows in zip(grad_weight.flatten(1, 2), (grad_mixed, turned), strict=True):
-            torch.bmm(columns, _by_wavenumber(rows), out=target)
+        with stage("mix"):
+            for target, rows in zip(grad_weight.flatten(1, 2), (grad_mixed, turned), strict=True):
+                torch.bmm(columns, _by_wavenumber(rows), out=target)
         products = waves.spread(mix(grad_mixed, turned, weight, adjoint=True))
         grad_z = torch.empty_like(z)
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
@@ -138,9 +142,10 @@ class _Fused(torch.autograd.Function):
         for index, (part, above, target) in enumerate(splits):
             rows = above.view(-1, channels)
             v = functional.gelu(part) if ctx.activate else part
-            add_product(grad_pointwise, rows.t(), v.view(-1, channels))
-            grad_v = v if ctx.activate else target  # v has served
-            torch.mm(rows, pointwise, out=grad_v.view(-1, channels))
+            with stage("pointwise"):
+                add_product(grad_pointwise, rows.t(), v.view(-1, channels))
+                grad_v = v if ctx.activate else target  # v has served
+                torch.mm(rows, pointwise, out=grad_v.view(-1, channels))
             waves.synthesise(_part(products, index, at_once), grad_v, twice=False)
             if ctx.activate:
                 torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)

@@ -20,6 +20,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fmsci.stages import named
+
 HALVED_FROM = 24
 """Modes from which halving the sums on a CPU costs less than it saves (docs/benchmarks.md); on a GPU it never does."""
 
@@ -94,6 +96,7 @@ class Transform:
         """
         return [like.new_empty(batch, 2, part.count, 2, self.modes, like.shape[-1]) for part in self.rows]
 
+    @named("transform")
     def analyse(self, v: Tensor, products: list[Tensor], twice: bool) -> None:
         """Write the products of fields v (B, H, W, C) with all waves."""
         batch, _, width, channels = v.shape
@@ -102,6 +105,7 @@ class Transform:
             rows = torch.matmul(part.matrix, folded).view(-1, width, channels)
             torch.matmul(self.columns[twice], rows, out=target.view(len(rows), 2 * self.modes, channels))
 
+    @named("transform")
     def collect(self, products: list[Tensor]) -> Tensor:
         """Return the spectrum of products: sums and differences of the four of each k and kx."""
         batch, channels, m = len(products[0]), products[0].shape[-1], self.modes
@@ -117,6 +121,7 @@ class Transform:
             torch.add(sin_cos, cos_sin, out=imag).neg_()
         return spectrum
 
+    @named("inverse")
     def spread(self, spectrum: Tensor) -> list[Tensor]:
         """Return the products that make up a spectrum: the adjoint of :meth:`collect`."""
         products = self.room(spectrum, spectrum.shape[1])
@@ -135,6 +140,7 @@ class Transform:
                 product -= value
         return products
 
+    @named("inverse")
     def synthesise(self, products: list[Tensor], out: Tensor, twice: bool) -> None:
         """Add the fields of products to ``out`` (B, H, W, C)."""
         batch, _, width, channels = out.shape

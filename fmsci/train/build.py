@@ -163,7 +163,10 @@ def build_job(
         load_extended(operator, folder)
     optimizer = build_optimizer(operator, settings.optim)
     skip = settings.optim.on_nonfinite in {"skip", "rewind"}  # either way the weights stay as they are
-    engine = build_engine(settings.engine, operator, optimizer, world, settings.optim.grad_clip, skip)
+    how = settings.engine
+    if settings.monitor.profile is not None:
+        how = how.model_copy(update={"replay": False})  # a replay has no stages
+    engine = build_engine(how, operator, optimizer, world, settings.optim.grad_clip, skip)
 
     def keep(samples: SampleSource) -> SampleSource:
         return cached(samples, settings.data.cache, device, world.local_size)

@@ -82,8 +82,9 @@ def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble
     Returns whether it is. Raises StopAsked when the ranks are to stop: ``state.validation_due`` then stays set.
     """
     state.validation_due = True
+    predict, spectra = job.engine.predict, job.settings.monitor.pictures
     measured = {
-        name: measure(job.engine.predict, split, job.world, job.device, between=preempt.check)
+        name: measure(predict, split, job.world, job.device, between=preempt.check, spectra=spectra)
         for name, split in job.valid.items()
     }
     rel_l2 = sum(one.rel_l2 for one in measured.values()) / len(measured)

@@ -11,6 +11,7 @@ from fmsci.world.process import (
     num_cores,
     one_numpy_thread,
     prepare_deepspeed,
+    prepare_wandb,
     stale_lock_s,
     thread_limit,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "num_cores",
     "one_numpy_thread",
     "prepare_deepspeed",
+    "prepare_wandb",
     "stale_lock_s",
     "thread_limit",
 ]

@@ -95,6 +95,12 @@ def prepare_deepspeed(world: World, device: str) -> None:
     os.environ.setdefault("DS_BUILD_OPS", "0")
 
 
+def prepare_wandb() -> str:
+    """Return the mode of W&B, ``offline`` unless WANDB_MODE says another; its reports of errors are off."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    return os.environ.get("WANDB_MODE", "offline")
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """Return the environment for a child process that is a world of its own: launcher variables removed."""
     own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"}

@@ -80,6 +80,8 @@ def train(case, world):
     engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip)
     if case.load is not None:
         engine.load(Path(case.load))
+    engine.watch.wanted = lambda: True
+    norms, waits = [], []
     absent = []  # at the last layer of each forward pass
     operator.fno.head.register_forward_pre_hook(lambda *_: absent.append(num_absent(operator)))
     loader = Loader(Remembered(), BATCH, 0, world.rank, world.size, settings.accumulate, CPU, prefetch=0)
@@ -91,6 +93,8 @@ def train(case, world):
             batch.pieces[0].samples.fields[0] = float("nan")
         handle = operator.register_forward_hook(overflowing) if step in case.overflow and world.is_main else None
         curve.append(total(engine.step(batch, LR).tolist(), CPU))
+        norms.append(engine.watch.take_norm())
+        waits.append(engine.watch.take_wait_s())
         if handle is not None:
             handle.remove()
         folder = (case.save or {}).get(str(step + 1))
@@ -103,7 +107,10 @@ def train(case, world):
     sample = Remembered().gather([0])
     predicted = engine.predict(sample.source, sample.coefficients)
     flat = {name: tensor.flatten().tolist() for name, tensor in weights.items()}
-    return {"curve": curve, "weights": flat, "predicted": predicted.flatten().tolist(), "absent": min(absent)}
+    return {"curve": curve, "weights": flat, "predicted": predicted.flatten().tolist(), "absent": min(absent)} | {
+        "norms": norms,
+        "waits": waits,
+    }
 
 
 def overflowing(module, inputs, u):

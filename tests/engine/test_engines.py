@@ -256,3 +256,34 @@ def test_a_gradient_that_is_not_finite_makes_no_update_where_that_is_wanted(shar
     for name, found in train(2, cases, tmp_path).items():
         assert all(math.isnan(value) for value in found["curve"].pop(1)), name
         assert_same_curve(found, expected, name)
+
+
+def plain_norms(steps):
+    """The norm of the gradient in each step of the plain recipe."""
+    operator, samples, norms = build_operator(), Remembered(), []
+    optimizer = torch.optim.Adam(operator.parameters(), lr=LR)
+    for step in range(steps):
+        order = epoch_order(0, step // 3, NUM_SAMPLES)
+        part = samples.gather(order[step % 3 * BATCH :][:BATCH])
+        loss = (operator(part.source, part.coefficients) - part.solution).square().sum(dim=(1, 2)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(float(sum(one.grad.square().sum() for one in operator.parameters()) ** 0.5))
+        optimizer.step()
+    return norms
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["ddp", "zero0", "zero1", "zero2", "zero3"])
+def test_the_norm_of_the_gradient_is_that_of_the_whole_batch_before_clipping(two, others, name):
+    expected = plain_norms(SHORT)
+    assert min(expected) > CLIP  # so that clipping would show
+    for found in (two[1][name], others[name]):
+        assert found["norms"][:SHORT] == pytest.approx(expected, rel=1e-5)
+    assert two[1][f"{name} clipped"]["norms"][0] == pytest.approx(expected[0], rel=1e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["ddp", "zero0", "zero1", "zero2", "zero3"])
+def test_waiting_for_other_ranks_is_told(two, name):
+    assert min(two[1][name]["waits"]) > 0

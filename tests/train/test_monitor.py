@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmsci.figures import comparison_figure, field_comparison
-from tests.commands import run
+from tests.commands import MPIEXEC, clean_environment, run
 from tests.conftest import TRAINING
 from tests.train.test_resume import LONG, start, wait_for_step
 
@@ -20,14 +23,69 @@ def events(folder):
     return accumulator
 
 
+CURVES = ["train/loss", "train/rel_l2", "train/lr", "train/grad_norm", "valid/poisson/rel_l2", "valid/poisson/loss"]
+CURVES += ["perf/samples_per_s", "perf/step_ms", "perf/data_wait_pct", "perf/comm_pct", "perf/flops_utilisation"]
+CURVES += ["perf/slowest_rank", "perf/slowest_rank_ms", "perf/fastest_rank", "perf/fastest_rank_ms"]
+CURVES += ["memory/peak_gib"]
+
+
+def entries(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_tensorboard_and_json_lines_tell_the_same(trained):
-    found = events(trained)
-    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    for name in ("train/loss", "train/rel_l2", "train/lr", "valid/poisson/rel_l2", "perf/samples_per_s"):
+    found, lines = events(trained), entries(trained)
+    assert set(found.Tags()["scalars"]) == {*CURVES, "final/valid_rel_l2"}
+    for name in CURVES:
         points = {point.step: point.value for point in found.Scalars(name)}
         assert points == pytest.approx({line["step"]: line[name] for line in lines if name in line}, rel=1e-6)
-    assert [point.step for point in found.Scalars("train/loss")] == list(range(1, 13))
+        first = 0 if name.startswith("valid") else 1
+        assert [point.step for point in found.Scalars(name)] == list(range(first, 13, 3 if first == 0 else 1))
     assert "settings/text_summary" in found.Tags()["tensors"]
+
+
+def test_the_figures_of_a_stretch_fit_each_other(trained):
+    for line in entries(trained):
+        if "perf/step_ms" not in line:
+            continue
+        batch = 3 if line["step"] % 3 == 0 else 5
+        assert line["perf/samples_per_s"] * line["perf/step_ms"] == pytest.approx(1000 * batch)
+        assert line["perf/data_wait_pct"] == pytest.approx(100 * line["perf/data_wait"])
+        assert 0 <= line["perf/data_wait_pct"] <= 100
+        assert (line["perf/comm_pct"], line["perf/ranks"], line["perf/slowest_rank"]) == (0, 1, 0)
+        assert line["perf/slowest_rank_ms"] == line["perf/fastest_rank_ms"] == pytest.approx(line["perf/step_ms"])
+        assert 0 < line["perf/flops_utilisation"] < 1
+        assert 0.1 < line["memory/peak_gib"] < 8
+
+
+def test_the_page_of_custom_scalars_shows_curves_that_are_there(trained):
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    found = events(trained)
+    written = found.Tensors("custom_scalars__config__")
+    assert len(written) == 1
+    page = Layout.FromString(written[0].tensor_proto.string_val[0])
+    shown = {tag for part in page.category for chart in part.chart for tag in chart.multiline.tag}
+    tags = [*CURVES, "spectrum/poisson/kept", "spectrum/poisson/beyond"]
+    assert all(any(re.search(one, tag) for tag in tags) for one in shown)
+    hidden = {tag for tag in CURVES if not any(re.search(one, tag) for one in shown)}
+    assert hidden == {"perf/slowest_rank", "perf/fastest_rank"}  # numbers of ranks, no curves
+
+
+@pytest.mark.distributed
+def test_a_slow_rank_is_found_among_several(train_config, tmp_path):
+    folder = tmp_path / "run"
+    command = [str(MPIEXEC), "-n", "3", sys.executable, "-m", "tests.train.straggler", str(train_config), str(folder)]
+    subprocess.run([*command, "1", "0.2"], env=clean_environment(), check=True, timeout=200, capture_output=True)
+    lines = [line for line in entries(folder) if "perf/ranks" in line]
+    assert [line["perf/ranks"] for line in lines] == [3] * 12
+    later = lines[2:]  # the first steps make constants
+    found = [line for line in later if line["perf/slowest_rank"] == 1 and line["perf/fastest_rank"] in {0, 2}]
+    assert len(found) >= 8  # a busy machine has moods of its own
+    assert np.median([line["perf/slowest_rank_ms"] for line in later]) > 190
+    wait = np.median([line["perf/step_ms"] - line["perf/fastest_rank_ms"] for line in later])
+    assert wait > 100  # the fast ones wait most of the 200 ms
+    assert np.median([line["perf/comm_pct"] for line in later]) > 20  # mean of three ranks, of which one waits little
 
 
 def test_the_learning_rate_falls_from_its_peak_to_zero(trained):
@@ -45,14 +103,24 @@ def test_a_restart_leaves_one_point_per_step(train_config, tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     run(arguments)
-    assert [point.step for point in events(tmp_path / "run").Scalars("train/loss")] == list(range(1, 121))
+    found = events(tmp_path / "run")
+    for name in CURVES:
+        every = range(0, 121, 3) if name.startswith("valid") else range(1, 121)
+        assert [point.step for point in found.Scalars(name)] == list(every), name
 
 
 def test_pictures_of_fields_come_with_an_improved_error(train_config, tmp_path):
     run(["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "monitor.pictures=true"])
-    images = events(tmp_path / "run").Images("fields/poisson")
-    assert images
-    assert images[0].width > images[0].height > 100
+    found = events(tmp_path / "run")
+    for name in ("fields/poisson", "spectrum/poisson"):
+        images = found.Images(name)
+        assert images[0].width > images[0].height > 100
+        # After the first improvement, then as time allows: the last step has one whatever there was before.
+        assert (images[0].step, images[-1].step) == (3, 12)
+    for line in entries(tmp_path / "run"):
+        if "valid/poisson/rel_l2" in line:
+            kept, beyond = (line[f"spectrum/poisson/{band}"] for band in ("kept", "beyond"))
+            assert np.hypot(kept, beyond) >= line["valid/poisson/rel_l2"] * (1 - 1e-6)  # mean square over square mean
 
 
 def test_the_result_and_the_model_folder_say_the_same(trained):

@@ -1,0 +1,80 @@
+"""A profile names the stages of a step, and nothing of it is left where none is asked for."""
+
+import gzip
+import json
+
+import pytest
+import torch
+
+from fmsci.stages import STAGES, named, naming, stage
+from tests.commands import run
+from tests.conftest import TRAINING
+
+
+def read(folder):
+    return json.loads((folder / "profile" / "stages.json").read_text())
+
+
+def test_a_profile_has_a_trace_and_a_table_of_all_stages(train_config, tmp_path):
+    folder = tmp_path / "run"
+    said = run(["train", train_config, f"run={folder}", *TRAINING, "monitor.profile=3"])
+    assert f"profile of 3 steps: {folder}/profile/stages.txt" in said
+    found = read(folder)
+    assert (found["steps"], found["device"]) == (3, "cpu")
+    rows = {row["stage"]: row for row in found["stages"]}
+    assert list(rows) == list(STAGES)
+    for name in STAGES:
+        assert rows[name]["calls"] == 0 if name == "reduce" else rows[name]["ms"] > 0, name
+    assert (rows["data"]["calls"], rows["lift"]["calls"], rows["backward"]["calls"]) == (1, 1, 1)  # no validation's
+    inside = sum(row["in_backward_ms"] for row in rows.values())
+    assert 0 < inside < rows["backward"]["ms"]
+    assert rows["mix"]["in_backward_ms"] > 0
+    with gzip.open(folder / "profile" / "trace.json.gz") as stream:
+        names = {event.get("name") for event in json.load(stream)["traceEvents"]}
+    assert set(STAGES) - names == {"reduce"}
+    table = (folder / "profile" / "stages.txt").read_text()
+    assert all(f"\n{name} " in table for name in STAGES)
+
+
+@pytest.mark.distributed
+def test_several_ranks_reduce_once_a_step(train_config, tmp_path):
+    run(["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "monitor.profile=3"], ranks=2)
+    rows = {row["stage"]: row for row in read(tmp_path / "run")["stages"]}
+    assert rows["reduce"]["calls"] == 1
+    assert rows["reduce"]["in_backward_ms"] > 0
+
+
+def test_a_run_too_short_for_its_profile_says_so_or_takes_fewer_steps(train_config, tmp_path):
+    arguments = ["train", train_config, *TRAINING, "optim.epochs=1"]
+    said = run([*arguments, f"run={tmp_path / 'none'}", "monitor.profile=5"])  # 3 steps in all
+    assert "monitor.profile: the run ended within the 3 steps that warm up" in said
+    assert not (tmp_path / "none" / "profile").exists()
+    said = run([*arguments, f"run={tmp_path / 'some'}", "monitor.profile=5", "optim.epochs=2"])
+    assert "profile of 3 steps" in said
+    assert read(tmp_path / "some")["steps"] == 3
+
+
+def test_without_a_profile_there_is_none_and_a_name_costs_nothing(trained):
+    assert not (trained / "profile").exists()
+    assert stage("mix") is stage("head")  # the same empty context each time: nothing is made
+
+
+def test_names_come_back_with_the_profile_and_are_not_seen_by_a_compiler():
+    twice = named("mix")(lambda x: x * 2)
+
+    def step(x):
+        with stage("lift"):
+            return twice(x) + 1
+
+    with naming(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as taken:
+        step(torch.ones(3))
+    assert {"lift", "mix"} <= {event.name for event in taken.events()}
+    exported = torch.export.export(Wrapped(step), (torch.ones(3),))
+    assert not [node for node in exported.graph.nodes if "profiler" in str(node.target)]
+    assert torch.equal(exported.module()(torch.ones(3)), torch.full((3,), 3.0))
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
