@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """Train for thousands of steps while being killed again and again; see that nothing is lost and nothing grows.
 
-    python tools/soak.py                                 2,000 steps, a checkpoint every 20, killed 50 times: some ten minutes
-    python tools/soak.py --steps 200 --kills 3           a part of it, as the test suite does
+    python tools/soak.py                             2,000 steps, a checkpoint every 20, killed 50 times: ten minutes
+    python tools/soak.py --steps 200 --kills 3       a part of it, as the test suite does
 
-An undisturbed run is measured while it trains: resident memory and open file handles at every checkpoint. The same
-command is then killed (SIGKILL) at moments drawn at random, most at a random step, some at a random time after
-the start, in the imports, while it continues or while it saves, and started again each time. In the end the last
-checkpoint, the optimizer state, the best model and the loss of every step must be the same to the bit. Prints a line for
+An undisturbed run is watched while it trains: its resident memory and open file handles. The same command is then
+killed (SIGKILL) at moments drawn at random, most at a random step, some at a random time after the start, in the
+imports, while it continues or while it saves, and started again each time. In the end the last checkpoint, the
+optimizer state, the best model and the loss of every step must be the same to the bit. Prints a line for
 docs/reliability.md, and fails where they are not, or where memory or handles grew.
 """
 
