@@ -1,8 +1,8 @@
 """The site's pages, as a hook of mkdocs (mkdocs.yml): every file of docs/, the README as front page, and the API.
 
-A new file of docs/ is in the navigation at once, under its own title; ``ORDER`` only says which come first. The API pages are
-made from the docstrings of the names that a room or the package itself gives out (its ``__all__``), and of what the worked
-examples of docs/contributing.md build on.
+A new file of docs/ is in the navigation at once, under its own title; ``SECTIONS`` only says where. The API pages are
+made from the docstrings of the names that a room or the package itself gives out (its ``__all__``), and of what the
+worked examples of docs/contributing.md build on.
 """
 
 from __future__ import annotations
