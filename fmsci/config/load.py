@@ -22,6 +22,9 @@ VERBS: dict[str, type[Schema]] = {"generate": GenerateSettings, "train": TrainSe
 LARGEST_BYTES = 1 << 20
 """The most that a settings file may hold; people write a thousandth of it."""
 
+DEEPEST = 100
+"""The most sections inside each other."""
+
 MOST_VALUES = 100_000
 """The most values that a document may come to when its aliases are written out."""
 
@@ -41,7 +44,19 @@ class _Named(io.StringIO):
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice (plain YAML silently keeps the last) and aliases without end."""
+    """A safe loader that refuses a key given twice (plain YAML silently keeps the last), aliases and nesting without
+    end."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Count how deep it is: the parser takes the square of that in time."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise SettingsError(f"more than {DEEPEST} sections are inside each other; is it the right file?")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_document(self, node: yaml.Node) -> Any:
         """Nine lines of aliases can stand for a billion values: count them before anything is made of them."""
@@ -55,6 +70,8 @@ class _UniqueKeys(yaml.SafeLoader):
             if key_node.tag == "tag:yaml.org,2002:merge":  # <<: what it brings may be given again
                 continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise SettingsError(f"a list or a section stands where a key should be{_at(key_node)}; keys are names")
             if key in keys:
                 raise SettingsError(f"the key '{key}' is given twice{_at(key_node)}; keep one")
             keys.add(key)

@@ -27,7 +27,9 @@ class Schema(pydantic.BaseModel):
             annotation = cls.model_fields[info.field_name].annotation
             if not _takes(annotation, bool) and _holds_bool(value):
                 raise ValueError("should not be true or false")
-            if any(isinstance(item, str) and not _can_be_written(item) for item in (value, *_items(value))):
+            section = isinstance(annotation, type) and issubclass(annotation, Schema)  # it looks after its own fields
+            items = (value,) if section else (value, *_items(value))
+            if any(isinstance(item, str) and not _can_be_written(item) for item in items):
                 raise ValueError("should be text without null or broken characters")
             if value == "" and _takes(annotation, Path):
                 raise ValueError("should not be empty")
