@@ -82,7 +82,7 @@ def _sentence(cls: type[Schema], error: pydantic.ValidationError) -> str:
     unknown = {"extra_forbidden", "invalid_key"}
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
     location = tuple(_keys(cls, problem["loc"]))
-    key = ".".join(str(part) for part in location)
+    key = _cut(".".join(str(part) for part in location), 200)
     if problem["type"] in unknown:
         allowed = allowed_keys(cls, location[:-1])
         return f"unknown setting '{key}'{_meant(cls, location, allowed)}; allowed here: {', '.join(allowed)}"
@@ -166,7 +166,11 @@ def _shown(value: Any) -> str:
         text = repr(value) if isinstance(value, (str, int, float, list, tuple, dict)) else str(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _cut(text, 60)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _dotted_keys(cls: type[Schema], prefix: str = "") -> Iterator[str]:

@@ -45,6 +45,11 @@ def test_a_hundred_thousand_keys(tmp_path):
     refused(tmp_path, "".join(f"k{number}: 1\n" for number in range(40_000)), "unknown setting")
 
 
+def test_a_key_without_end_is_not_repeated_whole(tmp_path):
+    refused(tmp_path, SOUND + "x" * 5000 + "\n", "not YAML|unknown setting")
+    refused(tmp_path, SOUND + "? " + "x" * 5000 + "\n: 1\n", "unknown setting 'xxx.*\\.\\.\\.'; allowed here")
+
+
 def test_nesting_without_end(tmp_path):
     refused(tmp_path, SOUND + "x: " + "[" * 5000 + "]" * 5000, "more than 100 sections are inside each other")
 
