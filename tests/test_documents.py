@@ -28,28 +28,6 @@ SMALLER = {
     "configs/pretrain/quickstart.yaml": {"optim": {"epochs": 1}, "data": {"valid_samples": 16}, "model": {"width": 4}},
     "configs/finetune/quickstart.yaml": {"optim": {"batch_size": 32}, "data": {"valid_samples": 16}},
     "configs/study/quickstart.yaml": {"steps": 2, "ratio_below": None},
-    "configs/scale/laptop.yaml": {
-        "data": {"overrides": ["grid=16", "train=16", "valid=8", "test=8"]},
-        "samples": [8],
-        "steps": 2,
-        "rates": [1.0e-3],
-        "seeds": [0],
-        "validations": 1,
-    },
-    "configs/pretrain/laptop.yaml": {"optim": {"epochs": 1, "batch_size": 8}, "data": {"valid_samples": 8}},
-    "configs/finetune/laptop.yaml": {"optim": {"batch_size": 8}, "data": {"valid_samples": 8}},
-    "configs/study/laptop/q1-poisson.yaml": {
-        "models": {
-            "poisson_1M": {
-                "overrides": [
-                    "model.size=null",
-                    "model.width=4",
-                    "model.modes=4",
-                    "data.path=data/laptop/poisson-scale-k1_5",
-                ]
-            }
-        }
-    },
 }
 """Configurations in a reduced form: the commands stay as the pages have them."""
 
