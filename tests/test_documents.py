@@ -22,6 +22,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (.*?) -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MARKS = ("needs: ", "tested by: ", "file: ", "exit code: ")
 
+OWN_TESTS = {"contributing.md": "tests/test_contributing.py", "library.md": "tests/test_library_document.py"}
+"""Pages whose blocks are run by a test of their own."""
+
 SMALLER = {
     "configs/data/quickstart_pretrain.yaml": {"grid": 32, "train": 32, "valid": 16, "test": 16},
     "configs/data/quickstart_downstream.yaml": {"grid": 32, "train": 256, "valid": 16, "test": 16},
@@ -105,7 +108,7 @@ def started(command, place, environment, code, text):
 
 def runs_here(page):
     skipped = ("needs: ", "tested by: ")
-    return page.name != "contributing.md" and any(
+    return page.name not in OWN_TESTS and any(
         language in {"bash", "python"} and not mark.startswith(skipped) for mark, language, _ in blocks(page)
     )
 
@@ -124,7 +127,8 @@ def test_every_block_of_a_page_runs(page, place):
 def test_what_is_not_run_says_why_and_exists(page):
     """Blocks that need a cluster name files and verbs that there are; those tested elsewhere are named there."""
     for mark, _, text in blocks(page):
-        if page.name == "contributing.md":  # carried out by tests/test_contributing.py
+        if page.name in OWN_TESTS:
+            assert page.name in (ROOT / OWN_TESTS[page.name]).read_text()
             continue
         assert not mark or mark.startswith(MARKS), f"{name(page)}: no test knows the mark '{mark}'"
         if mark.startswith("tested by: "):
