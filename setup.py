@@ -15,6 +15,7 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.26"],  # only to push to and load from the Hugging Face Hub
     "wandb": ["wandb>=0.18"],
     "bench": ["neuraloperator>=1.0"],
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
     "dev": [
         "hypothesis>=6.100",
         "mypy>=1.10",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -38,7 +38,7 @@ class FileRecord(Schema):
 class CompleteDocument(Schema):
     """``COMPLETE``: every other file of the checkpoint, by its path inside the folder."""
 
-    format: int
+    format: Literal[1]
     files: dict[str, FileRecord]
 
 
@@ -185,6 +185,8 @@ def _difference(path: Path, files: Mapping[str, FileRecord]) -> str | None:
             return f"{COMPLETE} lists {name!r}, which is not a file of this folder"
         if not (path / inside).is_file():
             return f"{name} is missing"
+        if not (path / inside).resolve().is_relative_to(path.resolve()):
+            return f"{name} is a link that leads out of the checkpoint"
         if _fingerprint(path / inside) != expected:
             return f"{name} has changed"
     return None

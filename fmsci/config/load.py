@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -18,23 +19,73 @@ S = TypeVar("S", bound=Schema)
 
 VERBS: dict[str, type[Schema]] = {"generate": GenerateSettings, "train": TrainSettings, "study": StudySettings}
 
+LARGEST_BYTES = 1 << 20
+"""The most that a settings file may hold; people write a thousandth of it."""
+
+DEEPEST = 100
+"""The most sections inside each other."""
+
+MOST_VALUES = 100_000
+"""The most values that a document may come to when its aliases are written out."""
+
+SHOWN_CHARACTERS = 200
+"""So much of the overrides is repeated in a sentence about them."""
+
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 """What the parser raises: its own errors, and those of Python where a tag or a date is nonsense (``2001-99-01``)."""
 
 
+class _Named(io.StringIO):
+    """A text with the name of its file, for the parser's messages."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
 class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice: plain YAML silently keeps the last."""
+    """A safe loader that refuses a key given twice (plain YAML silently keeps the last), aliases and nesting without
+    end."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Count how deep it is: the parser takes the square of that in time."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise SettingsError(f"more than {DEEPEST} sections are inside each other; is it the right file?")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Nine lines of aliases can stand for a billion values: count them before anything is made of them."""
+        if _num_values(node, {}) > MOST_VALUES:
+            raise SettingsError(f"its aliases stand for more than {MOST_VALUES:,} values; write out what is meant")
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
-        keys: list[Any] = []
+        keys: set[Any] = set()
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else []:
             if key_node.tag == "tag:yaml.org,2002:merge":  # <<: what it brings may be given again
                 continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise SettingsError(f"a list or a section stands where a key should be{_at(key_node)}; keys are names")
             if key in keys:
                 raise SettingsError(f"the key '{key}' is given twice{_at(key_node)}; keep one")
-            keys.append(key)
+            keys.add(key)
         return super().construct_mapping(node, deep)  # type: ignore[arg-type] # it refuses other nodes itself
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for, each alias counted in full; endless where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # what it is found to be inside itself
+        items = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_num_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _at(node: yaml.Node) -> str:
@@ -45,8 +96,13 @@ def _at(node: yaml.Node) -> str:
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file; UserError where it is missing or is not YAML."""
     try:
-        with path.open(encoding="utf-8") as stream:
-            return yaml.load(stream, Loader=_UniqueKeys)
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise SettingsError(f"the settings file {path} has more than {LARGEST_BYTES:,} bytes; is it the right one?")
+        return yaml.load(_Named(content.decode(), str(path)), Loader=_UniqueKeys)
+    except SettingsError as error:
+        raise SettingsError(str(error) if str(path) in str(error) else f"the settings file {path}: {error}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"there is no settings file {path}; give the path of a YAML file, such as those in configs/"
@@ -65,11 +121,11 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     parts = key.split(".")
     if not separator or not all(parts):
-        raise SettingsError(f"'{override}' is not a setting; write key=value or key.sub=value")
+        raise SettingsError(f"'{override[:SHOWN_CHARACTERS]}' is not a setting; write key=value or key.sub=value")
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
     except SettingsError as error:
-        raise SettingsError(f"'{override}': {error}") from None
+        raise SettingsError(f"'{override[:SHOWN_CHARACTERS]}': {error}") from None
     except NOT_YAML:
         value = text
     target = document
@@ -78,7 +134,9 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = target[part] = {}
         if not isinstance(inner, dict):
-            raise SettingsError(f"'{override}': '{part}' is no section, so it has no '{inside}' inside")
+            raise SettingsError(
+                f"'{override[:SHOWN_CHARACTERS]}': '{part}' is no section, so it has no '{inside}' inside"
+            )
         target = inner
     target[parts[-1]] = value
 
@@ -94,7 +152,8 @@ def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()
     for override in overrides:
         apply_override(document, override)
     if path is not None and overrides:
-        where += " with " + " ".join(overrides)
+        given = " ".join(overrides)
+        where += " with " + (given if len(given) <= SHOWN_CHARACTERS else given[: SHOWN_CHARACTERS - 3] + "...")
     try:
         return parse(cls, document, where)
     except UserError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ from fmsci.errors import UserError, nearest
 
 
 class Schema(pydantic.BaseModel):
-    """A frozen record that refuses unknown keys, non-finite numbers, true/false for a number, and an empty path."""
+    """A frozen record that refuses unknown keys, non-finite numbers, true/false for a number, an empty path, and text
+    that no file name and no file can hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -26,6 +27,10 @@ class Schema(pydantic.BaseModel):
             annotation = cls.model_fields[info.field_name].annotation
             if not _takes(annotation, bool) and _holds_bool(value):
                 raise ValueError("should not be true or false")
+            section = isinstance(annotation, type) and issubclass(annotation, Schema)  # it looks after its own fields
+            items = (value,) if section else (value, *_items(value))
+            if any(isinstance(item, str) and not _can_be_written(item) for item in items):
+                raise ValueError("should be text without null or broken characters")
             if value == "" and _takes(annotation, Path):
                 raise ValueError("should not be empty")
         return value
@@ -41,8 +46,19 @@ def _takes(annotation: Any, kind: type) -> bool:
 
 
 def _holds_bool(value: Any) -> bool:
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return isinstance(value, bool) or any(isinstance(item, bool) for item in items)
+    return isinstance(value, bool) or any(isinstance(item, bool) for item in _items(value))
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """Return what is directly inside a value; of a mapping its keys too."""
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _can_be_written(text: str) -> bool:
+    """Tell whether a file name and a file of UTF-8 can hold a text: it has no null, and no half of a character."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 S = TypeVar("S", bound=Schema)
@@ -66,7 +82,7 @@ def _sentence(cls: type[Schema], error: pydantic.ValidationError) -> str:
     unknown = {"extra_forbidden", "invalid_key"}
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
     location = tuple(_keys(cls, problem["loc"]))
-    key = ".".join(str(part) for part in location)
+    key = _cut(".".join(str(part) for part in location), 200)
     if problem["type"] in unknown:
         allowed = allowed_keys(cls, location[:-1])
         return f"unknown setting '{key}'{_meant(cls, location, allowed)}; allowed here: {', '.join(allowed)}"
@@ -150,7 +166,11 @@ def _shown(value: Any) -> str:
         text = repr(value) if isinstance(value, (str, int, float, list, tuple, dict)) else str(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _cut(text, 60)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _dotted_keys(cls: type[Schema], prefix: str = "") -> Iterator[str]:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from fmsci.config.schema import Schema
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
+Whole = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[float, Field(gt=0)]
 RangeEnd = Annotated[float, Field(ge=-1e6, le=1e6)]
 """Far outside every range that makes sense; float64 holds all that is computed from it."""

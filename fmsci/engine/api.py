@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,9 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fmsci.checkpoint import write_tensors
+from fmsci.checkpoint import each_tensor, write_tensors
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.watch import Watch
+from fmsci.errors import UserError
 from fmsci.metrics import relative_l2, squared_error
 
 
@@ -74,6 +77,34 @@ class Engine(Protocol):
         Raises UserError where they are not this model's.
         """
         ...
+
+
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of every parameter."""
+
+
+def each_state(
+    folder: Path, shapes: Mapping[str, torch.Size], trained: Collection[str]
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield (field, parameter, value) of the optimizer state in a checkpoint's folder, one tensor at a time.
+
+    ``shapes`` are those of all parameters. Raises UserError where the state is not theirs, or where one that is
+    ``trained`` lacks a part of it; a run that made no update yet has none at all.
+    """
+    path, parts = folder / "optimizer.safetensors", Counter[str]()
+    for key, value in each_tensor(path):
+        field, _, name = key.partition(".")
+        if field == "step":
+            fits = value.shape == () and bool(torch.isfinite(value)) and float(value) >= 0
+        else:
+            fits = value.shape == shapes.get(name)
+        if not fits or field not in ADAM_STATE or name not in shapes or value.dtype != torch.float32:
+            raise UserError(f"{path} does not fit the model: {key}; remove the checkpoint")
+        parts[name] += 1
+        yield field, name, value
+    lacking = [name for name in trained if parts[name] != len(ADAM_STATE)]
+    if parts and lacking:
+        raise UserError(f"{path} lacks the state of {lacking[0]}; remove the checkpoint")
 
 
 def piece_loss(u: Tensor, piece: Piece, global_count: int) -> tuple[Tensor, Tensor]:

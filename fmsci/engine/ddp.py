@@ -15,13 +15,11 @@ from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from fmsci.checkpoint import each_tensor
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, piece_loss, set_rate
+from fmsci.engine.api import Snapshot, each_state, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
-from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder import load_weights
 from fmsci.stages import stage
@@ -129,10 +127,9 @@ class DDPEngine:
         """See :meth:`fmsci.engine.api.Engine.load`."""
         load_weights(self.operator, folder)
         parameters = dict(self.operator.named_parameters())
-        for key, value in each_tensor(folder / "optimizer.safetensors"):
-            field, _, name = key.partition(".")
-            if name not in parameters or not (field == "step" or value.shape == parameters[name].shape):
-                raise UserError(f"{folder}/optimizer.safetensors does not fit the model: {key}; remove the checkpoint")
+        shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        for field, name, value in each_state(folder, shapes, trained):
             # Adam's step counter stays where torch made it (the CPU, unless fused on a GPU); moments follow the weight.
             target = parameters[name]
             if target.requires_grad:

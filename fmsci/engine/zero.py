@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from fmsci.checkpoint import each_tensor
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, piece_loss, set_rate
+from fmsci.engine.api import Snapshot, each_state, piece_loss, set_rate
 from fmsci.engine.ddp import host_copy
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
@@ -133,24 +133,27 @@ class ZeroEngine:
     def load(self, folder: Path) -> None:
         """See :meth:`fmsci.engine.api.Engine.load`."""
         parameters = dict(self.operator.named_parameters())
+        found = set()
         for name, value in each_tensor(folder / "model.safetensors"):
-            self._check(folder / "model.safetensors", name, name, value)
+            self._check(folder / "model.safetensors", name, value)
+            found.add(name)
             parameter = parameters[name]
             value = value.to(self.engine.device)
             with torch.no_grad(), self._whole(parameter, change=True):
                 parameter.copy_(value)
             if self.stage and parameter.requires_grad:  # the optimizer's own copy, of which the parameter is a copy
                 self._set(parameter, value, None)
-        for key, value in each_tensor(folder / "optimizer.safetensors"):
-            field, _, name = key.partition(".")
-            if field != "step":
-                self._check(folder / "optimizer.safetensors", key, name, value)
-            if name in parameters and parameters[name].requires_grad:
+        lacking = [name for name in parameters if name not in found]
+        if lacking:
+            raise UserError(f"{folder}/model.safetensors lacks {lacking[0]}; remove the checkpoint")
+        trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        for field, name, value in each_state(folder, self.shapes, trained):
+            if parameters[name].requires_grad:
                 self._set_state(parameters[name], field, value)
 
-    def _check(self, path: Path, key: str, name: str, value: Tensor) -> None:
-        if self.shapes.get(name) != value.shape:
-            raise UserError(f"{path} does not fit the model: {key}; remove the checkpoint")
+    def _check(self, path: Path, name: str, value: Tensor) -> None:
+        if self.shapes.get(name) != value.shape or value.dtype != torch.float32:
+            raise UserError(f"{path} does not fit the model: {name}; remove the checkpoint")
 
     def _whole(self, parameter: Tensor, change: bool = False) -> AbstractContextManager[Any]:
         """Return a context in which a parameter holds all its numbers, on rank 0 at least."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmsci import __version__
+from fmsci.errors import UserError
 from fmsci.shards.layout import ACCEPTANCE, FIGURES, SPLITS, TENSOR, DataFacts
 from fmsci.shards.manifest import Acceptance, Manifest, Provenance, Scales, ShardRecord, SplitRecord, Statistic
 from fmsci.shards.reader import read_datasets
@@ -74,7 +75,10 @@ def build_scales(source_norm: NDArray[Any], columns: Mapping[str, NDArray[Any]])
     for name, values in columns.items():
         sizes = np.abs(values[values != 0]).astype(np.float64)
         coefficients[name] = float(np.median(sizes)) if sizes.size else 1.0
-    return Scales(source=float(np.median(source_norm)), coefficients=coefficients)
+    source = float(np.median(source_norm))
+    if source == 0:
+        raise UserError("half of the sources or more are zero everywhere: they give no scale; leave them out")
+    return Scales(source=source, coefficients=coefficients)
 
 
 def _acceptance(tally: NDArray[np.int64]) -> dict[str, Acceptance]:

@@ -12,7 +12,9 @@ import numpy as np
 from fmsci.files import ASIDE_PREFIX
 from fmsci.shards.checksum import verify_checksum
 from fmsci.shards.layout import LOCK, MANIFEST, PLAN, SHEET, ShardLayout, split_name
-from fmsci.shards.manifest import ShardRecord, SplitRecord, read_manifest
+from fmsci.shards.manifest import ShardRecord, read_manifest
+from fmsci.shards.plain import inside, plain
+from fmsci.shards.reader import UNREADABLE
 from fmsci.shards.virtual import virtual_is_right
 
 
@@ -24,14 +26,14 @@ def inspect_shard(folder: Path, layout: ShardLayout) -> ShardRecord | str:
     """
     path = folder / layout.file
     try:
-        size = path.stat().st_size
+        size = inside(folder, layout.file).stat().st_size
         found = verify_checksum(path)
         if found is None:
             return "its content does not belong to its checksum"
         wrong = _differs(path, layout)
     except FileNotFoundError:
         return "it is missing"
-    except OSError as error:
+    except UNREADABLE as error:
         return f"it cannot be read ({error})"
     if wrong is not None:
         return wrong
@@ -48,10 +50,10 @@ def _differs(path: Path, layout: ShardLayout) -> str | None:
             if key != "code_version" and not np.array_equal(given, wanted):
                 return f"the attribute {key} is {np.asarray(given).tolist()} instead of {np.asarray(wanted).tolist()}"
         for name, (shape, dtype) in layout.datasets().items():
-            if name not in file:
-                return f"the dataset {name} is missing"
-            if file[name].shape != shape or file[name].dtype != np.dtype(dtype):
-                return f"the dataset {name} is {file[name].shape} {file[name].dtype} instead of {shape} {dtype}"
+            try:
+                plain(file, name, shape, dtype)
+            except (KeyError, ValueError) as error:
+                return str(error.args[0])
     return None
 
 
@@ -74,7 +76,8 @@ def check_folder(folder: Path, tell: Callable[[int], None] = lambda num_bytes: N
     manifest = read_manifest(folder)
     findings: list[Finding] = []
     for split, record in manifest.splits.items():
-        findings += _check_counts(split, record)
+        wrong = manifest.contradiction(split)
+        findings += [] if wrong is None else [Finding(MANIFEST, wrong)]
         for index, shard in enumerate(record.shards):
             problem = _check_shard(folder, manifest.facts.shard(split, index, shard.first, shard.count), shard)
             if problem is not None:
@@ -90,18 +93,6 @@ def check_folder(folder: Path, tell: Callable[[int], None] = lambda num_bytes: N
             unfinished = path.name.startswith(ASIDE_PREFIX)
             findings.append(Finding(name, "unfinished work" if unfinished else FOREIGN))
     return findings
-
-
-def _check_counts(split: str, record: SplitRecord) -> list[Finding]:
-    """Hold the count of a split against its shards."""
-    expected = 0
-    for shard in record.shards:
-        if shard.first != expected:
-            return [Finding(MANIFEST, f"{split}: {shard.file} begins at sample {shard.first} instead of {expected}")]
-        expected += shard.count
-    if expected != record.count:
-        return [Finding(MANIFEST, f"{split}: it says {record.count} samples but the shards hold {expected}")]
-    return []
 
 
 def _check_shard(folder: Path, layout: ShardLayout, record: ShardRecord) -> str | None:

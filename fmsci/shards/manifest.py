@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from fmsci.config import Schema, parse
+from fmsci.config.sections import Count, Positive
 from fmsci.errors import UserError
 from fmsci.files import read_json, write_json
-from fmsci.shards.layout import MANIFEST, DataFacts
+from fmsci.shards.layout import MANIFEST, DataFacts, shard_name
 
 
 class ShardRecord(Schema):
@@ -18,7 +19,7 @@ class ShardRecord(Schema):
     """Path inside the data folder."""
     first: int
     """Number of its first sample in the split."""
-    count: int
+    count: Count
     bytes: int
     checksum: str
     """``crc32:`` and eight hexadecimal digits, of everything after the file's first 4,096 bytes."""
@@ -32,16 +33,16 @@ class ShardRecord(Schema):
 class SplitRecord(Schema):
     """One of train, valid, test."""
 
-    count: int
+    count: Count
     shards: tuple[ShardRecord, ...]
 
 
 class Scales(Schema):
     """Scales of a model's input, from the training split."""
 
-    source: float
+    source: Positive
     """Median of ||f||_2 / n."""
-    coefficients: dict[str, float]
+    coefficients: dict[str, Positive]
     """Median of the absolute non-zero values of each column; 1 where a column has none."""
 
 
@@ -76,13 +77,13 @@ class Manifest(Schema):
     format_version: Literal[1] = 1
     system: str
     range: tuple[float, float]
-    grid: int
+    grid: Count
     seed: int | None
     """None for imported data."""
     columns: tuple[str, ...]
     figures: tuple[str, ...]
     """Figures stored with every sample because of its system, such as psi."""
-    shard_samples: int
+    shard_samples: Count
     splits: dict[str, SplitRecord]
     scales: Scales
     statistics: dict[str, dict[str, Statistic]]
@@ -111,6 +112,26 @@ class Manifest(Schema):
     def title(self) -> str:
         """The data set in words: ``poisson (1, 5)``."""
         return f"{self.system} ({self.range[0]:g}, {self.range[1]:g})"
+
+    def contradiction(self, split: str) -> str | None:
+        """Say where what is said of a split cannot be, or None: readers find samples by it."""
+        if tuple(self.scales.coefficients) != self.columns:
+            return "its scales are not those of its columns"
+        record = self.splits[split]
+        if not record.shards:
+            return f"{split}: it names no shards"
+        expected = 0
+        for index, shard in enumerate(record.shards):
+            if shard.first != expected:
+                return f"{split}: {shard.file} begins at sample {shard.first} instead of {expected}"
+            if shard.file != shard_name(split, index):
+                return f"{split}: it names {shard.file!r:.80} where {shard_name(split, index)} should be"
+            if shard.count > record.shards[0].count:
+                return f"{split}: {shard.file} has more samples than the first shard"
+            expected += shard.count
+        if expected != record.count:
+            return f"{split}: it says {record.count} samples but the shards hold {expected}"
+        return None
 
 
 def read_manifest(folder: Path) -> Manifest:

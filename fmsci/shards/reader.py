@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmsci.errors import UserError, nearest
-from fmsci.shards.layout import FIELDS, SAMPLE_ID, TENSOR
+from fmsci.shards.layout import ACCEPTANCE, FIELDS, MANIFEST, SAMPLE_ID, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
+from fmsci.shards.plain import inside, plain
 
 OPEN_SHARDS = 256
 """Shards of one reader that stay open: each takes a file handle and a map."""
@@ -26,14 +27,22 @@ OPEN_SHARDS = 256
 Maps = dict[str, tuple[tuple[int, ...], Any, int]]
 """Shape, dtype and offset in the file of each dataset that can be mapped."""
 
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and number type that each dataset should have."""
+
 Batch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 
 
 class SplitReader:
-    """The samples 0 .. len - 1 of one split."""
+    """The samples 0 .. len - 1 of one split.
+
+    A shard is opened when it is first asked for, and must be what the manifest says of it: data of the folder's own,
+    and as many of the same shape. The first one is looked at already here: all others have at most as many samples,
+    so no memory is ever taken for more than the folder can hold.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
-        """Open nothing yet; made by :func:`open_split`."""
+        """Made by :func:`open_split`."""
         self.folder = folder
         self.split = split
         self.manifest = manifest
@@ -43,6 +52,7 @@ class SplitReader:
         self._firsts = np.array([record.first for record in self._records], dtype=np.int64)
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
         self._maps: dict[int, Maps] = {}  # of every shard seen: opening one again then takes no look into its HDF5
+        _Shard(folder, self._records[0], self._shapes(0))
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -89,10 +99,16 @@ class SplitReader:
         parts = [read_datasets(self.folder, record, [name])[name] for record in self._records]
         return np.concatenate(parts) if parts else np.empty(0)
 
+    def _shapes(self, index: int) -> Shapes:
+        """Return the shape and number type that the datasets of a shard should have."""
+        record = self._records[index]
+        layout = self.manifest.facts.shard(self.split, index, record.first, record.count).datasets()
+        return {name: layout[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
+
     def _open(self, index: int) -> _Shard:
         if len(self._shards) >= OPEN_SHARDS:
             self._shards.popitem(last=False)
-        shard = _Shard(self.folder, self._records[index], self._maps.get(index))
+        shard = _Shard(self.folder, self._records[index], self._shapes(index), self._maps.get(index))
         self._shards[index] = shard
         if shard.maps is not None:
             self._maps[index] = shard.maps
@@ -102,10 +118,10 @@ class SplitReader:
 class _Shard:
     """The open datasets of one file: arrays over a memory map, or HDF5 datasets."""
 
-    def __init__(self, folder: Path, record: ShardRecord, maps: Maps | None = None) -> None:
+    def __init__(self, folder: Path, record: ShardRecord, shapes: Shapes, maps: Maps | None = None) -> None:
         path = folder / record.file
         self.maps = maps
-        found = self._look(folder, path, record) if maps is None else {}
+        found = self._look(folder, record, shapes) if maps is None else {}
         if self.maps is not None:
             try:
                 with path.open("rb") as raw:
@@ -117,15 +133,14 @@ class _Shard:
                 raise _unreadable(folder, path, error) from None
         self.fields, self.tensor, self.sample_id = (found[name] for name in (FIELDS, TENSOR, SAMPLE_ID))
 
-    def _look(self, folder: Path, path: Path, record: ShardRecord) -> dict[str, Any]:
+    def _look(self, folder: Path, record: ShardRecord, shapes: Shapes) -> dict[str, Any]:
         """Return the HDF5 datasets, or none and set ``maps`` where they are contiguous."""
+        path = folder / record.file
         try:
-            file = h5py.File(path, "r", locking=False)
-            found = {name: file[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
-        except (OSError, KeyError) as error:
+            file = h5py.File(inside(folder, record.file), "r", locking=False)
+            found = {name: plain(file, name, *shape) for name, shape in shapes.items()}
+        except UNREADABLE as error:
             raise _unreadable(folder, path, error) from None
-        if any(len(dataset) != record.count for dataset in found.values()):
-            raise UserError(f"{path} does not hold {record.count} samples; run: fmsci data check {folder}")
         offsets = {name: dataset.id.get_offset() for name, dataset in found.items()}
         if all(offset is not None and found[name].dtype.isnative for name, offset in offsets.items()):
             self.maps = {name: (dataset.shape, dataset.dtype, offsets[name]) for name, dataset in found.items()}
@@ -135,17 +150,28 @@ class _Shard:
 
 
 def read_datasets(folder: Path, record: ShardRecord, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return whole datasets of a shard by name; UserError where one is missing or cannot be read."""
+    """Return whole datasets of a shard by name; UserError where one is missing, damaged, or of another length."""
     path = folder / record.file
+    found = {}
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            return {name: file[name][()] for name in names}
-    except (OSError, KeyError) as error:
+        with h5py.File(inside(folder, record.file), "r", locking=False) as file:
+            for name in names:
+                dataset = plain(file, name)
+                if dataset.dtype.kind not in "fi" or (name != ACCEPTANCE and dataset.shape[:1] != (record.count,)):
+                    raise ValueError(f"the dataset {name} is {dataset.shape} {dataset.dtype}")
+                found[name] = dataset[()]
+    except UNREADABLE as error:
         raise _unreadable(folder, path, error) from None
+    return found
+
+
+UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
+"""What h5py raises where a file is damaged, and ``plain`` where it is not what it seems."""
 
 
 def _unreadable(folder: Path, path: Path, error: Exception) -> UserError:
-    reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+    why = error.args[0] if isinstance(error, KeyError) else error
+    reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {why}"
     return UserError(f"{path} {reason}; run: fmsci data check {folder}")
 
 
@@ -157,4 +183,7 @@ def open_split(folder: Path, split: str) -> SplitReader:
     manifest = read_manifest(folder)
     if split not in manifest.splits:
         raise UserError(f"{folder} has no split '{split}'{nearest(split, manifest.splits)}")
+    wrong = manifest.contradiction(split)
+    if wrong is not None:
+        raise UserError(f"{folder / MANIFEST} contradicts itself: {wrong}; run: fmsci data check {folder}")
     return SplitReader(folder, manifest, split)

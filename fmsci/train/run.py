@@ -10,7 +10,7 @@ import torch
 
 import fmsci
 from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
-from fmsci.config import TrainSettings
+from fmsci.config import TrainSettings, parse
 from fmsci.engine.collective import Agreement
 from fmsci.errors import Failure, Interrupted, UserError
 from fmsci.files import discard, read_json, write_json
@@ -23,7 +23,7 @@ from fmsci.train.monitor import Monitor, NotFinite
 from fmsci.train.preempt import StopAsked, find_deadline
 from fmsci.train.recorded import check_recorded
 from fmsci.train.saving import Saver, advice
-from fmsci.train.state import State
+from fmsci.train.state import Result, State, read_saved
 from fmsci.train.trouble import Trouble
 from fmsci.world import StopSignals, World
 
@@ -103,7 +103,7 @@ def _finished(attempt: Attempt) -> dict[str, Any] | None:
 
     if not attempt.decided_by_main(look):
         return None
-    result = dict(read_json(path))
+    result = parse(Result, read_json(path), str(path)).model_dump()
     attempt.position.step = result["steps"]
     return result
 
@@ -126,7 +126,7 @@ def _train(attempt: Attempt) -> dict[str, Any]:
     job = build_job(settings, attempt.world, attempt.device, None if saved is None else saved["model"])
     attempt.decided_by_main(attempt.take_folder)  # only now: a mistake found on the way here leaves no folder behind
     if saved is not None:
-        position.restore(saved["position"])
+        position.restore(saved["position"], job.loader.num_batches, settings.optim.epochs)
         job.engine.load(checkpoint_path(settings.run, position.step))
         if attempt.world.is_main:
             say(f"continuing {settings.run} after step {position.step}")
@@ -165,7 +165,7 @@ def _rewind(attempt: Attempt, job: Job, error: NotFinite) -> bool:
     saved = _saved(attempt)
     if saved is None or error.step in position.skipped or len(skipped) > MAX_REWINDS:
         return False
-    position.restore(saved["position"])
+    position.restore(saved["position"], job.loader.num_batches, attempt.settings.optim.epochs)
     if error.step <= position.step:
         return False
     position.skipped = skipped
@@ -182,13 +182,14 @@ def _saved(attempt: Attempt) -> dict[str, Any] | None:
     def look() -> float:
         found = newest_checkpoint(run)
         if found is not None:
-            return float(found[1]["position"]["step"])
+            return float(read_saved(*found)["position"]["step"])
         if any((run / "checkpoints").glob("step-*")):
             raise UserError(f"no checkpoint in {run} is whole; remove the run folder to start over")
         return -1.0
 
     step = attempt.decided_by_main(look)
-    return None if step < 0 else dict(read_json(checkpoint_path(run, int(step)) / STATE))
+    path = checkpoint_path(run, int(step))
+    return None if step < 0 else read_saved(path, read_json(path / STATE))
 
 
 def _result(job: Job, state: State, elapsed_s: float) -> dict[str, Any]:

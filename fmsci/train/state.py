@@ -3,9 +3,102 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from fmsci.config import Schema, parse
+from fmsci.config.sections import Count, Positive, Whole
 from fmsci.errors import UserError
+from fmsci.model.sizes import Architecture
+
+
+class Position(Schema):
+    """``position`` in ``state.json``: the fields of :class:`State`."""
+
+    epoch: Whole
+    seen: Whole
+    step: Whole
+    samples_seen: Whole
+    last_rel_l2: float | None
+    best_rel_l2: float | None
+    best_step: Whole
+    elapsed_s: float
+    validation_due: bool
+    skipped: list[Count]
+
+
+class ArchitectureFacts(Schema):
+    """``model.architecture`` in ``state.json``."""
+
+    in_channels: Count
+    width: Count
+    modes: Count
+    layers: Count
+
+
+class ScaleFacts(Schema):
+    """``model.scales`` in ``state.json``."""
+
+    source: Positive
+    coefficients: dict[str, Positive]
+
+
+class ModelFacts(Schema):
+    """``model`` in ``state.json``: what its weights are."""
+
+    architecture: ArchitectureFacts
+    scales: ScaleFacts
+
+
+class Saved(Schema):
+    """``state.json`` of a checkpoint: where the run was, and what model it trains."""
+
+    position: Position
+    model: ModelFacts
+
+
+class Error(Schema):
+    """``best`` and ``last`` in ``result.json``."""
+
+    valid_rel_l2: float | None
+    step: Whole
+
+
+class Result(Schema):
+    """``result.json``: what a run that is finished came to."""
+
+    version: str
+    steps: Whole
+    samples_seen: Whole
+    train_samples: Count
+    best: Error
+    last: Error
+    elapsed_s: float
+    world_size: Count
+    device: str
+    host: str
+    num_parameters: Count
+
+
+def read_saved(path: Path, document: Any) -> dict[str, Any]:
+    """Return the content of a checkpoint's ``state.json``.
+
+    Raises UserError where it is of another version, contradicts the folder's name, or declares a model that the
+    weights beside it cannot be: no memory is taken for that.
+    """
+    saved = parse(Saved, document, f"{path}/state.json")
+    weights, facts = path / "model.safetensors", saved.model
+    sizes = Architecture(**facts.architecture.model_dump())
+    wrong = None
+    if saved.position.step != int(path.name.partition("-")[2]):
+        wrong = f"it is of step {saved.position.step}"
+    elif sizes.in_channels != 1 + len(facts.scales.coefficients):
+        wrong = f"{sizes.in_channels} channels are not a source and {len(facts.scales.coefficients)} coefficients"
+    elif not weights.is_file() or weights.stat().st_size < 4 * sizes.num_parameters:
+        wrong = f"its weights file is too small for {sizes.num_parameters:,} parameters"
+    if wrong is not None:
+        raise UserError(f"the checkpoint {path} contradicts itself: {wrong}; remove it to continue from the one before")
+    return saved.model_dump()
 
 
 @dataclass
@@ -46,11 +139,16 @@ class State:
         self.best_rel_l2, self.best_step = rel_l2, self.step
         return True
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Take every field from a checkpoint's ``position``; UserError where it is of another version."""
-        if saved.keys() != asdict(self).keys():
+    def restore(self, saved: dict[str, Any], epoch_steps: int, num_epochs: int) -> None:
+        """Take every field from a checkpoint's ``position``, as :func:`read_saved` gives it.
+
+        Raises UserError where it is no position of a run of so many epochs of so many steps.
+        """
+        epoch, seen, step = saved["epoch"], saved["seen"], saved["step"]
+        if step != epoch * epoch_steps + seen or seen > epoch_steps or step > num_epochs * epoch_steps:
             raise UserError(
-                "the checkpoint's position has other fields than this version's; use the version that wrote it"
+                f"the checkpoint of step {step} says {seen} batches of epoch {epoch}, but {num_epochs} epochs have "
+                f"{epoch_steps} each; remove the checkpoint to continue from the one before"
             )
         for name, value in saved.items():
             setattr(self, name, value)

@@ -1,0 +1,167 @@
+"""Every block of commands and code in README.md and docs/ runs, page by page, from top to bottom; the site builds.
+
+A comment on the line before a block says what is special about it: docs/contributing.md lists them.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import yaml
+
+from tests.commands import MPIEXEC, clean_environment
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:^<!-- (.*?) -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+MARKS = ("needs: ", "tested by: ", "file: ", "exit code: ")
+
+OWN_TESTS = {"contributing.md": "tests/test_contributing.py", "library.md": "tests/test_library_document.py"}
+"""Pages whose blocks are run by a test of their own."""
+
+SMALLER = {
+    "configs/data/quickstart_pretrain.yaml": {"grid": 32, "train": 32, "valid": 16, "test": 16},
+    "configs/data/quickstart_downstream.yaml": {"grid": 32, "train": 256, "valid": 16, "test": 16},
+    "configs/pretrain/quickstart.yaml": {"optim": {"epochs": 1}, "data": {"valid_samples": 16}, "model": {"width": 4}},
+    "configs/finetune/quickstart.yaml": {"optim": {"batch_size": 32}, "data": {"valid_samples": 16}},
+    "configs/study/quickstart.yaml": {"steps": 2, "ratio_below": None},
+}
+"""Configurations in a reduced form: the commands stay as the pages have them."""
+
+MANY = re.compile(r"--grid \d{3,}|--(?:train|valid|test) \d{3,}")
+"""Numbers of a command that would take long; a test takes small ones."""
+
+
+def merged(document, changes):
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            merged(document.setdefault(key, {}), value)
+        else:
+            document[key] = value
+    if document.get("model") == {"size": "1M", "width": 4}:
+        document["model"] = {"width": 4, "modes": 4}
+    return document
+
+
+def blocks(page):
+    return [(mark, language, text) for mark, language, text in BLOCK.findall(page.read_text())]
+
+
+def name(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with everything that commands name: reduced configurations, job scripts, and the paper's own files."""
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        target = tmp_path / name(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        document = merged(yaml.safe_load(path.read_text()), SMALLER.get(name(path), {}))
+        target.write_text(yaml.safe_dump(document, sort_keys=False))
+    shutil.copytree(ROOT / "slurm", tmp_path / "slurm")
+    return tmp_path
+
+
+def papers_files(place, environment):
+    """Write files as the paper's code makes them, with the samples of a small data folder."""
+    sizes = ["--grid", "16", "--train", "4", "--valid", "3", "--test", "2"]
+    command = ["fmsci", "generate", "--system", "poisson", "--range", "1", "5", *sizes, "--output", "data/made"]
+    subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True)
+    for split, file in (("train", "_train_k1_5_32k"), ("valid", "_val_k1_5_4k"), ("test", "_test_k1_5_4k")):
+        with h5py.File(place / f"data/made/{split}.h5") as made, h5py.File(place / f"{file}.h5", "w") as theirs:
+            theirs["fields"], theirs["tensor"] = made["fields"][()], made["tensor"][()]
+
+
+def run_page(page, place):
+    """Do what a page says, from top to bottom."""
+    bin_folder = Path(sys.executable).parent
+    environment = clean_environment(PATH=f"{bin_folder}:{MPIEXEC.parent}:{os.environ['PATH']}")
+    for mark, language, text in blocks(page):
+        if mark.startswith(("needs: ", "tested by: ")) or language in {"diff", "text"}:
+            continue
+        if mark.startswith("file: "):
+            (place / mark.removeprefix("file: ")).write_text(text)
+        elif language == "bash":
+            if "_train_k1_5_32k.h5" in text:
+                papers_files(place, environment)
+            lines = [line for line in text.splitlines() if not line.startswith(". ")]  # the set-up has tests of its own
+            script = MANY.sub(lambda found: f"{found[0].split()[0]} 16", "\n".join(lines))
+            code = int(mark.removeprefix("exit code: ")) if mark.startswith("exit code: ") else 0
+            started(["bash", "-ec", script], place, environment, code, text)
+        elif language == "python":
+            started([sys.executable, "-c", text], place, environment, 0, text)
+        else:
+            pytest.fail(f"{name(page)} has a block of {language} that nothing runs:\n{text}")
+
+
+def started(command, place, environment, code, text):
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == code, f"{text}\nexit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def runs_here(page):
+    skipped = ("needs: ", "tested by: ")
+    return page.name not in OWN_TESTS and any(
+        language in {"bash", "python"} and not mark.startswith(skipped) for mark, language, _ in blocks(page)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("page", [page for page in PAGES if runs_here(page)], ids=name)
+def test_every_block_of_a_page_runs(page, place):
+    run_page(page, place)
+    if page.name == "README.md":
+        assert (place / "runs/quickstart/study/report.html").exists()
+        assert (place / "runs/mine/evaluations/mine-test.json").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_is_not_run_says_why_and_exists(page):
+    """Blocks that need a cluster name files and verbs that there are; those tested elsewhere are named there."""
+    for mark, _, text in blocks(page):
+        if page.name in OWN_TESTS:
+            assert page.name in (ROOT / OWN_TESTS[page.name]).read_text()
+            continue
+        assert not mark or mark.startswith(MARKS), f"{name(page)}: no test knows the mark '{mark}'"
+        if mark.startswith("tested by: "):
+            assert (ROOT / mark.removeprefix("tested by: ")).exists()
+        if mark.startswith("needs: "):
+            for line in text.splitlines():
+                for word in shlex.split(line, comments=True):
+                    if re.fullmatch(r"(configs|tools|slurm)/[\w/.-]+\.\w+", word):
+                        assert (ROOT / word).exists(), f"{name(page)}: {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        assert target.startswith(("https://", "#")) or (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    for page in PAGES[1:]:
+        assert (tmp_path / "site" / page.stem / "index.html").exists()
+    front = (tmp_path / "site/index.html").read_text()
+    assert all(f'href="{page.stem}/"' in front for page in PAGES[1:]), "a page is missing in the navigation"
+    api = (tmp_path / "site/api/pde/index.html").read_text()
+    assert "Return the solution u of" in api  # from the docstring of fmsci.pde.solve
