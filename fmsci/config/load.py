@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from fmsci.config.scaling import ScalingSettings
 from fmsci.config.schema import Schema, parse
 from fmsci.config.sections import GenerateSettings, TrainSettings
 from fmsci.config.study import StudySettings
@@ -16,7 +17,12 @@ from fmsci.errors import SettingsError, UserError
 
 S = TypeVar("S", bound=Schema)
 
-VERBS: dict[str, type[Schema]] = {"generate": GenerateSettings, "train": TrainSettings, "study": StudySettings}
+VERBS: dict[str, type[Schema]] = {
+    "generate": GenerateSettings,
+    "train": TrainSettings,
+    "study": StudySettings,
+    "scaling": ScalingSettings,
+}
 
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 """What the parser raises: its own errors, and those of Python where a tag or a date is nonsense (``2001-99-01``)."""
