@@ -17,6 +17,9 @@ class LinkSettings(Schema):
 
     gbytes_s: Positive = Field(description="bytes a second in units of 1e9; between nodes: of a whole node, one way")
     latency_us: Annotated[float, Field(ge=0)] = Field(description="microseconds of one message")
+    overlap: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="1: exchanging goes on wholly beside the backward pass; 0: it begins at its end"
+    )
 
 
 class NetworkSettings(Schema):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,9 @@ class _Bench:
             keep_freed_memory()
         check_grid(point.shape.modes, point.grid, point.grid)
         self.together = self._engine(point.how, world)[0]
-        own = EngineSettings(precision=point.how.precision, recompute=point.how.recompute, transform=point.how.transform)
+        own = EngineSettings(
+            precision=point.how.precision, recompute=point.how.recompute, transform=point.how.transform
+        )
         self.alone, self.optimizer = self._engine(own, World())
         samples = self._samples()
         self.loader = Loader(
@@ -214,8 +215,3 @@ def _summary(point: Point, facts: list[dict[str, Any]], device: torch.device) ->
         "version": fmsci.__version__,
         "torch": torch.__version__,
     }
-
-
-def points_file(run: Path) -> Path:
-    """Return where a report puts all measured points together."""
-    return run / "points.json"

@@ -106,10 +106,18 @@ def result_path(run: Path, point: Point) -> Path:
     return run / "points" / f"{point.name}.json"
 
 
-def missing(settings: ScalingSettings) -> list[int]:
-    """Return the numbers of the points (in :func:`plan`) that have no result yet."""
-    points = plan(settings)
-    return [number for number, point in enumerate(points) if not result_path(settings.run, point).exists()]
+def report_path(run: Path) -> Path:
+    """Return where the report of a scaling run is, for programs; report.md beside it is for people."""
+    return run / "report.json"
+
+
+def missing(settings: ScalingSettings, ranks: int | None = None) -> list[int]:
+    """Return the numbers of the points (in :func:`plan`) that have no result yet: of all, or on so many ranks."""
+    return [
+        number
+        for number, point in enumerate(plan(settings))
+        if ranks in {None, point.world_size} and not result_path(settings.run, point).exists()
+    ]
 
 
 @dataclass(frozen=True)
@@ -167,9 +175,7 @@ def load_measured(settings: ScalingSettings) -> list[Measured]:
 
     Raises UserError for a file that holds something else.
     """
-    found = [
-        measured_from(read_json(path), str(path)) for path in sorted((settings.run / "points").glob("*.json"))
-    ]
+    found = [measured_from(read_json(path), str(path)) for path in sorted((settings.run / "points").glob("*.json"))]
     for path in settings.measured:
         document = read_json(path)
         if not isinstance(document, list):
