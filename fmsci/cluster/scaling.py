@@ -38,5 +38,5 @@ def submit_scaling(config: Path, overrides: Sequence[str], base: Request, dry_ru
     Raises UserError for a mistake in any of them before the first is submitted.
     """
     record = load_settings(ScalingSettings, config, overrides).run / PIPELINE_FILE
-    source = {"scaling": str(config), "overrides": list(overrides)}
+    source = {"scaling": str(config), "overrides": list(overrides), "site": base.site}
     return submit_links(scaling_links(config, overrides, base), record, source, dry_run)

@@ -23,7 +23,7 @@ def portions(settings: EngineSettings, shape: Architecture) -> list[Portion]:
     d, m = shape.width, shape.modes
     numbers = [(2 * d * d + 4 * d + 1, 0.0)]
     for layer in range(shape.layers):
-        numbers += [(count, (layer + 1) / shape.layers) for count in (d, d * d, 4 * d * d * m * m)]
+        numbers += [(count, (layer + 1) / shape.layers) for count in (4 * d * d * m * m, d * d, d)]
     numbers.append(((shape.in_channels + 1) * d, 1.0))
     first, further = DDP_BYTES if settings.kind == "ddp" else (FLOAT32 * LARGEST_BUCKET,) * 2
     found: list[Portion] = []
