@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def submit(
-    template: Annotated[str, typer.Argument(help="generate, pretrain, finetune, evaluate, study, report, scaling, pipeline")],
+    template: Annotated[
+        str, typer.Argument(help="generate, pretrain, finetune, evaluate, study, report, scaling, pipeline")
+    ],
     arguments: Annotated[
         list[str],
         typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="settings, as for the verb that the job runs"),

@@ -141,6 +141,8 @@ class CostModel:
         Between nodes a ring crosses each node's link once; a tree has as many messages as its height.
         """
         ranks, rounds = point.world_size, ROUNDS[kind]
+        if kind == "reduce_scatter" and not self.on_gpu:
+            rounds = ROUNDS["all_reduce"]  # gloo has no other: it sums everything and keeps a part
         per_byte = self.inside.per_byte(None) if self.inside is not None and ranks > nodes else 0.0
         hops, latency = ranks - 1.0, self.inside.latency_s if self.inside is not None else 0.0
         if nodes > 1:

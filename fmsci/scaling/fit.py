@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,13 +194,24 @@ def _non_negative(columns: Values, wanted: Values) -> Values:
 # ------------------------------------------------------------------ left out
 
 
-def left_out(
-    measured: Sequence[Measured], network: NetworkSettings | None = None
-) -> dict[str, list[tuple[Measured, float]]]:
-    """Return how well steps are foretold that the links were not fitted to: (point, projected step in seconds).
+@dataclass(frozen=True)
+class Foretold:
+    """A measured step and what was projected for it, in seconds.
 
-    Three ways: each pair of world size and link speed left out in turn, each world size, each speed. What the ranks
-    take to compute without any exchange is always known, with their crowding on shared cores.
+    ``projected_s``: all of it from the model; ``exchange_only_s``: the exchange from the model, the computing as those
+    ranks did it without any exchange.
+    """
+
+    one: Measured
+    projected_s: float
+    exchange_only_s: float
+
+
+def left_out(measured: Sequence[Measured], network: NetworkSettings | None = None) -> dict[str, list[Foretold]]:
+    """Return how well steps are foretold that the links were not fitted to.
+
+    Three ways: each pair of world size and link speed left out in turn, each world size, each speed. How crowded the
+    ranks are on shared cores is always known, from their steps without any exchange.
     """
     apart = fit(measured, network)
     several = [one for one in measured if one.point.world_size > 1]
@@ -209,14 +220,16 @@ def left_out(
         "world size": lambda one: one.point.world_size,
         "link speed": lambda one: one.point.limit_mbit,
     }
-    found: dict[str, list[tuple[Measured, float]]] = {}
+    found: dict[str, list[Foretold]] = {}
     for name, key in keys.items():
         groups = {key(one) for one in several}
         for group in sorted(groups, key=repr) if len(groups) > 1 else []:
             kept = [one for one in several if key(one) != group]
+            kinds = {known.nodes > 1 for known in kept}
+            model = fit_links(apart, kept)
             for one in several:
-                kinds = {known.nodes > 1 for known in kept}
                 if key(one) == group and (one.nodes > 1) in kinds:
-                    model = fit_links(apart, kept)
-                    found.setdefault(name, []).append((one, model.estimate(one.point, one.nodes).step_s))
+                    step = model.estimate(one.point, one.nodes)
+                    own = bare_s(one, apart) + one.wait_s + step.exchange_s
+                    found.setdefault(name, []).append(Foretold(one, step.step_s, own))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fmsci.config import ScalingSettings
@@ -11,15 +11,9 @@ from fmsci.errors import UserError, nearest
 from fmsci.model.sizes import SIZES
 from fmsci.scaling.cost import CostModel, Estimate, Link
 from fmsci.scaling.fit import fit
+from fmsci.scaling.limits import batch_floor, memory_bytes
 from fmsci.scaling.points import Measured, Point, load_measured
 from fmsci.terminal import say, table
-from fmsci.train.dry_run import state_bytes
-
-MEMORY_MARGIN = 1.2
-"""What a step takes beyond what is counted, as a factor of the fields: measured at 256M, 1.0 to 1.2."""
-
-MOST_SAMPLES = 1 << 16
-"""Where computing does not outweigh the exchange with so many samples a rank, it never does."""
 
 
 @dataclass(frozen=True)
@@ -190,34 +184,6 @@ def _best(
             if best is None or found.step_s < best[1].step_s * (1 - 1e-9):
                 best = point, found, memory
     return best
-
-
-def memory_bytes(point: Point) -> int:
-    """Return what a step takes of a device's memory: the state, and the fields of one piece with a margin."""
-    state = sum(state_bytes(point.how, point.shape.num_parameters, point.world_size).values())
-    fields = point.shape.saved_bytes(point.grid, point.grid, point.how.recompute)
-    if point.how.precision == "bf16":
-        fields //= 2
-    return int(state + MEMORY_MARGIN * fields * -(-point.local // point.how.accumulate))
-
-
-def batch_floor(cost: CostModel, point: Point, nodes: int) -> int | None:
-    """Return the fewest samples of a rank with which computing takes as long as the exchange adds; None: none do."""
-
-    def outweighs(local: int) -> bool:
-        found = cost.estimate(replace(point, batch=local * point.world_size), nodes)
-        return found.compute_s >= found.exchange_s
-
-    high = 1
-    while not outweighs(high):
-        high *= 2
-        if high > MOST_SAMPLES:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if outweighs(middle) else (middle, high)
-    return high
 
 
 def _grounds(measured: Sequence[Measured], cost: CostModel) -> list[str]:

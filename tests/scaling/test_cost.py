@@ -8,7 +8,9 @@ from fmsci.engine.traffic import sent_bytes
 from fmsci.scaling.cost import Compute, CostModel, Link, hidden
 from tests.scaling.made import ENGINES, MODEL, point
 
-APART = CostModel({("1M", "fp32"): Compute(0.0, 0.0, 1e-3, 0.0)}, Link(0.0, 1e-9), Link(0.0, 1e-8))
+APART = CostModel(
+    {("1M", "fp32"): Compute(0.0, 0.0, 1e-3, 0.0)}, inside=Link(0.0, 1e-9), between=Link(0.0, 1e-8), on_gpu=True
+)
 
 
 def test_portions_wait_for_the_backward_pass_and_for_each_other():
@@ -62,3 +64,10 @@ def test_pieces_of_stages_2_and_3_exchange_again():
         one = point(2, 16, engine)
         more = replace(one, how=one.how.model_copy(update={"accumulate": 4}))
         assert APART.exchange_s(more, 2, 1.0) == pytest.approx(times * APART.exchange_s(one, 2, 1.0), rel=1e-3)
+
+
+def test_gloo_sums_everything_where_a_part_would_do():
+    one = point(4, 8, "zero3")
+    gathered, scattered = 3 / 4 * 4 * one.shape.num_parameters, 3 / 4 * 4 * one.shape.num_parameters
+    on_cpu = replace(APART, on_gpu=False)
+    assert on_cpu.exchange_s(one, 4, 1.0) == pytest.approx(1e-8 * (gathered + 2 * scattered), rel=1e-3)

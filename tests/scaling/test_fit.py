@@ -32,8 +32,9 @@ def test_steps_left_out_are_foretold():
     assert set(checked) == {"world size and link speed", "world size", "link speed"}
     for pairs in checked.values():
         assert pairs
-        for one, step in pairs:
-            assert step == pytest.approx(one.step_s, rel=5e-3), one.point.name
+        for step in pairs:
+            assert step.projected_s == pytest.approx(step.one.step_s, rel=5e-3), step.one.point.name
+            assert step.exchange_only_s == pytest.approx(step.one.step_s, rel=5e-3), step.one.point.name
 
 
 def test_what_was_left_out_does_not_help_its_own_projection():
@@ -42,9 +43,9 @@ def test_what_was_left_out_does_not_help_its_own_projection():
         replace(one, step_s=2 * one.step_s) if one.point.limit_mbit == 400.0 else one
         for one in measured(limits=(100.0, 200.0, 400.0))
     ]
-    for one, step in left_out(points)["link speed"]:
-        if one.point.limit_mbit == 400.0:
-            assert step == pytest.approx(one.step_s / 2, rel=0.02)
+    for step in left_out(points)["link speed"]:
+        if step.one.point.limit_mbit == 400.0:
+            assert step.projected_s == pytest.approx(step.one.step_s / 2, rel=0.02)
 
 
 def test_noise_moves_the_numbers_little():
