@@ -16,7 +16,7 @@ from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.model.sizes import Architecture, architecture
 
-UNTIMED = {"device", "threads", "rendezvous_s", "timeout_s", "deepspeed_config"}
+UNTIMED = {"device", "threads", "rendezvous_s", "timeout_s"}
 """Settings of an engine that do not change what a step computes."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from fmsci.config import ScalingSettings, load_settings
 from fmsci.config.sections import EngineSettings
 from fmsci.errors import UserError
+from fmsci.scaling.cost import Link
 from fmsci.scaling.limits import batch_floor, memory_bytes
 from fmsci.scaling.points import load_measured
 from fmsci.scaling.project import node_counts, project
