@@ -94,7 +94,7 @@ def plan(settings: ScalingSettings) -> list[Point]:
                             batch,
                             settings.grid,
                             settings.coefficients,
-                            settings.network.limit_mbit,
+                            settings.network.limit_mbit if world_size > 1 else None,  # one rank sends nothing
                             None if settings.data is None else str(settings.data),
                         )
                         points.setdefault(point.name, point)
@@ -187,17 +187,25 @@ def load_measured(settings: ScalingSettings) -> list[Measured]:
 def series(measured: Sequence[Measured], weak: Sequence[int], strong: Sequence[int]) -> dict[str, list[Measured]]:
     """Return the curves: points that differ only in the number of ranks, by title, in the order of ranks.
 
-    Weak: the samples of a rank stay the same; strong: those of all ranks do.
+    Weak: the samples of a rank stay the same; strong: those of all ranks do. A point on one rank is the first of the
+    curves of every link speed.
     """
-    curves: dict[str, list[Measured]] = {}
+    groups: dict[tuple[str, str], list[Measured]] = {}
     for one in sorted(measured, key=lambda one: one.point.world_size):
         point = one.point
-        limit = "" if point.limit_mbit is None else f", {point.limit_mbit:g} Mbit/s"
-        what = f"{point.model} {point.how.precision} {point.engine}{limit}"
+        what = f"{point.model} {point.how.precision} {point.engine}"
         if point.batch % point.world_size == 0 and point.batch // point.world_size in weak:
-            curves.setdefault(f"weak: {what}, {point.batch // point.world_size} samples a rank", []).append(one)
+            groups.setdefault((f"weak: {what}", f"{point.batch // point.world_size} samples a rank"), []).append(one)
         if point.batch in strong:
-            curves.setdefault(f"strong: {what}, {point.batch} samples", []).append(one)
+            groups.setdefault((f"strong: {what}", f"{point.batch} samples"), []).append(one)
+    curves: dict[str, list[Measured]] = {}
+    for (what, samples), members in groups.items():
+        single = [one for one in members if one.point.world_size == 1]
+        limits = {one.point.limit_mbit for one in members if one.point.world_size > 1} or {None}
+        for limit in sorted(limits, key=lambda limit: limit or float("inf")):
+            title = f"{what}, {samples}" + ("" if limit is None else f", {limit:g} Mbit/s")
+            several = (one for one in members if one.point.world_size > 1 and one.point.limit_mbit == limit)
+            curves[title] = [*single, *several]
     return curves
 
 

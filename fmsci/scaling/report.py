@@ -50,7 +50,10 @@ def report(settings: ScalingSettings) -> dict[str, Any]:
     blocks += tables
     if tables:
         rows = [(one.title if first == 0 else "", *row) for one in tables for first, row in enumerate(one.rows)]
-        table(f"{settings.run}: {_where(measured)}", ("curve", *tables[0].columns), rows)
+        names = ("curve", *tables[0].columns)
+        shown = [index for index, name in enumerate(names) if name not in {"low", "high", "device-h per 1e6"}]
+        say(_where(measured))
+        table(f"{settings.run}", [names[index] for index in shown], [[row[index] for index in shown] for row in rows])
     blocks += _pictures(settings, curves)
     checked = left_out(measured, settings.network)
     foretold = {name: _errors(steps) for name, steps in checked.items()}

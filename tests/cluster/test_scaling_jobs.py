@@ -72,7 +72,7 @@ def test_one_and_two_nodes_to_the_report(cluster):
         assert cluster.tool("shape", "off").returncode == 0
     document = json.loads((cluster.folder / "run" / "report.json").read_text())
     ((title, rows),) = document["curves"].items()
-    assert title == "weak: 64K fp32 ddp, 1000 Mbit/s, 1 samples a rank"
+    assert title == "weak: 64K fp32 ddp, 1 samples a rank, 1000 Mbit/s"
     assert [(row["ranks"], row["nodes"]) for row in rows] == [(1, 1), (2, 2)]
     assert document["model"]["between"]["measured"] is True
     assert cluster.login(*submit).count("finished") == 3

@@ -84,6 +84,16 @@ def test_curves_and_efficiency():
     assert weak[1].device_hours == pytest.approx(1e6 * weak[1].step_s / 8 * 2 / 3600)
 
 
+def test_one_rank_is_the_first_of_every_link_speed():
+    points = [as_measured(point(1, 4), 1)]
+    points += [as_measured(point(ranks, 4 * ranks, limit=limit), ranks) for ranks in (2, 4) for limit in (400.0, 100.0)]
+    curves = series(points, [4], [])
+    assert list(curves) == [f"weak: 1M fp32 ddp, 4 samples a rank, {limit} Mbit/s" for limit in (100, 400)]
+    assert all([one.point.world_size for one in curve] == [1, 2, 4] for curve in curves.values())
+    planned = plan(settings(network={"limit_mbit": 100}))
+    assert [one.limit_mbit for one in planned] == [None, 100.0, 100.0]
+
+
 def test_the_share_of_the_exchange_leaves_out_the_cut_update():
     one = as_measured(point(2, 8, "zero1"), 2)
     assert one.bare_s == pytest.approx(one.alone_s - one.update_s / 2)
