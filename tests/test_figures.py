@@ -3,17 +3,7 @@
 import numpy as np
 import pytest
 
-from fmsci.figures import (
-    ErrorCurve,
-    ScalingCurve,
-    as_svg,
-    comparison_figure,
-    error_curves,
-    gain_lines,
-    projection_scatter,
-    save_figure,
-    scaling_lines,
-)
+from fmsci.figures import ErrorCurve, as_svg, comparison_figure, error_curves, gain_lines, save_figure
 
 
 @pytest.mark.parametrize("errors", [(0.27, 0.16, 0.037), (0.26, 0.25, 0.255), (0.9, 0.01, 1e-4)])
@@ -67,24 +57,3 @@ def test_gains_leave_a_gap_where_one_is_missing():
     assert axis.lines[0].get_ydata()[[0, 2]].tolist() == [2.0, 8.0]
     assert np.isnan(axis.lines[0].get_ydata()[1])
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["64K", "1M", "16M"]
-
-
-def test_a_scaling_curve_has_its_ideal_line_and_its_efficiency():
-    figure = scaling_lines([ScalingCurve("ddp", [(1, 9.0, 10.0, 11.0), (4, 30.0, 32.0, 33.0)])], "weak scaling")
-    figure.canvas.draw()
-    above, below = figure.axes
-    ideal, *_ = above.get_lines()
-    assert list(ideal.get_ydata()) == [10.0, 40.0]
-    assert list(below.get_lines()[0].get_ydata()) == pytest.approx([1.0, 0.8])
-    assert [tick.get_text() for tick in below.get_xticklabels()] == ["1", "4"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ddp"]
-
-
-def test_projected_steps_stand_against_measured_ones():
-    figure = projection_scatter({"world size": [(0.04, 0.05), (0.6, 0.5)]}, 0.2, "title")
-    figure.canvas.draw()
-    (axis,) = figure.axes
-    points = axis.get_lines()[1]
-    assert list(points.get_xdata()) == [40.0, 600.0]
-    assert list(points.get_ydata()) == [50.0, 500.0]
-    assert axis.get_xlim() == axis.get_ylim()

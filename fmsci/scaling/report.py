@@ -9,8 +9,9 @@ from typing import Any
 
 from fmsci.config import ScalingSettings
 from fmsci.errors import UserError
-from fmsci.figures import ScalingCurve, as_svg, projection_scatter, save_figure, scaling_lines
+from fmsci.figures import as_svg, save_figure
 from fmsci.files import publish_file, write_json, write_text
+from fmsci.scaling.figures import ScalingCurve, projection_scatter, scaling_lines
 from fmsci.scaling.fit import Foretold, fit, left_out
 from fmsci.scaling.points import Measured, efficiency, load_measured, missing, report_path, series
 from fmsci.study.blocks import Block, Picture, Table, Text, as_markdown
