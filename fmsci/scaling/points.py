@@ -47,7 +47,8 @@ class Point:
     @property
     def name(self) -> str:
         """The name of its result: readable, and different wherever the step is."""
-        how = self.how.model_dump(mode="json", exclude=UNTIMED)
+        # without defaults: a setting that a later version adds does not rename what is measured
+        how = self.how.model_dump(mode="json", exclude=UNTIMED, exclude_defaults=True)
         facts = json.dumps([how, self.grid, self.coefficients, self.data], sort_keys=True)
         limit = "" if self.limit_mbit is None else f"-{self.limit_mbit:g}mbit"
         key = hashlib.sha256(facts.encode()).hexdigest()[:6]
