@@ -6,6 +6,7 @@
 #   tools/slurm_cluster.sh status              nodes and jobs
 #   tools/slurm_cluster.sh kill-node 2         cut the power of node2
 #   tools/slurm_cluster.sh restore-node 2      switch it on again
+#   tools/slurm_cluster.sh shape 200           let each node receive at most 200 Mbit/s; shape off: as fast as it can
 #   tools/slurm_cluster.sh down                stop everything, remove the state folder
 #
 # Every node, and the login node, has namespaces of its own: host name, network address, loopback and ports, processes,
@@ -276,6 +277,19 @@ kill_node() { # kill_node N
     ip link delete "node$1" 2>/dev/null || true # its end inside the node is gone with it
 }
 
+shape() { # shape MBIT|off
+    local node
+    for ((node = 1; node <= NODES; node++)); do
+        if [ "$1" = off ]; then
+            tc qdisc del dev "node$node" root 2>/dev/null || true # there was none
+        else
+            # The switch's end of each wire. A burst of 2 ms of the rate, and not under two packets of 64 KB.
+            tc qdisc replace dev "node$node" root tbf rate "$1mbit" latency 200ms \
+                burst $(($1 * 250 > 131072 ? $1 * 250 : 131072))
+        fi
+    done
+}
+
 # ------------------------------------------------------------------ the command line
 
 node_number() {
@@ -301,10 +315,18 @@ restore-node)
     node_number "${2:-}"
     login "$SELF" _start_node "$2"
     ;;
+shape)
+    case ${2:-} in
+    off | [1-9] | [1-9]*[0-9]) ;;
+    *) stop 2 "how fast? give whole Mbit/s, or off" ;;
+    esac
+    login env FMSCI_SLURM_NODES="$NODES" "$SELF" _shape "$2"
+    ;;
 _login) login_node ;;
 _node) compute_node "$2" ;;
 _start_node) start_node "$2" ;;
 _kill_node) kill_node "$2" ;;
+_shape) shape "$2" ;;
 *)
     sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "$SELF"
     exit 2

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fmsci import __version__
-from fmsci.cli import data, doctor, generate, model, predict, status, study, submit, train, watch, worker
+from fmsci.cli import data, doctor, generate, model, predict, scaling, status, study, submit, train, watch, worker
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
 from fmsci.world import World, detect_world, ignore_signals
 
@@ -53,6 +53,7 @@ app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 app.command("predict")(predict.predict)
 app.command("study")(study.study)
+app.command("scaling")(scaling.scaling)
 app.command("submit", context_settings={"ignore_unknown_options": True})(submit.submit)
 app.command("status", context_settings={"ignore_unknown_options": True})(status.status)
 app.command("watch")(watch.watch)

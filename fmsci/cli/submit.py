@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def submit(
-    template: Annotated[str, typer.Argument(help="generate, pretrain, finetune, evaluate, study, report or pipeline")],
+    template: Annotated[
+        str, typer.Argument(help="generate, pretrain, finetune, evaluate, study, report, scaling, pipeline")
+    ],
     arguments: Annotated[
         list[str],
         typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="settings, as for the verb that the job runs"),
@@ -47,6 +49,11 @@ def submit(
     if template == "pipeline":
         _pipeline(request, dry_run)
         return
+    if template == "scaling" and arguments:
+        from fmsci.cluster.scaling import submit_scaling
+
+        tell(submit_scaling(Path(arguments[0]), arguments[1:], request, dry_run), dry_run)
+        return
     prepared = prepare(request)
     if dry_run:
         say(prepared.text)
@@ -77,7 +84,7 @@ def _pipeline(request: Request, dry_run: bool) -> None:
 
 
 def tell(placed: Sequence[Placed], dry_run: bool) -> None:
-    """Print what became of each link of a pipeline or a study."""
+    """Print what became of each link of a pipeline, a study or a scaling run."""
     from fmsci.terminal import say
 
     for link in placed:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fmsci.cluster.pipeline import Link, links, load_pipeline
 from fmsci.cluster.queue import Queued
+from fmsci.cluster.scaling import scaling_links
 from fmsci.cluster.study import study_links
 from fmsci.cluster.submit import Request
 from fmsci.files import read_json
@@ -44,6 +45,9 @@ def _links(document: Mapping[str, Any]) -> list[Link]:
     overrides = document["overrides"]
     if "study" in document:
         return study_links(Path(document["study"]), overrides, Request("study", ()))
+    if "scaling" in document:
+        request = Request("scaling", (), document["site"])
+        return scaling_links(Path(document["scaling"]), overrides, request)
     return links(load_pipeline(Path(document["pipeline"]), overrides), Request("pipeline", ()))
 
 

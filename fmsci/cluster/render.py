@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fmsci.config import NodeSettings, SiteSettings
 from fmsci.errors import UserError
 
-TEMPLATES = ("generate", "pretrain", "finetune", "evaluate", "study", "report")
+TEMPLATES = ("generate", "pretrain", "finetune", "evaluate", "study", "report", "scaling")
 
 DIRECTIVE = "#SBATCH "
 

@@ -21,7 +21,7 @@ JOB_FILE = "slurm_job"
 """In a run folder: the id of the newest job that serves it and how often that was restarted, with a blank between."""
 
 PIPELINE_FILE = "pipeline.json"
-"""In a study's folder: the pipeline that it is part of, with the jobs and logs of every link that was submitted."""
+"""In the folder of a study or a scaling run: its jobs, with the logs of every link that was submitted."""
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmsci.cluster.queue import submit, try_submit
-from fmsci.cluster.render import TEMPLATES, Job, render
+from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
 from fmsci.cluster.status import JOB_FILE, folder_of
-from fmsci.config import SiteSettings, StudySettings, load_settings
+from fmsci.config import ScalingSettings, SiteSettings, StudySettings, load_settings
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
+from fmsci.scaling.points import missing
 from fmsci.study.board import jobs_of
 from fmsci.study.plan import plan
 
 SITES = Path("configs/site")
 STAGE = "--stage="
+RANKS = "--ranks="
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def prepare(request: Request) -> Prepared:
     folder = _folder(request.template, request.arguments)
     options = request.options
     name = "slurm-%j.log"
-    script = request.template
+    script, nodes = request.template, request.nodes
     if request.template == "study":
         missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
@@ -68,10 +70,16 @@ def prepare(request: Request) -> Prepared:
         script += "" if stage == "sweep" else f"-{stage}"
         options = (f"--array={','.join(map(str, missing))}%{request.concurrent}", *options)
         name = "slurm-%A_%a.log"
-    elif request.template == "report":
-        name = "report-%j.log"
+    elif request.template == "scaling" and (ranks := ranks_of(request.arguments)) is not None:
+        nodes, tasks = nodes_for(ranks, load_site(request.site), request.site)
+        numbers = ",".join(map(str, missing_points(request.arguments)))
+        if not numbers:
+            raise UserError(f"all points of {folder} on {ranks} ranks are measured")
+        options = (f"--ntasks-per-node={tasks}", f"--array={numbers}%{request.concurrent}", *options)
+        script, name = f"scaling-{ranks}", "slurm-%A_%a.log"
+    elif request.template in {"report", "scaling"}:
+        script, name, nodes = "report", "report-%j.log", "1"  # a process writes it
     log = str(folder / name)
-    nodes = "1" if request.template == "report" else request.nodes  # a process writes it
     job = Job(request.template, request.arguments, log, nodes, request.account, request.time, options)
     template = _template_folder() / f"{request.template}.sbatch"
     text = render(template.read_text(encoding="utf-8"), job, load_site(request.site), request.site)
@@ -132,6 +140,27 @@ def stage_of(arguments: Sequence[str]) -> str:
     return next((word.removeprefix(STAGE) for word in arguments if word.startswith(STAGE)), "sweep")
 
 
+def ranks_of(arguments: Sequence[str]) -> int | None:
+    """Return the number of ranks that the arguments of a scaling job name, or None: it writes the report."""
+    found = [word.removeprefix(RANKS) for word in arguments if word.startswith(RANKS)]
+    return int(found[0]) if found else None
+
+
+def missing_points(arguments: Sequence[str]) -> list[int]:
+    """Return the numbers of the points of a scaling run, on as many ranks as ``--ranks=`` names, without a result."""
+    overrides = [word for word in arguments[1:] if not word.startswith("-")]
+    return missing(load_settings(ScalingSettings, Path(arguments[0]), overrides), ranks_of(arguments))
+
+
+def nodes_for(ranks: int, site: SiteSettings, name: str) -> tuple[str, int]:
+    """Return how many nodes of a site hold so many ranks, and the ranks on each. UserError where that is uneven."""
+    most = tasks_of(site.gpu_nodes)
+    nodes, tasks = -(-ranks // most), min(ranks, most)
+    if nodes * tasks != ranks:
+        raise UserError(f"{ranks} ranks do not fill nodes of {name}, with {most} each; choose other world_sizes")
+    return str(nodes), tasks
+
+
 def load_site(name: str) -> SiteSettings:
     """Return the settings of ``configs/site/NAME.yaml``, or of the file named. UserError where there is none."""
     path = Path(name) if name.endswith(".yaml") else _beside(SITES) / f"{name}.yaml"
@@ -150,6 +179,8 @@ def _folder(template: str, arguments: Sequence[str]) -> Path:
         return first.parent
     if template in {"study", "report"}:
         return load_settings(StudySettings, first, settings).run
+    if template == "scaling":
+        return load_settings(ScalingSettings, first, settings).run
     folder = folder_of(first, settings)
     return Path("runs") / f"generate-{folder.name}" if template == "generate" else folder
 

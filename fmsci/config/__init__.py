@@ -2,6 +2,7 @@
 
 from fmsci.config.cluster import NodeSettings, PipelineSettings, SiteSettings
 from fmsci.config.load import dump_settings, load_settings, with_overrides
+from fmsci.config.scaling import ScalingSettings
 from fmsci.config.schema import Schema, parse
 from fmsci.config.sections import GenerateSettings, TrainSettings
 from fmsci.config.study import StudySettings
@@ -10,6 +11,7 @@ __all__ = [
     "GenerateSettings",
     "NodeSettings",
     "PipelineSettings",
+    "ScalingSettings",
     "Schema",
     "SiteSettings",
     "StudySettings",

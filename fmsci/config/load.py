@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from fmsci.config.scaling import ScalingSettings
 from fmsci.config.schema import Schema, parse
 from fmsci.config.sections import GenerateSettings, TrainSettings
 from fmsci.config.study import StudySettings
@@ -17,7 +18,12 @@ from fmsci.errors import SettingsError, UserError
 
 S = TypeVar("S", bound=Schema)
 
-VERBS: dict[str, type[Schema]] = {"generate": GenerateSettings, "train": TrainSettings, "study": StudySettings}
+VERBS: dict[str, type[Schema]] = {
+    "generate": GenerateSettings,
+    "train": TrainSettings,
+    "study": StudySettings,
+    "scaling": ScalingSettings,
+}
 
 LARGEST_BYTES = 1 << 20
 """The most that a settings file may hold; people write a thousandth of it."""

@@ -60,3 +60,8 @@ def product_rate(device: torch.device, precision: str) -> float:
 def set_threads(wanted: int | None, world: World) -> None:
     """Compute with ``wanted`` CPU threads, else OMP_NUM_THREADS, else this process's share of the cores."""
     torch.set_num_threads(wanted or thread_limit() or cores_per_process(world))
+
+
+def num_devices() -> int:
+    """Return how many GPUs torch sees on this machine."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

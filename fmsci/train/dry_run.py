@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fmsci.config import TrainSettings
+from fmsci.config.sections import EngineSettings
 from fmsci.dataset.order import num_batches, share
 from fmsci.engine.traffic import sent_bytes
 from fmsci.terminal import amount
@@ -29,7 +30,7 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "width": architecture.width,
         "modes": architecture.modes,
         "layers": architecture.layers,
-        **_memory(settings, p, world_size),
+        **state_bytes(settings.engine, p, world_size),
         "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute)
         // (2 if engine.precision == "bf16" else 1),
         "transform": architecture.choose_transform(engine.transform),
@@ -47,13 +48,13 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     }
 
 
-def _memory(settings: TrainSettings, parameters: int, world_size: int) -> dict[str, int]:
+def state_bytes(engine: EngineSettings, parameters: int, world_size: int) -> dict[str, int]:
     """Return the bytes of weights, gradients and optimizer that each rank holds.
 
     ZeRO cuts the optimizer's part over the ranks from stage 1 on, gradients from 2, weights from 3; its optimizer has a
     float32 copy of the weights beside the two moments.
     """
-    stage = settings.engine.zero_stage if settings.engine.kind == "zero" else 0
+    stage = engine.zero_stage if engine.kind == "zero" else 0
     whole = parameters * BYTES
 
     def cut(size: int, from_stage: int) -> int:

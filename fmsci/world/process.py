@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 
 from fmsci.world.ranks import FIRST_PORT, World
@@ -68,6 +69,13 @@ def end_with_parent() -> None:
     """Ask the kernel to send this process SIGTERM when its parent dies, however it dies (Linux; elsewhere nothing)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at on this host, for the ranks of one job to meet."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
 
 
 def keep_freed_memory() -> None:

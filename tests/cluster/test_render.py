@@ -21,10 +21,12 @@ JOBS = {
     "evaluate": ("runs/quickstart/pretrain/model", "--data", "data/quickstart-downstream"),
     "study": ("configs/study/quickstart.yaml", "run=runs/recorded"),
     "report": ("configs/study/quickstart.yaml", "run=runs/recorded"),
+    "scaling": ("configs/scaling/h100.yaml", "run=runs/recorded", "--ranks=16"),
 }
 RECORDS = [(site, template) for site in SITES for template in ("pretrain", "generate")]
 """Each site's two kinds of nodes; and the other jobs, which differ in their own part, at one site each."""
 RECORDS += [("perlmutter", "finetune"), ("juwels_booster", "evaluate"), ("frontier", "study"), ("local", "report")]
+RECORDS += [("perlmutter", "scaling")]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import yaml
 from fmsci.config import (
     GenerateSettings,
     PipelineSettings,
+    ScalingSettings,
     Schema,
     SiteSettings,
     StudySettings,
@@ -28,6 +29,7 @@ CLASSES = {
     "study": StudySettings,
     "pipeline": PipelineSettings,
     "site": SiteSettings,
+    "scaling": ScalingSettings,
 }
 """The class of the settings files in each folder of configs/."""
 
