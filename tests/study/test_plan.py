@@ -191,7 +191,7 @@ def test_data_that_are_not_what_the_configuration_says_are_refused(config, poiss
         ("models={a: {folder: f, tasks: [fra]}}", "names the task 'fra'; there is near, far"),
         ("models={a/b: {folder: f}}", "should be a name of letters, digits"),
         ("rates=[0.1, 0.1]", "'rates' is [0.1, 0.1] but should name each once"),
-        ("study=q5", "'study' is 'q5' but should be 'q1', 'q2', 'q3' or 'q4'"),
+        ("study=q5", "'study' is 'q5' but should be 'q1', 'q2', 'q3', 'q4' or 'recipe'"),
         ("steps=much", "'steps' is 'much' but should be a whole number"),
     ],
 )
