@@ -56,8 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Turn links to files outside of docs/ into their names: the site does not hold them."""
-    return re.sub(r"\[([^]]+)\]\((?:\.\./)*(?!https?:|#)[^)]*?(?<!\.md)(?:\.\w+)?\)", keep_page_links, markdown)
+    """Turn links to files outside of docs/ into their names: the site does not hold them. Pictures stay."""
+    return re.sub(r"(?<!!)\[([^]]+)\]\((?:\.\./)*(?!https?:|#)[^)]*?(?<!\.md)(?:\.\w+)?\)", keep_page_links, markdown)
 
 
 def keep_page_links(match: re.Match[str]) -> str:
