@@ -10,11 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from fmsci.config.sections import EngineSettings
 from fmsci.dataset.loader import Loader
-from fmsci.engine import ddp
 from fmsci.engine.build import build_engine
 from fmsci.engine.collective import process_group
 from fmsci.world import detect_world
@@ -55,8 +53,6 @@ def main(output, settings):
             operator = build_operator()
             optimizer = torch.optim.Adam(operator.parameters(), LR, fused=True)
             engine = build_engine(chosen, operator, optimizer, world, None)
-            if isinstance(engine, ddp.DDPEngine) and not chosen.compress:
-                engine.parallel.register_comm_hook(None, allreduce_hook)  # DDP's own all-reduce, seen from Python
             loader = Loader(Remembered(), BATCH, 0, world.rank, world.size, chosen.accumulate, CPU, prefetch=0)
             for index, batch in enumerate(loader.epoch(0)):
                 if index == 2:  # the first steps are not like the others
