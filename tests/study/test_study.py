@@ -159,7 +159,7 @@ def test_a_report_of_a_part_says_what_is_missing(config, tmp_path):
     printed = run(["study", config, "report", f"run={tmp_path}", "samples=[4]"], code=2)
     assert f"no run of {tmp_path} is finished" in printed
     runs = load_settings(StudySettings, config).run / "runs"
-    printed = run(["study", config, "report", f"run={tmp_path}", f"runs={runs}", "samples=[4, 6]", "--json"])
+    printed = run(["study", config, "report", f"run={tmp_path}", f"runs={runs}", "samples=[4, 11]", "--json"])
     document = json.loads(printed.splitlines()[-1])
     assert [row["scratch"] is None for row in document["rows"]] == [False, True]
     assert len(document["missing"]) == 4 + 2  # two rates for each arm; a repeat of each
