@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.commands import clean_environment
-from tests.test_readme import SMALLER, merged
+from tests.test_documents import SMALLER, merged
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/library.md").read_text()

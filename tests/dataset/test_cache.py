@@ -88,7 +88,7 @@ def final_bits(folder):
     """Return everything that a run learned: the best model, the last weights and optimizer state, the curve."""
     (last,) = [path for path in (folder / "checkpoints").iterdir() if path.name.endswith("12")]
     lines = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
-    curve = [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+    curve = [{key: value for key, value in line.items() if not key.startswith(("perf/", "memory/"))} for line in lines]
     files = (folder / "model" / "model.safetensors", last / "model.safetensors", last / "optimizer.safetensors")
     return [{name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()} for path in files], curve
 

@@ -69,7 +69,9 @@ def final_bits(folder):
     state["position"].pop("elapsed_s")
     files = ["model.safetensors", "optimizer.safetensors"]
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    curve = [{key: value for key, value in entry.items() if not key.startswith("perf/")} for entry in entries]
+    curve = [
+        {key: value for key, value in entry.items() if not key.startswith(("perf/", "memory/"))} for entry in entries
+    ]
     best = (folder / "model" / "model.safetensors").read_bytes()
     return [(path / name).read_bytes() for name in files], best, state, curve
 
