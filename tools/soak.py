@@ -28,6 +28,8 @@ from fault_matrix import FMSCI, finish, trained
 
 GRACE_BYTES = 16 << 20
 """How much more memory than in its first half a run may hold in its second: the allocator's own habits."""
+GRACE_HANDLES = 2
+"""A checkpoint may be being written at the moment that is looked at; a leak would add some with each."""
 WARM = 0.1
 """The part of the steps after which a run has all that it needs: threads, buffers, files."""
 SOMETIMES = 5
