@@ -171,6 +171,3 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-GRACE_HANDLES = 2
-"""A checkpoint may be being written at the moment that is looked at; a leak would add some with each."""
