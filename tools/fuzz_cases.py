@@ -400,17 +400,7 @@ class Checkpoints:
         path = (run if name in {"config.yaml", "result.json"} else newest) / name
         if name == "result.json":
             path.write_text(json.dumps(self.result))
-        content = path.read_bytes()
-        if kind == "tensors":
-            content = retensored(content, changes) if name.endswith(".safetensors") else b""
-        elif kind == "document" and not name.endswith(".safetensors"):
-            document = yaml.safe_load(content)
-            for change in changes:
-                document = changed(document, change)
-            content = as_json(document).encode(errors="surrogatepass")
-        else:
-            for change in changes if kind == "bytes" else []:
-                content = spoilt(content, change)
+        content = rewritten(path, kind, changes)
         path.write_bytes(content)
         if forged and name != "COMPLETE" and path.parent == newest:
             record = json.loads((newest / "COMPLETE").read_text())
@@ -448,6 +438,23 @@ def weights_of(run: Path) -> dict[str, bytes]:
 
     newest = sorted((run / "checkpoints").glob("step-*"))[-1]
     return {name: value.tobytes() for name, value in load_file(newest / "model.safetensors").items()}
+
+
+def rewritten(path: Path, kind: str, changes: Any) -> bytes:
+    """Return the content of a file after changes to its bytes, its document or its tensors."""
+    content, tensors = path.read_bytes(), path.suffix == ".safetensors"
+    if kind == "tensors":
+        return retensored(content, changes) if tensors else b""
+    if kind == "document":
+        if tensors:
+            return content
+        document = yaml.safe_load(content)
+        for change in changes:
+            document = changed(document, change)
+        return as_json(document).encode(errors="surrogatepass")
+    for change in changes:
+        content = spoilt(content, change)
+    return content
 
 
 def retensored(content: bytes, how: str) -> bytes:
@@ -494,18 +501,7 @@ class Models:
         name, (kind, changes) = case
         shutil.copytree(self.whole, place / "model")
         path = place / "model" / name
-        content = path.read_bytes()
-        if kind == "tensors":
-            content = retensored(content, changes) if name.endswith(".safetensors") else b"[]"
-        elif kind == "document" and name.endswith(".json"):
-            document = json.loads(content)
-            for change in changes:
-                document = changed(document, change)
-            content = as_json(document).encode(errors="surrogatepass")
-        else:
-            for change in changes if kind == "bytes" else []:
-                content = spoilt(content, change)
-        path.write_bytes(content)
+        path.write_bytes(rewritten(path, kind, changes))
 
     def use(self, place: Path, case: Any) -> Any:
         """Load it and apply it."""

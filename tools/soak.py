@@ -28,8 +28,6 @@ from fault_matrix import FMSCI, finish, trained
 
 GRACE_BYTES = 16 << 20
 """How much more memory than in its first half a run may hold in its second: the allocator's own habits."""
-GRACE_HANDLES = 2
-"""A checkpoint may be being written at the moment that is looked at; a leak would add some with each."""
 WARM = 0.1
 """The part of the steps after which a run has all that it needs: threads, buffers, files."""
 SOMETIMES = 5
@@ -56,12 +54,10 @@ class Watched:
         self.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
         self.handles.append(handles)
 
-    def halves(self, values: list[int], last: int) -> tuple[int, int]:
-        """Return the most that was held in the first and in the second half of a run, after its warm-up."""
+    def halves(self, values: list[int], last: int) -> tuple[list[int], list[int]]:
+        """Return what was held in the first and in the second half of a run, after its warm-up."""
         pairs = [(step, value) for step, value in zip(self.steps, values, strict=True) if step >= WARM * last]
-        first = [value for step, value in pairs if 2 * step < last]
-        second = [value for step, value in pairs if 2 * step >= last]
-        return max(first, default=0), max(second, default=0)
+        return [value for step, value in pairs if 2 * step < last], [value for step, value in pairs if 2 * step >= last]
 
 
 def main() -> int:
@@ -101,8 +97,10 @@ def soak(command: list[str], place: Path, steps: int, kills: int, numbers: rando
     finish([*command, f"run={broken}"])
     took = time.monotonic() - begun
     same = trained(whole) == trained(broken) and losses(whole) == losses(broken)
-    memory, handles = watched.halves(watched.memory, steps), watched.halves(watched.handles, steps)
-    bounded = memory[1] <= memory[0] + GRACE_BYTES and handles[1] <= handles[0] + GRACE_HANDLES
+    memory = [max(half) for half in watched.halves(watched.memory, steps)]
+    # The fewest: a file that is being written is held for a moment, one that was forgotten is held from then on.
+    handles = [min(half) for half in watched.halves(watched.handles, steps)]
+    bounded = memory[1] <= memory[0] + GRACE_BYTES and handles[1] <= handles[0]
     left = [path.name for path in (broken / "checkpoints").glob(".*")]
     print(
         f"{steps} steps, killed {landed} times in {took:.0f} s: {'same bits' if same else 'OTHER BITS'}; "

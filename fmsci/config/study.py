@@ -96,9 +96,11 @@ class StudySettings(Schema):
         for what, values in (("samples", self.samples), ("rates", self.rates), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"'{what}' is {list(values)} but should name each once")
-        for name, there in (("samples", self.samples), ("tasks", self.tasks)):
-            if (self.study == "recipe") != (not there):
-                raise ValueError(f"should have {name} for q1 to q4, and none for recipe, which has no runs downstream")
+        for name, there in (("samples", list(self.samples)), ("tasks", self.tasks)):
+            if self.study == "recipe" and there:
+                raise ValueError(f"should have no '{name}': recipe has no runs downstream")
+            if self.study != "recipe" and not there:
+                raise ValueError(f"'{name}' is {there} but should have at least 1 item")
         if self.samples and self.steps is None:
             raise ValueError("should have 'steps', those of a run in either arm")
         if self.study == "recipe" and any(source.train is None for source in self.models.values()):

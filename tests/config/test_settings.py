@@ -127,7 +127,7 @@ def test_a_wrong_training_setting_is_named_with_what_was_given_and_what_is_allow
         (GenerateSettings, GENERATE, "grid=4", "'grid' is 4 but should be greater than or equal to 8"),
         (GenerateSettings, GENERATE, "grid=9999", "'grid' is 9999 but should be less than or equal to 8192"),
         (GenerateSettings, GENERATE, "ouput=x", "unknown setting 'ouput' (did you mean 'output'?); allowed here: "),
-        (StudySettings, STUDY, "samples=[]", "should have samples for q1 to q4"),
+        (StudySettings, STUDY, "samples=[]", "'samples' is [] but should have at least 1 item"),
         (StudySettings, STUDY, "samples=[16,0]", "'samples.1' is 0 but should be greater than or equal to 1"),
         (StudySettings, STUDY, "samples=16", "'samples' is 16 but should be a list"),
         (StudySettings, STUDY, "samples=[16,true]", "'samples' is [16, True] but should not be true or false"),

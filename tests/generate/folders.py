@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 SMALL = ["system=poisson", "range=[1,5]", "grid=16", "train=37", "valid=9", "test=8", "shard_samples=8"]
@@ -26,3 +29,14 @@ def rank_processes(folder):
             continue
         found += [process] if words[1:3] == ["-m", "fmsci"] and f"output={folder}" in words else []
     return found
+
+
+def stop(processes):
+    """Stop them where they are and wait until they stand: a signal arrives a moment after it was sent."""
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    threads = [path / "stat" for process in processes for path in Path(f"/proc/{process}/task").iterdir()]
+    deadline = time.monotonic() + 20
+    while any(path.read_text().rpartition(")")[2].split()[0] != "T" for path in threads):
+        assert time.monotonic() < deadline, "a stopped process goes on"
+        time.sleep(0.01)

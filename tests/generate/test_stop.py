@@ -19,7 +19,7 @@ from fmsci.generate import generate
 from fmsci.shards.layout import LOCK
 from fmsci.world import World
 from tests.commands import clean_environment, command, run
-from tests.generate.folders import SMALL, contents, rank_processes
+from tests.generate.folders import SMALL, contents, rank_processes, stop
 
 REQUEST = ["system=poisson", "range=[1,5]", "grid=64", "train=12000", "valid=8", "test=8", "shard_samples=32"]
 
@@ -152,8 +152,7 @@ def test_a_data_folder_serves_one_process_at_a_time(tmp_path, ranks):
     try:
         wait_for_shards(folder, 2)
         first = rank_processes(folder)
-        for rank in first:
-            os.kill(rank, signal.SIGSTOP)  # in the middle of a shard
+        stop(first)  # in the middle of a shard
         files = sorted(folder.rglob("*"))
         said = run(["generate", *REQUEST, f"output={folder}"], ranks, code=2)
         assert sorted(folder.rglob("*")) == files
