@@ -92,8 +92,10 @@ class _Bench:
             keep_freed_memory()
         check_grid(point.shape.modes, point.grid, point.grid)
         self.together = self._engine(point.how, world)[0]
+        # Never replayed: several ranks never are, and what a replay saves would be taken for time of the exchange;
+        # nor may the pieces of a batch be, whose gradients add up.
         own = EngineSettings(
-            precision=point.how.precision, recompute=point.how.recompute, transform=point.how.transform
+            precision=point.how.precision, recompute=point.how.recompute, transform=point.how.transform, replay=False
         )
         self.alone, self.optimizer = self._engine(own, World())
         samples = self._samples()
