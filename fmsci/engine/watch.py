@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmsci.stages import stage
+
 Mark = Any
 """A moment: ``time.perf_counter``, or an event in the stream of a GPU."""
 
@@ -78,6 +80,8 @@ COLLECTIVES = (
 def watch_backend(backend: Any, watch: Watch) -> None:
     """Time the collectives of DeepSpeed's backend object, those under way while others compute counted in full.
 
+    In a profile they are the stage ``reduce``, gathers of weights with them: all that the ranks exchange.
+
     A second call replaces the first: a process may build several engines.
     """
 
@@ -86,7 +90,8 @@ def watch_backend(backend: Any, watch: Watch) -> None:
 
         def collective(*args: Any, **kwargs: Any) -> Any:
             begun = watch.mark()
-            work = plain(*args, **kwargs)
+            with stage("reduce"):
+                work = plain(*args, **kwargs)
             watch.waited(begun)
             return _TimedWork(work, watch) if hasattr(work, "wait") else work
 
