@@ -2,7 +2,9 @@
 
 import html
 import json
+import os
 import re
+import select
 import shutil
 import subprocess
 
@@ -43,3 +45,76 @@ def look_at(page, scratch, width=1200):
     assert found, done.stderr
     seen = json.loads(html.unescape(found[1]))
     return seen["pictures"], seen["wrong"]
+
+
+EVERYTHING = """
+(() => {
+  const texts = [], pictures = [];
+  const walk = node => {
+    if (node.nodeType === Node.TEXT_NODE) texts.push(node.textContent);
+    if (node.tagName === "IMG") pictures.push([node.currentSrc, node.naturalWidth, node.naturalHeight]);
+    for (const child of [...(node.shadowRoot ? node.shadowRoot.childNodes : []), ...node.childNodes]) {
+      if (!["SCRIPT", "STYLE", "TEMPLATE"].includes(child.tagName)) walk(child);
+    }
+  };
+  walk(document.body);
+  return [texts.map(text => text.trim()).filter(Boolean), pictures];
+})()
+"""
+"""Texts and pictures of a page, those inside its custom elements too: a dump of the page leaves these out."""
+
+
+class Browser:
+    """A headless Chromium that is asked through a pipe what its page shows; ``with`` ends it."""
+
+    def __init__(self, scratch):
+        (theirs, self._to), (self._from, answers) = os.pipe(), os.pipe()
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        options += ["--remote-debugging-pipe", "--window-size=1500,1400", f"--user-data-dir={scratch / 'profile'}"]
+        self._process = subprocess.Popen(
+            ["bash", "-c", f'exec "$@" 3<&{theirs} 4>&{answers}', "bash", CHROMIUM, *options],
+            pass_fds=(theirs, answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs)
+        os.close(answers)
+        self._number, self._session, self._held = 0, {}, b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        os.close(self._to)
+        os.close(self._from)
+        self._process.terminate()
+        self._process.wait(timeout=60)
+
+    def visit(self, address):
+        """Open a page in place of the last one."""
+        self._session = {}
+        target = self._ask("Target.createTarget", url=address)["targetId"]
+        self._session = {"sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+
+    def seen(self):
+        """Return the page's texts, and (address, width, height) of its pictures, as it is now."""
+        return self._ask("Runtime.evaluate", expression=EVERYTHING, returnByValue=True)["result"]["value"]
+
+    def _ask(self, method, **parameters):
+        self._number += 1
+        asked = {"id": self._number, "method": method, "params": parameters, **self._session}
+        os.write(self._to, json.dumps(asked).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def _read(self):
+        while b"\0" not in self._held:
+            assert select.select([self._from], [], [], 240)[0], "the browser does not answer"
+            part = os.read(self._from, 1 << 16)
+            assert part, "the browser has ended"
+            self._held += part
+        message, _, self._held = self._held.partition(b"\0")
+        return json.loads(message)

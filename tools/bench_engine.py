@@ -3,6 +3,7 @@
 
     python tools/bench_engine.py                        all but the largest checkpoint
     python tools/bench_engine.py --checkpoint 16M 256M  with it: 10 GB of memory, 4 GB of disk
+    python tools/bench_engine.py --what monitor --pictures    with pictures and spectra, over ten minutes of steps
     chrt -f 10 taskset -c 0,1 python tools/bench_engine.py --what loop second
 
 Overhead is in processor time of one thread, so that other work on the machine counts little; the second process is
@@ -24,6 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import bench_monitor
 import torch
 
 from fmsci.config import TrainSettings, load_settings
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--checkpoint", nargs="+", default=["16M"])
     parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
+    parser.add_argument("--pictures", action="store_true", help="with monitor: pictures and spectra too")
     chosen = parser.parse_args()
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -62,8 +65,21 @@ def main() -> None:
             )
         if "monitor" in chosen.what:
             for size in ("64K", "1M"):
-                found = [monitoring(data, folder / f"{size}-{number}", size) for number in range(chosen.rounds)]
+                found = [
+                    bench_monitor.monitoring(maker(data, folder / f"{size}-{number}"), size)
+                    for number in range(chosen.rounds)
+                ]
                 rows.append((f"monitoring over a step, {size}", f"{statistics.median(found):+.2%}", spread(found, "%")))
+            if chosen.pictures:
+                epochs = prepare(folder, 64, 512, 32)
+                for size in ("64K", "1M"):
+                    found = [
+                        bench_monitor.pictured(maker(epochs, folder / f"drawn-{size}-{number}"), size)
+                        for number in range(chosen.rounds)
+                    ]
+                    rows.append(
+                        (f"the same with pictures, {size}", f"{statistics.median(found):+.2%}", spread(found, "%"))
+                    )
         if "second" in chosen.what:
             both = [speedup(large, folder / f"two-{number}") for number in range(min(chosen.rounds, 3))]
             for place, name in enumerate(("two processes", "two runs apart")):
@@ -85,10 +101,10 @@ def spread(values: list[float], unit: str) -> str:
     return f"{form.format(min(values))} to {form.format(max(values))}"
 
 
-def prepare(folder: Path, grid: int) -> Path:
+def prepare(folder: Path, grid: int, train_samples: int = 64, valid_samples: int = 2) -> Path:
     """Make a small data folder: the grid of quickstart, or that of the paper."""
-    output = folder / f"data-{grid}"
-    sizes = ["--grid", str(grid), "--train", "64", "--valid", "2", "--test", "2"]
+    output = folder / f"data-{grid}-{train_samples}"
+    sizes = ["--grid", str(grid), "--train", str(train_samples), "--valid", str(valid_samples), "--test", "2"]
     command = [*FMSCI, "generate", "--system", "poisson", "--range", "1", "5", *sizes, "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True)
     return output
@@ -105,6 +121,12 @@ def settings(data: Path, run: Path, *more: str) -> TrainSettings:
         "checkpoint.every_minutes=null",
     ]
     return load_settings(TrainSettings, config, [*common, *more])
+
+
+def maker(data: Path, run: Path) -> bench_monitor.Make:
+    """Return what makes the job of a run."""
+    run.mkdir(parents=True)
+    return lambda *more: build_job(settings(data, run, *more), World(), CPU)
 
 
 class Alternating:
@@ -148,37 +170,6 @@ def overhead(data: Path, run: Path) -> float:
     warm = job.loader.num_batches
     bare_s = sum(engine.bare_s[warm:-1])
     return (engine.begun[-1] - engine.begun[warm] - bare_s) / bare_s - 1
-
-
-def monitoring(data: Path, run: Path, size: str, entries: int = 50) -> float:
-    """Return processor time of what monitoring adds to a step at its default cadence, over that of a step.
-
-    Entries are written one after another without the steps between them, until all is in the files: what TensorBoard's
-    thread does counts too. The norm of the gradient, taken once an entry, is what it adds to a step.
-    """
-    job = build_job(settings(data, run, f"model.size={size}", "optim.epochs=100000"), World(), CPU)
-    run.mkdir(parents=True)
-    engine, every = job.engine, job.settings.monitor.every_steps
-    (batch,) = (next(iter(job.loader.epoch(0))) for _ in range(1))
-    job.loader.close()
-    took: dict[bool, list[float]] = {True: [], False: []}
-    for number in range(24):
-        engine.watch.wanted = lambda wanted=bool(number % 2): wanted
-        begun = time.process_time()
-        result = engine.step(batch, 1e-6)
-        took[bool(number % 2)].append(time.process_time() - begun)
-    step_s = statistics.median(took[False][2:])
-    norm_s = max(0.0, statistics.median(took[True][2:]) - step_s)
-    state = State()
-    with Monitor(job, state, Trouble()) as monitor:
-        begun = time.process_time()
-        for _ in range(entries):
-            for _ in range(every):
-                monitor.collect(result)
-                state.advance(batch.global_count)
-            monitor.write(state, 1e-3)
-    entry_s = (time.process_time() - begun) / entries
-    return (entry_s + norm_s) / (every * step_s)
 
 
 def bare_step(job: Job, batch: Batch) -> None:

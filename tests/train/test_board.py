@@ -1,9 +1,6 @@
-"""TensorBoard itself, started on a run and looked at in a browser; and W&B's own files, where it is installed."""
+"""TensorBoard itself, started on a run with pictures as docs/monitoring.md says, and looked at in a browser."""
 
-import importlib.util
 import json
-import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,113 +10,108 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import clean_environment, command, run
+from fmsci.train.journal import layout
+from tests.browser import Browser, needs_browser
+from tests.commands import clean_environment, run
 from tests.conftest import TRAINING
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HAS_WANDB = importlib.util.find_spec("wandb") is not None
-needs_wandb = pytest.mark.skipif(
-    not HAS_WANDB, reason="needs W&B, which the lock leaves out (27 more packages): pip install wandb"
-)
+PAGES = {"scalars", "custom_scalars", "text", "hparams", "images"}
 
 
-@pytest.fixture
-def board(trained):
-    """The address of a TensorBoard that shows a run."""
+@pytest.fixture(scope="module")
+def board(train_config, tmp_path_factory):
+    """The address of a TensorBoard that shows a run with pictures."""
+    folder = tmp_path_factory.mktemp("pictured") / "run"
+    run(["train", train_config, f"run={folder}", *TRAINING, "monitor.pictures=true"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = Path(sys.executable).with_name("tensorboard")
     process = subprocess.Popen(
-        [program, "--logdir", trained / "tensorboard", "--port", str(port)],
+        [program, "--logdir", folder / "tensorboard", "--port", str(port)],
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while not {"train/loss", "final/valid_rel_l2"} <= tags(address):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "TensorBoard never showed the run"
+            time.sleep(0.3)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def served(address):
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return json.load(answer)
+
+
+def tags(address):
+    try:
+        return {tag for one in served(f"{address}/data/plugin/scalars/tags").values() for tag in one}
+    except OSError:
+        return set()
+
+
+def test_every_page_that_the_run_has_something_for_is_on(board):
+    listing = served(f"{board}/data/plugins_listing")
+    assert {name for name in PAGES if listing[name]["enabled"]} == PAGES
+    # a run without these has none of them on: the listing tells of this run, not of the program
+    assert not any(listing[name]["enabled"] for name in ("histograms", "graphs", "audio", "mesh"))
+
+
+def test_it_listens_on_this_host_alone(board):
+    port = f":{int(board.rpartition(':')[2]):04X}"
+    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
+    heard = [row[1] for row in rows if row[1].endswith(port) and row[3] == "0A"]  # state: LISTEN
+    own = {"0100007F" + port, "00000000000000000000000001000000" + port}  # 127.0.0.1, ::1
+    assert heard
+    assert set(heard) <= own
+
+
+def look(browser, address, ready):
+    """Open a page and wait until it shows what it should; return its texts and pictures."""
+    browser.visit(address)
+    deadline = time.monotonic() + 180
     while True:
-        try:
-            with urllib.request.urlopen(f"{address}/data/plugin/scalars/tags", timeout=10) as answer:
-                if b"train/loss" in answer.read():
-                    break
-        except OSError:
-            pass
-        assert process.poll() is None
-        assert time.monotonic() < deadline, "TensorBoard never showed the run"
-        time.sleep(0.3)
-    yield address
-    process.terminate()
-    process.wait()
+        texts, pictures = browser.seen()
+        if ready(texts, pictures) or time.monotonic() > deadline:
+            return texts, pictures
+        time.sleep(0.5)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
-def test_the_first_page_shows_the_run_in_a_browser(board, tmp_path):
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--window-size=1500,1400"]
-    budget = ["--virtual-time-budget=30000", "--dump-dom"]
-    done = subprocess.run([BROWSER, *options, *budget, board], capture_output=True, text=True, timeout=200, check=True)
-    for group in ("memory", "perf", "train", "valid"):
-        assert re.search(rf">\s*{group}\s*<", done.stdout), group
-    for page in ("Custom Scalars", "Text", "HParams"):
-        assert page.lower() in done.stdout.lower()
-    assert "No dashboards are active" not in done.stdout
+@needs_browser
+def test_its_pages_show_the_run_in_a_browser(board, tmp_path):
+    page = layout(["poisson"])
+    titles = {title for charts in page.values() for title in charts} | set(page)
+    groups = {"memory", "perf", "train", "valid"}
+    with Browser(tmp_path) as browser:
+        texts, _ = look(browser, board, lambda texts, _: groups <= set(texts))
+        assert groups <= set(texts)
+        assert "No dashboards are active for the current data set." not in texts
+
+        texts, _ = look(browser, f"{board}/#custom_scalars", lambda texts, _: titles <= set(texts))
+        assert titles <= set(texts)
+        assert "valid/poisson/rel_l2 (.)" in texts  # a curve of a chart, by its tag
+
+        def both(texts, pictures):
+            return len(pictures) == 2 and all(width for _, width, _ in pictures)
+
+        texts, pictures = look(browser, f"{board}/#images", both)
+        assert {"fields/poisson", "spectrum/poisson"} <= set(texts)
+        assert len(pictures) == 2
+        assert all(width > height > 100 for _, width, height in pictures)
+
+        texts, _ = look(browser, f"{board}/#text", lambda texts, _: any("batch_size: 5" in text for text in texts))
+        assert any("batch_size: 5" in text and "width: 4" in text for text in texts)
 
 
 def test_the_page_of_custom_scalars_is_served(board):
-    with urllib.request.urlopen(f"{board}/data/plugin/custom_scalars/layout", timeout=60) as answer:
-        page = json.load(answer)
+    page = served(f"{board}/data/plugin/custom_scalars/layout")
     titles = [part["title"] for part in page["category"]]
     assert titles == ["is it learning", "is it fast", "where is the error"]
-
-
-def log_records(data, block=32768):
-    """Yield the records of a LevelDB log behind W&B's own 7 bytes: checksum, length, kind (1 whole, 2 to 4 parts)."""
-    at, parts = 7, b""
-    while at + 7 <= len(data):
-        if block - at % block < 7:  # no room for a header: the next block
-            at += block - at % block
-            continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        parts = (parts if kind in {3, 4} else b"") + data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in {1, 4}:
-            yield parts
-
-
-@needs_wandb
-def test_a_mirror_leaves_an_offline_run_with_the_same_curve(train_config, tmp_path):
-    from wandb.proto import wandb_internal_pb2
-
-    folder = tmp_path / "run"
-    run(["train", train_config, f"run={folder}", *TRAINING, "monitor.wandb=fmsci"])
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    steps = {}
-    for data in log_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record.FromString(data)
-        if record.WhichOneof("record_type") == "history":
-            items = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
-            if "train/loss" in items:
-                steps[int(items["_step"])] = float(items["train/loss"])
-    from tests.train.test_monitor import entries
-
-    told = {line["step"]: line["train/loss"] for line in entries(folder) if "train/loss" in line}
-    assert steps == pytest.approx(told)
-
-
-@needs_wandb
-def test_a_mirror_that_fails_does_not_stop_the_run(train_config, tmp_path):
-    folder = tmp_path / "run"
-    environment = clean_environment(WANDB_MODE="online", WANDB_API_KEY="not-a-key", WANDB_BASE_URL="http://127.0.0.1:9")
-    arguments = ["train", train_config, f"run={folder}", *TRAINING, "monitor.wandb=fmsci"]
-    done = subprocess.run(command(arguments), env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "fmsci: W&B fails and is left out from here on" in done.stderr
-    assert (folder / "result.json").exists()
-
-
-@pytest.mark.skipif(HAS_WANDB, reason="W&B is installed")
-def test_without_the_package_there_is_a_sentence_before_anything_is_trained(train_config, tmp_path):
-    said = run(["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "monitor.wandb=fmsci"], code=2)
-    assert "monitor.wandb is set but W&B cannot be imported" in said
-    assert "pip install wandb" in said
-    assert not list((tmp_path / "run").glob("checkpoints/*"))

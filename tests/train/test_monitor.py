@@ -6,12 +6,17 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmsci.figures import comparison_figure, field_comparison
+from fmsci.train import pictures
+from fmsci.train.state import State
+from fmsci.world import World
 from tests.commands import MPIEXEC, clean_environment, run
 from tests.conftest import TRAINING
 from tests.train.test_resume import LONG, start, wait_for_step
@@ -41,7 +46,12 @@ def test_tensorboard_and_json_lines_tell_the_same(trained):
         assert points == pytest.approx({line["step"]: line[name] for line in lines if name in line}, rel=1e-6)
         first = 0 if name.startswith("valid") else 1
         assert [point.step for point in found.Scalars(name)] == list(range(first, 13, 3 if first == 0 else 1))
-    assert "settings/text_summary" in found.Tags()["tensors"]
+
+
+def test_the_settings_shown_are_those_of_the_run_folder(trained):
+    (shown,) = events(trained).Tensors("settings/text_summary")
+    (text,) = shown.tensor_proto.string_val
+    assert (shown.step, text.decode()) == (0, f"```yaml\n{(trained / 'config.yaml').read_text()}```")
 
 
 def test_the_figures_of_a_stretch_fit_each_other(trained):
@@ -96,7 +106,7 @@ def test_the_learning_rate_falls_from_its_peak_to_zero(trained):
 
 
 def test_a_restart_leaves_one_point_per_step(train_config, tmp_path):
-    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *LONG]
+    arguments = ["train", train_config, f"run={tmp_path / 'run'}", *LONG, "monitor.pictures=true"]
     for step in (3, 10, 60):  # the first before there is a checkpoint
         process = start(arguments)
         wait_for_step(process, tmp_path / "run", step)
@@ -107,6 +117,46 @@ def test_a_restart_leaves_one_point_per_step(train_config, tmp_path):
     for name in CURVES:
         every = range(0, 121, 3) if name.startswith("valid") else range(1, 121)
         assert [point.step for point in found.Scalars(name)] == list(every), name
+    for name in ("spectrum/poisson/kept", "spectrum/poisson/beyond"):
+        assert [point.step for point in found.Scalars(name)] == list(range(0, 121, 3)), name
+    for name in ("fields/poisson", "spectrum/poisson"):
+        steps = [image.step for image in found.Images(name)]
+        assert steps == sorted(set(steps)), name
+        assert (len(steps) > 1, steps[0] > 0, steps[-1]) == (True, True, 120), name
+
+
+def test_pictures_take_half_a_percent_of_the_time(monkeypatch):
+    now = [1000.0]
+
+    def drawn(*fields):
+        now[0] += 0.5
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(pictures, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(pictures, "field_comparison", drawn)
+    monitor = SimpleNamespace(pictures=True)
+    job = SimpleNamespace(
+        settings=SimpleNamespace(monitor=monitor), num_steps=90, world=World(), device=torch.device("cpu")
+    )
+    shown = pictures.Pictures(job)
+
+    def due_at(seconds, step=30, improved=True):
+        now[0] = 1000.0 + seconds
+        return shown.due(State(step=step), improved)
+
+    assert not due_at(1, step=0)  # before training there is nothing to see
+    assert not due_at(1, improved=False)
+    assert due_at(1)  # the first improvement, whatever it takes
+    shown.draw((None, None, None), None, "")
+    assert not due_at(99)
+    assert due_at(101)
+    shown.draw((None, None, None), None, "")
+    assert not due_at(199)
+    assert due_at(199, step=90, improved=False)  # the last step always
+    assert due_at(201)
+    monitor.pictures = False
+    assert not due_at(1e6)
+    assert not due_at(1e6, step=90)
 
 
 def test_pictures_of_fields_come_with_an_improved_error(train_config, tmp_path):

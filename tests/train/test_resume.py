@@ -19,11 +19,11 @@ LONG = [*TRAINING, "optim.epochs=40", "checkpoint.every_steps=7", "checkpoint.ev
 """120 steps; checkpoints in the middle of epochs."""
 
 
-def start(arguments, ranks=None):
+def start(arguments, ranks=None, **environment):
     """Start a command in a process group of its own."""
     return subprocess.Popen(
         command(arguments, ranks),
-        env=clean_environment(),
+        env=clean_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
