@@ -13,16 +13,21 @@ if TYPE_CHECKING:
 
 ACTIONS = ("plan", "run", "submit", "report")
 
+PLANNED = Path("configs/scaling/h100.yaml")
+"""What ``fmsci scaling plan`` projects from where no CONFIG is named."""
+
 
 def scaling(
-    config: Annotated[Path, typer.Argument(help="settings, a YAML file such as configs/scaling/laptop.yaml")],
+    config: Annotated[
+        Path, typer.Argument(help="settings, a YAML file; plan alone takes configs/scaling/h100.yaml without")
+    ],
     action: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="plan: the points, and what is to be expected on --nodes; run: measure what is missing, here; "
             "submit: as Slurm jobs; report: tables, curves, the cost model"
         ),
-    ],
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, on top of the file")] = None,
     point: Annotated[
         int | None, typer.Option(min=0, help="with run: measure this point, on the ranks there are")
@@ -53,9 +58,13 @@ def scaling(
     from fmsci.terminal import say
     from fmsci.world import detect_world
 
-    if action not in ACTIONS:
-        raise UserError(f"scaling can do {', '.join(ACTIONS)}, not '{action}'{nearest(action, ACTIONS)}")
     words = overrides or []
+    if str(config) in ACTIONS and action not in ACTIONS and not config.is_file():
+        words = words if action is None else [action, *words]
+        config, action = _without_config(str(config)), str(config)
+    if action not in ACTIONS:
+        named = "" if action is None else f", not '{action}'{nearest(action, ACTIONS)}"
+        raise UserError(f"scaling can do {', '.join(ACTIONS)}{named}: fmsci scaling CONFIG ACTION")
     settings = load_settings(ScalingSettings, config, words)
     if point is not None:
         from fmsci.scaling.measure import measure
@@ -88,6 +97,24 @@ def scaling(
         document = report(settings)
         if as_json:
             say(json.dumps(document))
+
+
+def _without_config(action: str) -> Path:
+    """Return the settings that an action without CONFIG takes. Raises UserError where it needs one."""
+    from fmsci.errors import UserError
+    from fmsci.terminal import say
+
+    if action != "plan":
+        raise UserError(
+            f"scaling {action} needs a CONFIG, such as configs/scaling/laptop.yaml: fmsci scaling CONFIG {action}"
+        )
+    if not PLANNED.is_file():
+        raise UserError(
+            f"scaling plan without a CONFIG takes {PLANNED}, which is not in this folder: name a CONFIG, or go to the "
+            "folder that holds configs/"
+        )
+    say(f"settings: {PLANNED}, as no CONFIG is named")
+    return PLANNED
 
 
 def _plan(

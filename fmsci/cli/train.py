@@ -136,6 +136,16 @@ def _dry_run(settings: TrainSettings, world_size: int, as_json: bool) -> None:
 
     check_recorded(settings)
     facts = dry_run(settings, world_size)
-    table("what would happen", ("fact", "value"), describe(facts))
+    floor = _floor(settings, facts)
+    table("what would happen", ("fact", "value"), describe(facts) + ([] if floor is None else [floor]))
     if as_json:
         say(json.dumps(facts))
+
+
+def _floor(settings: TrainSettings, facts: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the row of the local batch's floor, where a GPU is here whose steps are measured."""
+    from fmsci.engine.device import gpu_name, num_devices
+    from fmsci.scaling.floor import local_floor
+
+    device = gpu_name(settings.engine.device)
+    return None if device is None else local_floor(settings, facts, device, max(1, num_devices()))

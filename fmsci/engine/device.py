@@ -24,6 +24,11 @@ def pick_device(wanted: str, world: World) -> torch.device:
     return device
 
 
+def gpu_name(wanted: str) -> str | None:
+    """Return what the GPU is called that :func:`pick_device` would take, None where it would take none."""
+    return None if wanted == "cpu" or not torch.cuda.is_available() else torch.cuda.get_device_name(0)
+
+
 def free_memory() -> None:
     """Give back what this process holds on the GPU for its next tensors: another process may need it."""
     torch.cuda.empty_cache()  # nothing where no GPU is in use

@@ -126,7 +126,8 @@ class Measured:
     """What a point came to. Times are medians over its repeats, of the slowest rank, in seconds of one step.
 
     ``alone_s``: all ranks at the same time, but none sends anything; ``update_s``: the optimizer's part of that.
-    ``wait_s``: waiting for data. ``low_s`` and ``high_s``: fastest and slowest repeat.
+    ``wait_s``: waiting for data. ``low_s`` and ``high_s``: fastest and slowest repeat. ``repeats``: each of them, by
+    ``step``, ``alone`` and ``wait``, where the point was measured with its repeats kept.
     """
 
     point: Point
@@ -139,6 +140,7 @@ class Measured:
     update_s: float
     wait_s: float
     memory_bytes: int | None
+    repeats: dict[str, list[float]] | None = None
 
     @property
     def bare_s(self) -> float:
@@ -165,8 +167,8 @@ class Measured:
 def measured_from(document: dict[str, Any], where: str) -> Measured:
     """Return what a result file says. Raises UserError where it is none."""
     try:
-        values = {key: document[key] for key in Measured.__dataclass_fields__ if key != "point"}
-        return Measured(point_from(document["point"]), **values)
+        values = {key: document[key] for key in Measured.__dataclass_fields__ if key not in {"point", "repeats"}}
+        return Measured(point_from(document["point"]), **values, repeats=document.get("repeats"))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} is no measured point ({error}); remove it") from None
 

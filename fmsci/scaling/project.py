@@ -39,15 +39,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Projection:
-    """Tables by title, and what they rest on."""
+    """Tables by title, what they rest on, and the price of a device for an hour where it is known."""
 
     tables: dict[str, list[Row]]
     grounds: list[str]
+    device_hour: float | None = None
 
     def document(self) -> dict[str, Any]:
         """Return all of it for JSON."""
         tables = {title: [asdict(row) for row in rows] for title, rows in self.tables.items()}
-        return {"projected": True, "grounds": self.grounds, "tables": tables}
+        return {"projected": True, "grounds": self.grounds, "device_hour": self.device_hour, "tables": tables}
 
 
 def project(
@@ -76,7 +77,7 @@ def project(
                 what = "samples a rank" if kind == "weak" else "samples"
                 title = f"{name} {how}, {kind}: {samples} {what}, {settings.grid} x {settings.grid}"
                 tables[title] = list(_rows(settings, cost, name, how, kind, samples, counts, per_node))
-    return Projection(tables, _grounds(measured, cost))
+    return Projection(tables, _grounds(measured, cost), settings.device_hour)
 
 
 def node_counts(text: str) -> list[int]:
@@ -209,6 +210,7 @@ def _told(link: Link) -> str:
 def tell(projection: Projection) -> None:
     """Print a projection for people."""
     columns = ("nodes", "ranks", "batch", "engine", "pieces", "step ms", "efficiency", "exchange", "floor", "GiB")
+    price = projection.device_hour
     for title, rows in projection.tables.items():
         shown = [
             (
@@ -222,10 +224,12 @@ def tell(projection: Projection) -> None:
                 f"{row.communication:.0%}",
                 "none" if row.floor is None else f"{row.floor:,}",
                 f"{row.memory_bytes / 2**30:.1f}",
+                *(() if price is None else (f"{price * row.device_hours_per_million:.3g}",)),
             )
             for row in rows
         ]
-        table(f"PROJECTED, not measured: {title}", columns, shown)
+        names = columns if price is None else (*columns, "cost per 1e6")
+        table(f"PROJECTED, not measured: {title}", names, shown)
     for line in projection.grounds:
         say(line)
     say(

@@ -27,6 +27,8 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     return {
         "run": str(settings.run),
         "parameters": p,
+        "grid": grid,
+        "in_channels": architecture.in_channels,
         "width": architecture.width,
         "modes": architecture.modes,
         "layers": architecture.layers,

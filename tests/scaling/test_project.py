@@ -12,7 +12,8 @@ from fmsci.errors import UserError
 from fmsci.scaling.cost import Link
 from fmsci.scaling.limits import batch_floor, memory_bytes
 from fmsci.scaling.points import load_measured
-from fmsci.scaling.project import node_counts, project
+from fmsci.scaling.project import node_counts, project, tell
+from tests.commands import run
 from tests.scaling.made import MODEL, point
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +92,30 @@ def test_memory_is_what_one_device_took(h100):
     assert len(large) > 10
     for one in large:
         assert memory_bytes(one.point) == pytest.approx(one.memory_bytes, rel=0.25), one.point.name
+
+
+def test_a_plan_without_a_config_takes_the_one_of_h100s(tmp_path):
+    words = ["--nodes", "1..256", "--gpus-per-node", "4", "--model", "256M", f"run={tmp_path}", "weak=[32]"]
+    said = run(["scaling", "plan", *words], cwd=ROOT)
+    told = "settings: configs/scaling/h100.yaml, as no CONFIG is named\n"
+    assert said.startswith(told)
+    assert said.removeprefix(told) == run(["scaling", "configs/scaling/h100.yaml", "plan", *words], cwd=ROOT)
+    missing = run(["scaling", "plan", *words], code=2, cwd=tmp_path)
+    assert "scaling plan without a CONFIG takes configs/scaling/h100.yaml, which is not in this folder" in missing
+    assert "Traceback" not in missing
+
+
+def test_a_price_of_device_hours_is_a_column(h100, capsys):
+    priced = project(h100("device_hour=2.5", "weak=[32]"), "1,8", 4, "256M", None, None)
+    tell(priced)
+    said = capsys.readouterr().out
+    assert "cost per 1e6" in said
+    for rows in priced.tables.values():
+        for row in rows:
+            hours = 1e6 / (row.batch / row.step_s) * row.ranks / 3600
+            assert f"{2.5 * hours:.3g}" in said
+    tell(project(h100("weak=[32]"), "1", 4, "256M", None, None))
+    assert "cost" not in capsys.readouterr().out
 
 
 def test_strong_scaling_stops_where_ranks_would_have_no_sample(h100):
