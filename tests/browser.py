@@ -57,7 +57,7 @@ EVERYTHING = """
       if (!["SCRIPT", "STYLE", "TEMPLATE"].includes(child.tagName)) walk(child);
     }
   };
-  walk(document.body);
+  if (document.body) walk(document.body);
   return [texts.map(text => text.trim()).filter(Boolean), pictures];
 })()
 """
@@ -97,18 +97,23 @@ class Browser:
         self._session = {"sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
 
     def seen(self):
-        """Return the page's texts, and (address, width, height) of its pictures, as it is now."""
-        return self._ask("Runtime.evaluate", expression=EVERYTHING, returnByValue=True)["result"]["value"]
+        """Return the page's texts, and (address, width, height) of its pictures, as it is now; none while it loads."""
+        found = self._answer("Runtime.evaluate", expression=EVERYTHING, returnByValue=True)
+        return found.get("result", {}).get("result", {}).get("value", ([], []))
 
     def _ask(self, method, **parameters):
+        answer = self._answer(method, **parameters)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _answer(self, method, **parameters):
         self._number += 1
         asked = {"id": self._number, "method": method, "params": parameters, **self._session}
         os.write(self._to, json.dumps(asked).encode() + b"\0")
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return answer["result"]
+                return answer
 
     def _read(self):
         while b"\0" not in self._held:

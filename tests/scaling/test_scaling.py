@@ -26,6 +26,8 @@ network: {between: {gbytes_s: 20, latency_us: 10}}
 @pytest.mark.distributed
 def test_a_scaling_run_with_one_and_two_processes(tmp_path):
     (tmp_path / "scaling.yaml").write_text(CONFIG)
+    run(["scaling", "scaling.yaml", "run", "--ranks", "1"], cwd=tmp_path)
+    assert len(list((tmp_path / "run" / "points").iterdir())) == 4
     said = run(["scaling", "scaling.yaml", "run"], cwd=tmp_path)
     points = sorted((tmp_path / "run" / "points").iterdir())
     assert len(points) == 6

@@ -5,9 +5,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
+from fmsci.config import TrainSettings, load_settings
+from fmsci.train.mirror import Mirror
 from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
 from tests.train.test_monitor import entries
@@ -80,6 +83,7 @@ def train(arguments, **environment):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_the_same_run_in_the_mirror(train_config, tmp_path, stand_in):
     environment, told = stand_in
     folder = tmp_path / "run"
@@ -113,20 +117,16 @@ def test_a_run_that_goes_on_is_the_same_run_in_the_mirror(train_config, tmp_path
     assert told()[-1][0] == "finish"
 
 
-def test_another_run_is_another_one_in_the_mirror(train_config, tmp_path, stand_in):
+def test_another_run_is_another_one_in_the_mirror(train_config, tmp_path, stand_in, monkeypatch):
     environment, told = stand_in
-    for name in ("one", "two"):
-        arguments = [
-            "train",
-            train_config,
-            f"run={tmp_path / name}",
-            *TRAINING,
-            "optim.epochs=1",
-            "monitor.wandb=fmsci",
-        ]
-        train(arguments, **environment)
-    names = {facts["id"] for what, facts in told() if what == "init"}
-    assert len(names) == 2
+    monkeypatch.setenv("STAND_IN_FILE", environment["STAND_IN_FILE"])
+    monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(os.pathsep)[0])
+    monkeypatch.setitem(sys.modules, "wandb", None)  # what is there now comes back
+    for name in ("one", "two", "one"):
+        del sys.modules["wandb"]
+        Mirror(load_settings(TrainSettings, train_config, [f"run={tmp_path / name}", "monitor.wandb=fmsci"])).close()
+    first, second, again = (facts["id"] for what, facts in told() if what == "init")
+    assert first == again != second
 
 
 @pytest.mark.parametrize("call", ["init", "log", "finish"])
