@@ -13,13 +13,24 @@ from fmsci.stages import stage
 
 
 class Lift(nn.Linear):
-    """Linear(c, d) at each point, from channels first to channels last: (B, c, H, W) -> (B, H, W, d)."""
+    """Linear(c, d) at each point, from channels first to channels last: (B, c, H, W) -> (B, H, W, d).
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the lifted field. A product per sample: c is far too small for one tall product to be fast."""
+    ``joined``: the layer above does it itself where that is faster (:mod:`fmsci.model.first_layer`). Then the weights are
+    handed on: whoever gathers the parameters of a module does it for the time of its own step.
+    """
+
+    def __init__(self, channels: int, width: int, joined: bool) -> None:
+        super().__init__(channels, width)
+        self.joined = joined
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the lifted field, or what it is made of: x, weight and bias."""
+        if self.joined and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            return x, self.weight.clone(), self.bias.clone()
+        # A product per sample: c is far too small for one tall product to be fast.
         columns = x.flatten(2).transpose(1, 2)
         lifted = torch.baddbmm(self.bias, columns, self.weight.t().expand(x.shape[0], -1, -1))
-        return lifted.view(x.shape[0], *x.shape[2:], -1)
+        return (lifted.view(x.shape[0], *x.shape[2:], -1),)
 
 
 class FNO(nn.Module):
@@ -49,7 +60,7 @@ class FNO(nn.Module):
         self.architecture = Architecture(in_channels, width, modes, layers)
         self.recompute = recompute
         backend = self.architecture.choose_transform(backend)
-        self.lift = Lift(in_channels, width)
+        self.lift = Lift(in_channels, width, joined=backend == "dft")
         self.layers = nn.ModuleList(
             FourierLayer(width, modes, backend, activate=index > 0, initial=initial) for index in range(layers)
         )
@@ -58,15 +69,23 @@ class FNO(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the predicted field, (B, c, H, W) -> (B, 1, H, W). Raises UserError where the grid is too small."""
         with stage("lift"):
-            z = self.lift(x)
+            given: tuple[Tensor, ...] = self.lift(x)
+        layers = list(self.layers)
         if self.recompute and torch.is_grad_enabled():
-            layers = list(self.layers)
             for first in range(0, len(layers), self.recompute):
-                some = nn.Sequential(*layers[first : first + self.recompute])
-                z = checkpoint(some, z, use_reentrant=False, preserve_rng_state=False)  # no layer draws numbers
+                some = layers[first : first + self.recompute]
+                # No layer draws numbers.
+                given = (checkpoint(_through, some, *given, use_reentrant=False, preserve_rng_state=False),)
         else:
-            for layer in self.layers:
-                z = layer(z)
+            given = (_through(layers, *given),)
         with stage("head"):
-            u: Tensor = self.head(z)
+            u: Tensor = self.head(*given)
         return u.movedim(-1, 1)
+
+
+def _through(layers: list[nn.Module], *given: Tensor) -> Tensor:
+    """Return what comes out of layers, the first of which may do the lift."""
+    z: Tensor = layers[0](*given)
+    for layer in layers[1:]:
+        z = layer(z)
+    return z
