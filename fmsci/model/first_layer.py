@@ -1,12 +1,12 @@
 """The lift and the first Fourier layer in one step of differentiation: no lifted field is ever made.
 
-There is no activation between them, and the lift does the same at each point. So the layer's spectrum is that of the few input
-channels, lifted, and its pointwise product is one of the input channels too:
+There is no activation between them, and the lift does the same at each point. So the layer's spectrum is that of the
+few input channels, lifted, and its pointwise product is one of the input channels too:
 
     v = x L^T + l,     V(k) = X(k) L^T + [k = 0] sqrt(H W) l,     out = S(v) + x (A L)^T + (A l + b)
 
-With c input channels instead of d a transform and a pointwise product of each direction cost c / d of another layer's, and the
-backward pass needs no field of the gradient in v: of the lift's gradient, too, a part comes from spectra, a part from x.
+With c input channels instead of d, the transform forward costs c / d of another layer's, and the backward pass makes no
+field at all: the lift's gradient comes from spectra and from products with x.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Lifted(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, lift: Tensor, lift_bias: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor
     ) -> Tensor:
-        batch, channels, height, width = x.shape
+        batch, _, height, width = x.shape
         root = math.sqrt(height * width)
         waves = transform(height, width, weight.shape[2], x.dtype, x.device)
         out = x.new_empty(batch, height, width, len(bias))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -13,24 +15,19 @@ from fmsci.stages import stage
 
 
 class Lift(nn.Linear):
-    """Linear(c, d) at each point, from channels first to channels last: (B, c, H, W) -> (B, H, W, d).
+    """Linear(c, d) at each point, from channels first to channels last: (B, c, H, W) -> (B, H, W, d)."""
 
-    ``joined``: the layer above does it itself where that is faster (:mod:`fmsci.model.first_layer`). Then the weights are
-    handed on: whoever gathers the parameters of a module does it for the time of its own step.
-    """
+    def forward(self, x: Tensor, parts: bool = False) -> Any:
+        """Return the lifted field; with ``parts`` what it is made of: x, weight and bias, for the layer above.
 
-    def __init__(self, channels: int, width: int, joined: bool) -> None:
-        super().__init__(channels, width)
-        self.joined = joined
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the lifted field, or what it is made of: x, weight and bias."""
-        if self.joined and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        They are copies: whoever gathers a module's parameters, as ZeRO 3 does, has them for the time of its step only.
+        """
+        if parts:
             return x, self.weight.clone(), self.bias.clone()
         # A product per sample: c is far too small for one tall product to be fast.
         columns = x.flatten(2).transpose(1, 2)
         lifted = torch.baddbmm(self.bias, columns, self.weight.t().expand(x.shape[0], -1, -1))
-        return (lifted.view(x.shape[0], *x.shape[2:], -1),)
+        return lifted.view(x.shape[0], *x.shape[2:], -1)
 
 
 class FNO(nn.Module):
@@ -60,7 +57,7 @@ class FNO(nn.Module):
         self.architecture = Architecture(in_channels, width, modes, layers)
         self.recompute = recompute
         backend = self.architecture.choose_transform(backend)
-        self.lift = Lift(in_channels, width, joined=backend == "dft")
+        self.lift = Lift(in_channels, width)
         self.layers = nn.ModuleList(
             FourierLayer(width, modes, backend, activate=index > 0, initial=initial) for index in range(layers)
         )
@@ -68,9 +65,9 @@ class FNO(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predicted field, (B, c, H, W) -> (B, 1, H, W). Raises UserError where the grid is too small."""
-        with stage("lift"):
-            given: tuple[Tensor, ...] = self.lift(x)
         layers = list(self.layers)
+        with stage("lift"):
+            given = self.lift(x, parts=True) if layers[0].takes_lift(x) else (self.lift(x),)  # type: ignore[operator]
         if self.recompute and torch.is_grad_enabled():
             for first in range(0, len(layers), self.recompute):
                 some = layers[first : first + self.recompute]

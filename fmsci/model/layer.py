@@ -42,17 +42,22 @@ class FourierLayer(nn.Module):
         linear = nn.Linear(width, width)
         self.pointwise, self.bias = linear.weight, linear.bias
 
-    def forward(self, z: Tensor, lift: Tensor | None = None, lift_bias: Tensor | None = None) -> Tensor:
+    def takes_lift(self, x: Tensor) -> bool:
+        """Tell whether the lift is this layer's part: it is faster on a CPU (:mod:`fmsci.model.first_layer`)."""
+        by_hand = self.backend == "dft" and not torch.compiler.is_compiling()
+        return by_hand and not self.activate and x.device.type == "cpu"
+
+    def forward(self, z: Tensor, *lift: Tensor) -> Tensor:
         """Return the layer's output before the next activation. Raises UserError where the grid is too small.
 
-        With ``lift``, (d, c), and its bias, z is (B, c, H, W) and not lifted yet.
+        With ``lift``, its weight (d, c) and bias, z is (B, c, H, W) and not lifted yet.
         """
         given = (self.spectral, self.pointwise, self.bias)
         dtype = compute_dtype(z)
-        if lift is not None:
+        if lift:
             check_grid(self.modes, *z.shape[2:])
             with as_it_is(z):
-                return lifted_layer(*(one.to(dtype) for one in (z, lift, lift_bias, *given)))
+                return lifted_layer(*(one.to(dtype) for one in (z, *lift, *given)))
         check_grid(self.modes, z.shape[1], z.shape[2])
         by_hand = self.backend == "dft" and not torch.compiler.is_compiling()
         with as_it_is(z):

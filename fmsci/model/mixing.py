@@ -1,7 +1,7 @@
 """One complex matrix for each kept wavenumber, in real products, and their gradient.
 
-A product is (2B, C) (C, D) for each of M = 2 m^2 wavenumbers: real and imaginary parts of all samples stand below each other as
-rows, so that each plane of the weights, (2, 2m, m, C, D), is read once. i V is the same rows turned: (-imag, real).
+A product is (2B, C) (C, D) for each of M = 2 m^2 wavenumbers: real and imaginary parts of all samples stand below each
+other as rows, so that each plane of the weights, (2, 2m, m, C, D), is read once. i V is the same rows: (-imag, real).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def mix(rows: Tensor, turned_rows: Tensor, weight: Tensor, adjoint: bool = False
 
 @named("mix")
 def gradient_of_mixing(rows: Tensor, grad: Tensor, turned_grad: Tensor, weight: Tensor) -> Tensor:
-    """Return the gradient of the matrices; ``grad``: rows of that of the mixed spectrum, ``turned_grad``: with sign -1."""
+    """Return the gradient of the matrices; ``grad``: rows of the mixed spectrum's, ``turned_grad``: with sign -1."""
     grad_weight = torch.empty_like(weight)
     columns = rows.transpose(1, 2)
     for target, above in zip(grad_weight.flatten(1, 2), (grad, turned_grad), strict=True):

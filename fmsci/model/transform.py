@@ -107,7 +107,7 @@ class Transform:
 
     @named("transform")
     def analyse_few(self, x: Tensor, products: list[Tensor]) -> None:
-        """Write the products of fields x (B, c, H, W), once each; along x first, as one product serves all rows of all channels."""
+        """Write the products of x (B, c, H, W) with all waves, each kx once; along x first, all rows in one product."""
         batch, channels, height, width = x.shape
         along_x = torch.mm(x.reshape(-1, width), self.columns_transposed[False])
         field = along_x.view(batch * channels, height, -1)
