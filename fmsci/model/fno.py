@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -15,8 +17,14 @@ from fmsci.stages import stage
 class Lift(nn.Linear):
     """Linear(c, d) at each point, from channels first to channels last: (B, c, H, W) -> (B, H, W, d)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the lifted field. A product per sample: c is far too small for one tall product to be fast."""
+    def forward(self, x: Tensor, parts: bool = False) -> Any:
+        """Return the lifted field; with ``parts`` what it is made of: x, weight and bias, for the layer above.
+
+        They are copies: whoever gathers a module's parameters, as ZeRO 3 does, has them for the time of its step only.
+        """
+        if parts:
+            return x, self.weight.clone(), self.bias.clone()
+        # A product per sample: c is far too small for one tall product to be fast.
         columns = x.flatten(2).transpose(1, 2)
         lifted = torch.baddbmm(self.bias, columns, self.weight.t().expand(x.shape[0], -1, -1))
         return lifted.view(x.shape[0], *x.shape[2:], -1)
@@ -57,16 +65,24 @@ class FNO(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predicted field, (B, c, H, W) -> (B, 1, H, W). Raises UserError where the grid is too small."""
+        layers = list(self.layers)
         with stage("lift"):
-            z = self.lift(x)
+            given = self.lift(x, parts=True) if layers[0].takes_lift(x) else (self.lift(x),)  # type: ignore[operator]
         if self.recompute and torch.is_grad_enabled():
-            layers = list(self.layers)
             for first in range(0, len(layers), self.recompute):
-                some = nn.Sequential(*layers[first : first + self.recompute])
-                z = checkpoint(some, z, use_reentrant=False, preserve_rng_state=False)  # no layer draws numbers
+                some = layers[first : first + self.recompute]
+                # No layer draws numbers.
+                given = (checkpoint(_through, some, *given, use_reentrant=False, preserve_rng_state=False),)
         else:
-            for layer in self.layers:
-                z = layer(z)
+            given = (_through(layers, *given),)
         with stage("head"):
-            u: Tensor = self.head(z)
+            u: Tensor = self.head(*given)
         return u.movedim(-1, 1)
+
+
+def _through(layers: list[nn.Module], *given: Tensor) -> Tensor:
+    """Return what comes out of layers, the first of which may do the lift."""
+    z: Tensor = layers[0](*given)
+    for layer in layers[1:]:
+        z = layer(z)
+    return z

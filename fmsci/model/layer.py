@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsci.model import fused
-from fmsci.model.pieces import add_product, count_at_once
+from fmsci.model.first_layer import lifted_layer
+from fmsci.model.mixing import by_wavenumber, gradient_of_mixing, mix, turned
+from fmsci.model.pieces import add_product, count_at_once, part_of
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
 from fmsci.model.transform import transform
-from fmsci.stages import named, stage
+from fmsci.stages import stage
 
 
 class FourierLayer(nn.Module):
@@ -40,11 +42,23 @@ class FourierLayer(nn.Module):
         linear = nn.Linear(width, width)
         self.pointwise, self.bias = linear.weight, linear.bias
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Return the layer's output before the next activation. Raises UserError where the grid is too small."""
-        check_grid(self.modes, z.shape[1], z.shape[2])
-        dtype = compute_dtype(z)
+    def takes_lift(self, x: Tensor) -> bool:
+        """Tell whether the lift is this layer's part: it is faster on a CPU (:mod:`fmsci.model.first_layer`)."""
+        by_hand = self.backend == "dft" and not torch.compiler.is_compiling()
+        return by_hand and not self.activate and x.device.type == "cpu"
+
+    def forward(self, z: Tensor, *lift: Tensor) -> Tensor:
+        """Return the layer's output before the next activation. Raises UserError where the grid is too small.
+
+        With ``lift``, its weight (d, c) and bias, z is (B, c, H, W) and not lifted yet.
+        """
         given = (self.spectral, self.pointwise, self.bias)
+        dtype = compute_dtype(z)
+        if lift:
+            check_grid(self.modes, *z.shape[2:])
+            with as_it_is(z):
+                return lifted_layer(*(one.to(dtype) for one in (z, *lift, *given)))
+        check_grid(self.modes, z.shape[1], z.shape[2])
         by_hand = self.backend == "dft" and not torch.compiler.is_compiling()
         with as_it_is(z):
             z = z.to(dtype)
@@ -63,32 +77,6 @@ class FourierLayer(nn.Module):
         return convolve(v, spectral) + functional.linear(v, pointwise, bias)
 
 
-@named("mix")
-def mix(spectrum: Tensor, turned: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
-    """Multiply each wavenumber by its complex matrix, or by its conjugate transpose.
-
-    spectrum: (2, B, 2m, m, C); ``turned``: the same times i, or times -i for the adjoint; weight: (2, 2m, m, C, D).
-    Real and imaginary part stand below each other as rows, so each plane of the weights is read once.
-    """
-    real, imag = weight.flatten(1, 2)
-    if adjoint:
-        real, imag = real.transpose(1, 2), imag.transpose(1, 2)
-    parts, batch, ky, kx, _ = spectrum.shape
-    mixed = torch.bmm(_by_wavenumber(spectrum), real).baddbmm_(_by_wavenumber(turned), imag)
-    return mixed.view(ky, kx, parts, batch, -1).permute(2, 3, 0, 1, 4).contiguous()
-
-
-def _by_wavenumber(spectrum: Tensor) -> Tensor:
-    """Return (2, B, 2m, m, C) as (M, 2B, C), a view."""
-    return spectrum.flatten(0, 1).flatten(1, 2).transpose(0, 1)
-
-
-def _times_i(spectrum: Tensor, sign: int) -> Tensor:
-    """Return i V (``sign`` 1) or -i V (-1)."""
-    real, imag = spectrum
-    return torch.stack((-imag, real) if sign > 0 else (imag, -real))
-
-
 class _Fused(torch.autograd.Function):
     """The layer and its gradient."""
 
@@ -103,54 +91,47 @@ class _Fused(torch.autograd.Function):
         columns = pointwise.t()
         for index, (part, target) in enumerate(zip(torch.split(z, at_once), torch.split(out, at_once), strict=True)):
             v = functional.gelu(part) if activate else part
-            waves.analyse(v, _part(products, index, at_once), twice=False)
+            waves.analyse(v, part_of(products, index, at_once), twice=False)
             with stage("pointwise"):
                 torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
-        spectrum = waves.collect(products)
-        mixed = mix(spectrum, _times_i(spectrum, 1), weight)
+        rows = by_wavenumber(waves.collect(products))
+        mixed = mix(rows, turned(rows, 1), weight)
         mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
         products = waves.spread(mixed)
         for index, target in enumerate(torch.split(out, at_once)):
-            waves.synthesise(_part(products, index, at_once), target, twice=True)
-        ctx.save_for_backward(z, weight, pointwise, spectrum)
+            waves.synthesise(part_of(products, index, at_once), target, twice=True)
+        ctx.save_for_backward(z, weight, pointwise, rows)
         ctx.activate = activate
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, weight, pointwise, spectrum = ctx.saved_tensors
+        z, weight, pointwise, rows = ctx.saved_tensors
         grad = grad.contiguous()
         _, height, width, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
         at_once = count_at_once(z, height * width * channels * z.element_size())
         products = waves.room(grad, len(z))
         for index, part in enumerate(torch.split(grad, at_once)):
-            waves.analyse(part, _part(products, index, at_once), twice=True)
+            waves.analyse(part, part_of(products, index, at_once), twice=True)
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
-        turned = _times_i(grad_mixed, -1)
-        grad_weight = torch.empty_like(weight)
-        columns = _by_wavenumber(spectrum).transpose(1, 2)
-        with stage("mix"):
-            for target, rows in zip(grad_weight.flatten(1, 2), (grad_mixed, turned), strict=True):
-                torch.bmm(columns, _by_wavenumber(rows), out=target)
-        products = waves.spread(mix(grad_mixed, turned, weight, adjoint=True))
+        grad_rows = by_wavenumber(grad_mixed)
+        turned_rows = turned(grad_rows, -1)
+        grad_weight = gradient_of_mixing(rows, grad_rows, turned_rows, weight)
+        products = waves.spread(mix(grad_rows, turned_rows, weight, adjoint=True))
         grad_z = torch.empty_like(z)
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
         splits = zip(torch.split(z, at_once), torch.split(grad, at_once), torch.split(grad_z, at_once), strict=True)
         for index, (part, above, target) in enumerate(splits):
-            rows = above.view(-1, channels)
+            points = above.view(-1, channels)
             v = functional.gelu(part) if ctx.activate else part
             with stage("pointwise"):
-                add_product(grad_pointwise, rows.t(), v.view(-1, channels))
+                add_product(grad_pointwise, points.t(), v.view(-1, channels))
                 grad_v = v if ctx.activate else target  # v has served
-                torch.mm(rows, pointwise, out=grad_v.view(-1, channels))
-            waves.synthesise(_part(products, index, at_once), grad_v, twice=False)
+                torch.mm(points, pointwise, out=grad_v.view(-1, channels))
+            waves.synthesise(part_of(products, index, at_once), grad_v, twice=False)
             if ctx.activate:
                 torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
         return grad_z, grad_weight, grad_pointwise.to(z.dtype), grad_bias, None
-
-
-def _part(products: list[Tensor], index: int, at_once: int) -> list[Tensor]:
-    return [one[index * at_once : (index + 1) * at_once] for one in products]

@@ -20,3 +20,8 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total += torch.mm(left, right)
+
+
+def part_of(values: list[Tensor], index: int, at_once: int) -> list[Tensor]:
+    """Return the piece ``index`` of each of ``values``."""
+    return [one[index * at_once : (index + 1) * at_once] for one in values]

@@ -67,18 +67,20 @@ class Architecture:
         layer = 2 * transform + mixing + 2 * d * d * points
         return self.layers * layer + 2 * self.in_channels * d * points + 2 * 2 * d * d * points + 2 * 2 * d * points
 
-    def saved_bytes(self, ny: int, nx: int, recompute: int = 0) -> int:
+    def saved_bytes(self, ny: int, nx: int, recompute: int = 0, joined: bool = False) -> int:
         """Bytes that a training step keeps of one sample between forward and backward, in float32.
 
         A field of d channels for each layer's input and one for the head's, and a layer's spectrum: 4 m^2 d numbers.
         With ``recompute`` k, the input of every k-th layer only and no spectrum; in the backward pass the k layers
-        between, with their spectra, come and go.
+        between, with their spectra, come and go. ``joined``: the first layer takes the lift into itself, as on a CPU;
+        its input is then the caller's own and its spectrum has c channels.
         """
         d, m = self.width, self.modes
-        field, spectrum = ny * nx * d, 4 * m * m * d
+        field, spectrum = ny * nx * d, 4 * m * m
         if recompute:
-            return 4 * (-(-self.layers // recompute) + 1) * field
-        return 4 * ((self.layers + 1) * field + self.layers * spectrum)
+            return 4 * (-(-self.layers // recompute) + (not joined)) * field
+        spectra = (self.layers - 1) * d + (self.in_channels if joined else d)
+        return 4 * ((self.layers + (not joined)) * field + spectra * spectrum)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a plain mapping."""

@@ -106,6 +106,16 @@ class Transform:
             torch.matmul(self.columns[twice], rows, out=target.view(len(rows), 2 * self.modes, channels))
 
     @named("transform")
+    def analyse_few(self, x: Tensor, products: list[Tensor]) -> None:
+        """Write the products of x (B, c, H, W) with all waves, each kx once; along x first, all rows in one product."""
+        batch, channels, height, width = x.shape
+        along_x = torch.mm(x.reshape(-1, width), self.columns_transposed[False])
+        field = along_x.view(batch * channels, height, -1)
+        for part, folded, target in zip(self.rows, self._fold(field), products, strict=True):
+            found = torch.matmul(part.matrix, folded).view(batch, channels, 2, part.count, 2, self.modes)
+            target.copy_(found.permute(0, 2, 3, 4, 5, 1))
+
+    @named("transform")
     def collect(self, products: list[Tensor]) -> Tensor:
         """Return the spectrum of products: sums and differences of the four of each k and kx."""
         batch, channels, m = len(products[0]), products[0].shape[-1], self.modes

@@ -33,7 +33,7 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "modes": architecture.modes,
         "layers": architecture.layers,
         **state_bytes(settings.engine, p, world_size),
-        "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute)
+        "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute, joined=engine.device == "cpu")
         // (2 if engine.precision == "bf16" else 1),
         "transform": architecture.choose_transform(engine.transform),
         "checkpoint_bytes": 3 * p * BYTES,

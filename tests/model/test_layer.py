@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fmsci.model import pieces
 from fmsci.model import transform as transform_module
-from fmsci.model.fno import FNO
+from fmsci.model.fno import FNO, Lift
 from fmsci.model.head import Head
 from fmsci.model.layer import FourierLayer
 from fmsci.model.sizes import SIZES, Architecture
@@ -51,10 +51,39 @@ def test_the_fused_layer_is_the_plain_one(monkeypatch, height, width, modes, act
         assert torch.allclose(ours, oracle, rtol=0, atol=1e-12 * float(oracle.abs().max()))
 
 
+@pytest.mark.parametrize("cache_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("halved_from", [1, 1000])
+@pytest.mark.parametrize(("height", "width", "modes"), GRIDS)
+def test_the_first_layer_with_the_lift_in_it_is_the_plain_one(
+    monkeypatch, height, width, modes, halved_from, cache_bytes
+):
+    """Against the lifted field and the fast transform, in float64 to 1e-12; the gradient of the input too."""
+    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    monkeypatch.setattr(transform_module, "HALVED_FROM", halved_from)
+    transform_module.transform.cache_clear()
+    torch.manual_seed(modes)
+    lift, made = Lift(4, 3).double(), layer(modes, activate=False)
+    x = torch.randn(3, 4, height, width, dtype=torch.float64, requires_grad=True)
+    assert made.takes_lift(x)
+    probe = torch.randn(3, height, width, 3, dtype=torch.float64)
+    inputs = [x, *lift.parameters(), *made.parameters()]
+    joined = value_and_gradients(lambda: made(*lift(x, parts=True)), inputs, probe)
+    made.backend = "fft"
+    assert not made.takes_lift(x)
+    plain = value_and_gradients(lambda: made(lift(x)), inputs, probe)
+    transform_module.transform.cache_clear()
+    for ours, oracle in zip(joined, plain, strict=True):
+        assert torch.allclose(ours, oracle, rtol=0, atol=1e-12 * float(oracle.abs().max()))
+
+
 def test_gradcheck():
     made = layer(3, activate=True, width=2)
     z = torch.randn(2, 7, 6, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z, *_: made(z), (z, *made.parameters()))
+    lift, first = Lift(3, 2).double(), layer(3, activate=False, width=2)
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
+    given = (x, *lift.parameters(), *first.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: first(*lift(x, parts=True)), given)
     top = Head(2).double()
     assert torch.autograd.gradcheck(lambda z, *_: top(z), (z, *top.parameters()))
 
@@ -143,11 +172,13 @@ def test_a_training_step_keeps_one_field_a_layer_and_its_spectrum():
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), x)}
+    model.lift.register_forward_hook(lambda module, given, out: out_of_lift.extend(out))
+    out_of_lift = []
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(x)
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *out_of_lift)}  # its own weights and x
     kept = sum(size for place, size in saved.items() if place not in own)
-    assert kept == 3 * model.architecture.saved_bytes(32, 32)
+    assert kept == 3 * model.architecture.saved_bytes(32, 32, joined=True)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, there is no g++ here")
@@ -182,22 +213,23 @@ def complex_numbers(program):
     return [node for node, value in values if isinstance(value, torch.Tensor) and value.is_complex()]
 
 
-@pytest.mark.parametrize(("recompute", "fields_kept"), [(0, 5), (1, 5), (2, 3), (3, 3), (4, 2)])
+@pytest.mark.parametrize(("recompute", "fields_kept"), [(0, 4), (1, 4), (2, 2), (3, 2), (4, 1)])
 def test_recomputing_keeps_fewer_fields_and_gives_the_same_gradients(recompute, fields_kept):
-    """Alive after a forward pass: the input of every so many layers and that of the head."""
+    """Alive after a forward pass: the input of every so many layers but the first and that of the head."""
     x = torch.randn(2, 4, 16, 16)
     torch.manual_seed(5)
     whole = FNO(4, 6, 3)
     model = FNO(4, 6, 3, recompute=recompute)
     model.load_state_dict(whole.state_dict())
     made = []
-    for part in (model.lift, *model.layers):
+    for part in model.layers:
         part.register_forward_hook(lambda module, given, out: made.append(weakref.ref(out.untyped_storage())))
     u = model(x)
     gc.collect()
     assert sum(one() is not None for one in made) == fields_kept
     field = 4 * 16 * 16 * 6
-    assert model.architecture.saved_bytes(16, 16, recompute) // field == fields_kept
+    assert model.architecture.saved_bytes(16, 16, recompute, joined=True) // field == fields_kept
+    assert model.architecture.saved_bytes(16, 16, recompute) // field == fields_kept + 1
     ours = torch.autograd.grad(u.square().sum(), list(model.parameters()))
     for one, other in zip(ours, torch.autograd.grad(whole(x).square().sum(), list(whole.parameters())), strict=True):
         assert torch.equal(one, other)
