@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmsci.model.constants import constant
 from fmsci.model.tiles import WIDEST, cdiv, tiles
 from fmsci.model.transform import angles
 from fmsci.stages import named
@@ -38,14 +39,16 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-@lru_cache(maxsize=32)
+@constant
 def waves(
-    height: int, width: int, modes: int, dtype: torch.dtype, device: torch.device
+    height: int, width: int, modes: int, dtype: torch.dtype, device: torch.device, products: str
 ) -> tuple[Tensor, dict[bool, tuple[Tensor, Tensor]]]:
     """Return M (4m, 2H), and by ``twice`` the rows along x (2m, W) and their transpose.
 
     ``twice`` counts every kx > 0 twice, for its conjugate partner; see :class:`fmsci.model.transform.Transform`.
+    ``products``: see :func:`precision`; for tf32 the waves are rounded to it.
     """
+    as_read = nearest_tf32 if (dtype, products) == (torch.float32, "tf32") else torch.clone
     y = angles(modes + 1, height)
     cos = torch.cat((y[:modes].cos(), y[1:].cos())) / math.sqrt(height)
     sin = torch.cat((y[:modes].sin(), -y[1:].sin())) / math.sqrt(height)
@@ -55,9 +58,15 @@ def waves(
     partners[0] = 1.0
     along_x = {}
     for twice, factor in ((False, torch.ones_like(partners)), (True, partners)):
-        rows = (torch.cat((factor * x.cos(), factor * x.sin())) / math.sqrt(width)).to(device, dtype)
+        rows = (torch.cat((factor * x.cos(), factor * x.sin())) / math.sqrt(width)).to(dtype)
+        rows = as_read(rows).to(device)
         along_x[twice] = rows.contiguous(), rows.T.contiguous()
-    return along_y.to(device, dtype).contiguous(), along_x
+    return as_read(along_y.to(dtype)).to(device).contiguous(), along_x
+
+
+def nearest_tf32(values: Tensor) -> Tensor:
+    """Return the nearest numbers with tf32's 10 bits: a matrix unit cuts the others off, which makes all smaller."""
+    return ((values.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
 def precision() -> str:
@@ -71,11 +80,11 @@ class _FourierLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
         z = z.contiguous()
-        along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device)
+        along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device, precision())
         spectrum = _to_spectrum(z, along_x[False][0], along_y, activate)
         q = _from_spectrum(_mix(spectrum, weight, adjoint=False), along_y)
         out = _synthesise(q, along_x[True][1], z, pointwise, bias, activate)
-        ctx.save_for_backward(z, weight, pointwise, spectrum)
+        ctx.save_for_backward(z, weight, pointwise, spectrum if ctx.needs_input_grad[1] else None)
         ctx.activate = activate
         return out
 
@@ -84,13 +93,20 @@ class _FourierLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, weight, pointwise, spectrum = ctx.saved_tensors
         grad = grad.contiguous()
-        along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device)
-        grad_mixed = _to_spectrum(grad, along_x[True][0], along_y, False)
-        grad_bias = grad_mixed[:, 0, 0].sum(0, dtype=torch.float32) * math.sqrt(z.shape[1] * z.shape[2])
-        grad_weight = _mix_grad(spectrum, grad_mixed, weight)
-        q = _from_spectrum(_mix(grad_mixed, weight, adjoint=True), along_y)
-        grad_z, grad_pointwise = _descend(q, along_x[False][1], grad, z, pointwise, ctx.activate)
-        return grad_z, grad_weight, grad_pointwise, grad_bias.to(weight.dtype), None
+        of_z, of_weight, of_pointwise, of_bias, _ = ctx.needs_input_grad
+        grad_z = grad_weight = grad_bias = q = None
+        along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device, precision())
+        if of_z or of_weight or of_bias:
+            grad_mixed = _to_spectrum(grad, along_x[True][0], along_y, False)
+            if of_bias:
+                mean = grad_mixed[:, 0, 0].sum(0, dtype=torch.float32)
+                grad_bias = (mean * math.sqrt(z.shape[1] * z.shape[2])).to(weight.dtype)
+            if of_weight:
+                grad_weight = _mix_grad(spectrum, grad_mixed, weight)
+            if of_z:
+                q = _from_spectrum(_mix(grad_mixed, weight, adjoint=True), along_y)
+        grad_z, grad_pointwise = _descend(q, along_x[False][1], grad, z, pointwise, ctx.activate, of_pointwise)
+        return grad_z, grad_weight, grad_pointwise, grad_bias, None
 
 
 @named("transform")
@@ -103,7 +119,6 @@ def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Te
     count = batch * height * channels
     start.start(
         field.analyse,
-        "analyse",
         lambda tile: (cdiv(count, tile["BG"]), cdiv(len(rows), tile["BJ"])),
         (z, rows, products, count, width, len(rows)),
         z.dtype,
@@ -130,8 +145,7 @@ def _mix(v: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     out = torch.empty_like(v)
     start.start(
         spectrum.mix,
-        "mix",
-        lambda tile: (cdiv(batch, tile["BB"]) * cdiv(channels, tile["BO"]), count),
+        lambda tile: (count * cdiv(batch, tile["BB"]) * cdiv(channels, tile["BO"]),),
         (v, weight.contiguous(), out, batch, count),
         v.dtype,
         {"BB": batch, "BI": channels, "BO": channels},
@@ -151,8 +165,7 @@ def _mix_grad(v: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
     start.start(
         spectrum.mix_grad,
-        "mix_grad",
-        lambda tile: (cdiv(channels, tile["BI"]) * cdiv(channels, tile["BO"]), count),
+        lambda tile: (count * cdiv(channels, tile["BI"]) * cdiv(channels, tile["BO"]),),
         (v, grad, out, batch, count),
         v.dtype,
         {"BB": batch, "BI": channels, "BO": channels},
@@ -171,7 +184,6 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
     out = torch.empty_like(z)
     start.start(
         field.synthesise,
-        "synthesise",
         lambda tile: (cdiv(batch * height, tile["ROWS"]), cdiv(width, tile["BX"])),
         (q, columns, z, pointwise.contiguous(), bias, out, batch * height, width),
         z.dtype,
@@ -186,18 +198,19 @@ def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: 
 
 @named("inverse")
 def _descend(
-    q: Tensor, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of z and of the pointwise matrix."""
+    q: Tensor | None, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool, of_pointwise: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of z, where there is a ``q``, and of the pointwise matrix, where it is wanted."""
     from fmsci.model.kernels import field, start
 
+    if q is None and not of_pointwise:
+        return None, None
     batch, height, width, channels = z.shape
-    out = torch.empty_like(z)
+    out = None if q is None else torch.empty_like(z)
     programs = min(batch * height, tiles("descend", channels, z.dtype)["programs"])
-    parts = z.new_empty(programs, channels, channels, dtype=torch.float32)
+    parts = z.new_empty(programs, channels, channels, dtype=torch.float32) if of_pointwise else None
     start.start(
         field.descend,
-        "descend",
         lambda tile: (programs,),
         (q, columns, grad, z, pointwise.contiguous(), out, parts, batch * height, width),
         z.dtype,
@@ -205,9 +218,11 @@ def _descend(
         J=columns.shape[1],
         C=channels,
         ACTIVATE=activate,
+        GRAD_Z=q is not None,
+        GRAD_A=of_pointwise,
         PRECISION=precision(),
     )
-    return out, parts.sum(0).to(pointwise.dtype)
+    return out, None if parts is None else parts.sum(0).to(pointwise.dtype)
 
 
 def fourier_layer(z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:

@@ -24,7 +24,6 @@ class _Head(torch.autograd.Function):
         out = outer.new_empty(count, 1)
         start.start(
             head.head,
-            "head",
             lambda tile: (cdiv(count, tile["BP"]),),
             (points, inner, inner_bias, outer, outer_bias, out, count, len(inner)),
             v.dtype,
@@ -46,29 +45,32 @@ class _Head(torch.autograd.Function):
         grad = grad.contiguous().view(-1, 1)
         given = (points, grad, inner, inner_bias, outer)
         lengths, of = {"BN": len(inner), "BC": channels}, {"C": channels, "PRECISION": precision()}
-        grad_v = torch.empty_like(points)
-        start.start(
-            head.head_grad_v,
-            "head_grad_v",
-            lambda tile: (cdiv(count, tile["BP"]),),
-            (*given, grad_v, count, len(inner)),
-            points.dtype,
-            lengths,
-            **of,
-        )
-        programs = min(count, tiles("head_grad_weights", channels, points.dtype)["programs"])
-        parts = [outer.new_empty(programs, *one.shape) for one in (inner, inner_bias, outer[0])]
-        start.start(
-            head.head_grad_weights,
-            "head_grad_weights",
-            lambda tile: (programs, cdiv(len(inner), tile["BN"])),
-            (*given, *parts, count, len(inner)),
-            points.dtype,
-            lengths,
-            **of,
-        )
-        grad_inner, grad_bias, grad_outer = (part.sum(0) for part in parts)
-        return grad_v.view(shape), grad_inner, grad_bias, grad_outer[None], grad.sum(0)
+        grad_v = grad_inner = grad_bias = grad_outer = None
+        if ctx.needs_input_grad[0]:
+            grad_v = torch.empty_like(points)
+            start.start(
+                head.head_grad_v,
+                lambda tile: (cdiv(count, tile["BP"]),),
+                (*given, grad_v, count, len(inner)),
+                points.dtype,
+                lengths,
+                **of,
+            )
+            grad_v = grad_v.view(shape)
+        if any(ctx.needs_input_grad[1:4]):
+            programs = min(count, tiles("head_grad_weights", channels, points.dtype)["programs"])
+            parts = [outer.new_empty(programs, *one.shape) for one in (inner, inner_bias, outer[0])]
+            start.start(
+                head.head_grad_weights,
+                lambda tile: (programs, cdiv(len(inner), tile["BN"])),
+                (*given, *parts, count, len(inner)),
+                points.dtype,
+                lengths,
+                **of,
+            )
+            grad_inner, grad_bias, grad_outer = (part.sum(0) for part in parts)
+            grad_outer = grad_outer[None]
+        return grad_v, grad_inner, grad_bias, grad_outer, grad.sum(0) if ctx.needs_input_grad[4] else None
 
 
 def head(v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:

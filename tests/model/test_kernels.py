@@ -3,17 +3,43 @@
 tests/conftest.py chooses the interpreter. It knows no bfloat16 products: tests/model/test_gpu.py holds those.
 """
 
+import gc
+import json
 import math
+import subprocess
+import sys
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
 
-from fmsci.model import fused, fused_head, tiles
+from fmsci.model import constants, fused, fused_head, tiles
 from fmsci.model.head import Head
 from fmsci.model.layer import FourierLayer
+from tests.commands import clean_environment
 
+ROOT = Path(__file__).parents[2]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytest.importorskip("triton", reason="there is no Triton here")
+
+
+@pytest.fixture(autouse=True)
+def no_tiles_of_before():
+    from fmsci.model.kernels import start
+
+    start._fitting.clear()
+    yield
+    start._fitting.clear()
+
+
+def make_small(monkeypatch):
+    """Tiles of 16 and few programs, whatever was measured to be better: each loop over tiles has several turns."""
+    monkeypatch.setattr(tiles, "BETTER", {})
+    for kernel, usual in tiles.USUAL.items():
+        sides = {name: min(value, 16) for name, value in usual.items() if name[0] == "B" and name != "BC"}
+        few = {name: 3 for name in ("programs", "ROWS") if name in usual}
+        monkeypatch.setitem(tiles.USUAL, kernel, usual | sides | few)
 
 
 def errors(ours, theirs):
@@ -34,9 +60,7 @@ def errors(ours, theirs):
 )
 def test_the_layer_and_its_gradient(batch, height, width, channels, modes, activate, small, monkeypatch):
     if small:
-        for kernel, usual in tiles.USUAL.items():
-            sides = {name: min(value, 16) for name, value in usual.items() if name[0] == "B" and name != "BC"}
-            monkeypatch.setitem(tiles.USUAL, kernel, usual | sides)
+        make_small(monkeypatch)
     torch.manual_seed(0)
     layer = FourierLayer(channels, modes, "dft", activate, "balanced").to(DEVICE)
     torch.nn.init.normal_(layer.bias)
@@ -53,8 +77,13 @@ def test_the_layer_and_its_gradient(batch, height, width, channels, modes, activ
     assert max(errors(ours, (expected, *torch.autograd.grad(expected, of, grad.double())))) < 1e-5
 
 
-@pytest.mark.parametrize(("points", "channels"), [((2, 8, 9), 16), ((1, 5, 5), 6), ((1, 9, 11), 40)])
-def test_the_head_and_its_gradient(points, channels):
+@pytest.mark.parametrize(
+    ("points", "channels", "small"),
+    [((2, 8, 9), 16, False), ((1, 5, 5), 6, False), ((1, 9, 11), 40, False), ((1, 9, 11), 12, True)],
+)
+def test_the_head_and_its_gradient(points, channels, small, monkeypatch):
+    if small:
+        make_small(monkeypatch)
     torch.manual_seed(0)
     head = Head(channels).to(DEVICE)
     oracle = Head(channels).to(DEVICE).double()
@@ -105,7 +134,7 @@ def test_tiles_that_do_not_fit_become_smaller_until_none_is_left():
             assert areas[-1] == (16 ** len(sides), 1)
 
 
-def test_a_kernel_starts_in_the_first_tiles_that_fit_and_keeps_them():
+def test_a_kernel_starts_in_the_first_tiles_that_fit_and_keeps_them_for_this_gpu():
     """Shared memory for tiles of 32 is all that this stand-in for a small GPU has."""
     from triton import OutOfResources
 
@@ -114,6 +143,8 @@ def test_a_kernel_starts_in_the_first_tiles_that_fit_and_keeps_them():
     tried = []
 
     class SmallGPU:
+        __name__ = "mix"
+
         def __getitem__(self, grid):
             return self.launch
 
@@ -122,13 +153,148 @@ def test_a_kernel_starts_in_the_first_tiles_that_fit_and_keeps_them():
             if max(constants[name] for name in ("BB", "BI", "BO")) > most or constants["num_stages"] > 1:
                 raise OutOfResources(1 << 18, 1 << 16, "shared memory")
 
+    def start_on(device, channels=96):
+        given = (None, torch.empty(1, device=device))
+        start(SmallGPU(), lambda tile: (1,), given, torch.float16, lengths, C=channels, PRECISION="tf32")
+
     most = 32
     lengths = {"BB": 64, "BI": 96, "BO": 96}
-    for expected in (4, 1):
+    for device, expected in (("cpu", 4), ("cpu", 1), ("meta", 4), ("meta", 1)):
         tried.clear()
-        start(SmallGPU(), "mix", lambda tile: (1,), (), torch.float16, lengths, C=96, PRECISION="tf32")
+        start_on(device)
         assert len(tried) == expected
         assert tried[-1]["BB"] == tried[-1]["BO"] == 32
     most = 8
     with pytest.raises(RuntimeError, match="mix does not fit this GPU"):
-        start(SmallGPU(), "mix", lambda tile: (1,), (), torch.float16, lengths, C=97, PRECISION="tf32")
+        start_on("cpu", 97)
+
+
+@pytest.mark.parametrize("modes", [4, 192])
+def test_no_axis_of_a_grid_is_longer_than_a_gpu_counts(modes):
+    """192 is as many as ``auto`` gives to the kernels: 73,728 wavenumbers."""
+    from tests.model.launches import launches
+
+    started = launches(64, (4 * modes, 2 * modes), 16, modes)
+    names = [one.kernel.__name__ for one in started]
+    assert sorted(set(names)) == sorted(tiles.USUAL)
+    for one in started:
+        first, *others = one.grid(one.tile)
+        assert 0 < first < 2**31
+        assert all(0 < count < 2**16 for count in others)
+    assert any(one.grid(one.tile)[0] == 2 * modes**2 for one in started)
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_an_h100(tmp_path):
+    """Not in the interpreter, so in bfloat16: the launches of the 256M model."""
+    command = [sys.executable, "-m", "tests.model.launches", "128", "32", "bfloat16"]
+    environment = clean_environment(TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {one["kernel"] for one in found} == set(tiles.USUAL)
+    assert all(one["binary"] > 1000 for one in found)
+    assert all(one["tries"] == 1 for one in found)  # what was measured to be better fits
+    assert not any(one["narrow"] for one in found if one["kernel"].startswith("mix"))  # K C^2 passes 2^31
+
+
+FROZEN = [
+    ((True, False, False, False), {"analyse", "mix", "descend"}),
+    ((False, True, False, False), {"analyse", "mix_grad"}),
+    ((False, False, True, False), {"descend"}),
+    ((False, False, False, True), {"analyse"}),
+    ((True, True, False, True), {"analyse", "mix", "mix_grad", "descend"}),
+]
+
+
+@pytest.mark.parametrize(("wanted", "expected"), FROZEN)
+def test_a_frozen_layer_pays_for_no_gradient_of_its_own(wanted, expected, monkeypatch):
+    from fmsci.model.kernels import start
+
+    torch.manual_seed(0)
+    layer = FourierLayer(6, 2, "dft", True, "balanced").to(DEVICE)
+    given = (
+        torch.randn(2, 5, 6, 6, device=DEVICE),
+        layer.spectral.detach(),
+        layer.pointwise.detach(),
+        layer.bias.detach(),
+    )
+    every = [one.clone().requires_grad_() for one in given]
+    of_all = torch.autograd.grad(fused.fourier_layer(*every, True).square().sum(), every)
+    some = [one.clone().requires_grad_(need) for one, need in zip(given, wanted, strict=True)]
+    out = fused.fourier_layer(*some, True)
+    assert (out.grad_fn.saved_tensors[3] is not None) == wanted[1]  # the spectrum
+    plain, started = start.start, set()
+
+    def noting(kernel, *args, **constants):
+        started.add(kernel.__name__)
+        plain(kernel, *args, **constants)
+
+    monkeypatch.setattr(start, "start", noting)
+    found = torch.autograd.grad(out.square().sum(), [one for one in some if one.requires_grad])
+    assert started == expected
+    for ours, other in zip(found, [one for one, need in zip(of_all, wanted, strict=True) if need], strict=True):
+        assert torch.allclose(ours, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [("v", {"head_grad_v"}), ("weights", {"head_grad_weights"}), ("outer_bias", set())],
+)
+def test_a_frozen_head_pays_for_no_gradient_of_its_own(trained, expected, monkeypatch):
+    from fmsci.model.kernels import start
+
+    torch.manual_seed(0)
+    head = Head(4).to(DEVICE).requires_grad_(False)
+    v = torch.randn(1, 3, 5, 4, device=DEVICE, requires_grad=trained == "v")
+    weights = [head.inner, head.inner_bias, head.outer, head.outer_bias]
+    of = {"v": [v], "weights": weights, "outer_bias": [head.outer_bias]}[trained]
+    for one in of:
+        one.requires_grad_()
+    out = fused_head.head(v, *weights)
+    plain, started = start.start, set()
+
+    def noting(kernel, *args, **constants):
+        started.add(kernel.__name__)
+        plain(kernel, *args, **constants)
+
+    monkeypatch.setattr(start, "start", noting)
+    found = torch.autograd.grad(out.square().sum(), of)
+    assert started == expected
+    for ours, other in zip(found, torch.autograd.grad(head(v).square().sum(), of), strict=True):
+        assert torch.allclose(ours, other, rtol=1e-4, atol=1e-5)
+
+
+def test_waves_for_tf32_are_the_nearest_numbers_of_it():
+    """10 bits after the first: cut off they would all be smaller, rounded they are as often larger."""
+    shape = (97, 89, 24, torch.float32, torch.device("cpu"))
+    (along_y, along_x), (exact_y, exact_x) = fused.waves(*shape, "tf32"), fused.waves(*shape, "tf32x3")
+    for ours, exact in (
+        (along_y, exact_y),
+        (along_x[True][0], exact_x[True][0]),
+        (along_x[False][1], exact_x[False][1]),
+    ):
+        assert not (ours.view(torch.int32) & 0x1FFF).any()
+        apart = exact.double().abs().unique()[1:-1]  # neither the constant wave nor 0
+        off = fused.nearest_tf32(apart.float()).double() / apart - 1
+        assert torch.equal(ours, fused.nearest_tf32(exact))
+        assert float(off.abs().max()) < 2.0**-11 * 1.001
+        assert abs(float(off.mean())) < 3e-5  # cut off: -3.5e-4
+        assert not torch.equal(ours, exact)
+    special = torch.tensor([torch.inf, -torch.inf, 0.0, -0.0, -1.00048828125])  # the last: half way, and away from 0
+    assert fused.nearest_tf32(special).tolist() == [torch.inf, -torch.inf, 0.0, 0.0, -1.0009765625]
+
+
+def test_constants_live_as_long_as_who_keeps_them():
+    def evicted():
+        for height in range(100, 101 + constants.KEPT):
+            fused.waves(height, 8, 2, torch.float32, torch.device("cpu"), "tf32x3")
+        gc.collect()
+        return reference() is None
+
+    with constants.keeping() as kept:
+        reference = weakref.ref(fused.waves(11, 9, 2, torch.float32, torch.device("cpu"), "tf32x3")[0])
+    assert len(kept) == 1
+    assert not evicted()
+    kept.clear()
+    assert evicted()

@@ -4,7 +4,7 @@
     spectrum.mix       U(k) = V(k) W(k), or with W^H                         one pass over the weights, as they are kept
     spectrum.mix_grad  the gradient of W
     field.synthesise   out = (columns cos, sin) Q + gelu(z) A^T + b             one pass over z, one over out
-    field.descend      grad z of both, and parts of grad A                      one pass over grad, z and grad z
+    field.descend      grad z of both, and parts of grad A, or one of the two   one pass over grad, z and grad z
     head.*             the head and its gradients
 
 Fields are (rows, W, C) with rows = B H; products with the waves along x are (rows, J, C), J = 2m; spectra (B, 2, K, C),

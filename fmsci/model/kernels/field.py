@@ -125,17 +125,21 @@ def descend(
     J: tl.constexpr,
     C: tl.constexpr,
     ACTIVATE: tl.constexpr,
+    GRAD_Z: tl.constexpr,
+    GRAD_A: tl.constexpr,
     PRECISION: tl.constexpr,
     BX: tl.constexpr,
     BJ: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """The gradient of z, and this program's part of that of the pointwise matrix: (programs, C, C)."""
+    """The gradient of z, and this program's part of that of the pointwise matrix: (programs, C, C); or one of them."""
     c = tl.arange(0, BC)
     square = (c < C)[:, None] & (c < C)[None, :]
     dtype = z.dtype.element_ty
-    a = tl.load(pointwise + c[:, None] * C + c[None, :], mask=square, other=0.0).to(dtype)
-    part = tl.zeros((BC, BC), tl.float32)
+    if GRAD_Z:
+        a = tl.load(pointwise + c[:, None] * C + c[None, :], mask=square, other=0.0).to(dtype)
+    if GRAD_A:
+        part = tl.zeros((BC, BC), tl.float32)
     across = tl.cdiv(W, BX)
     for turn in range(tl.cdiv(rows * across, tl.num_programs(0))):
         tile = tl.program_id(0).to(tl.int64) + turn * tl.num_programs(0)
@@ -144,15 +148,19 @@ def descend(
         inside = (x < W)[:, None] & (c < C)[None, :] & (row < rows)
         at = row * W * C + x[:, None] * C + c[None, :]
         g = tl.load(grad + at, mask=inside, other=0.0)
-        before = tl.load(z + at, mask=inside, other=0.0)
-        v = before
-        if ACTIVATE:
-            v = gelu(before.to(tl.float32)).to(dtype)
-        part = tl.dot(tl.trans(g), v, part, input_precision=PRECISION)
-        total = tl.dot(g, a, input_precision=PRECISION)
-        total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ)
-        if ACTIVATE:
-            total *= gelu_grad(before.to(tl.float32))
-        tl.store(out + at, total.to(dtype), mask=inside)
-    place = parts + tl.program_id(0) * C * C + c[:, None] * C + c[None, :]
-    tl.store(place, part, mask=square)
+        if GRAD_A or ACTIVATE:
+            before = tl.load(z + at, mask=inside, other=0.0)
+        if GRAD_A:
+            v = before
+            if ACTIVATE:
+                v = gelu(before.to(tl.float32)).to(dtype)
+            part = tl.dot(tl.trans(g), v, part, input_precision=PRECISION)
+        if GRAD_Z:
+            total = tl.dot(g, a, input_precision=PRECISION)
+            total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ)
+            if ACTIVATE:
+                total *= gelu_grad(before.to(tl.float32))
+            tl.store(out + at, total.to(dtype), mask=inside)
+    if GRAD_A:
+        place = parts + tl.program_id(0) * C * C + c[:, None] * C + c[None, :]
+        tl.store(place, part, mask=square)

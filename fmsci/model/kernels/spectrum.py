@@ -1,4 +1,8 @@
-"""Kernels of the mixing: a complex matrix for each wavenumber; see :mod:`fmsci.model.kernels`."""
+"""Kernels of the mixing: a complex matrix for each wavenumber; see :mod:`fmsci.model.kernels`.
+
+Programs are counted along one axis of the grid, those of a wavenumber beside each other: the other axes end at 65,535,
+which K = 2 m^2 passes at m = 182. Offsets between planes are 64 bits: at C = 128 a plane has 2^31 numbers at m = 256.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,14 @@ def mix(
     BO: tl.constexpr,
 ):
     """Each wavenumber's complex matrix (C_in, C_out), or its conjugate transpose, on all samples."""
-    blocks = tl.cdiv(C, BO)
-    k = tl.program_id(1).to(tl.int64)
-    b = (tl.program_id(0) // blocks) * BB + tl.arange(0, BB)
-    o = (tl.program_id(0) % blocks) * BO + tl.arange(0, BO)
-    imag, w_imag = K * C, K * C * C  # how far the imaginary part is from the real one
+    across = tl.cdiv(C, BO)
+    blocks = tl.cdiv(B, BB) * across
+    k = (tl.program_id(0) // blocks).to(tl.int64)
+    block = tl.program_id(0) % blocks
+    b = (block // across) * BB + tl.arange(0, BB)
+    o = (block % across) * BO + tl.arange(0, BO)
+    imag = tl.cast(K, tl.int64) * C  # how far the imaginary part is from the real one
+    w_imag = imag * C
     at = b.to(tl.int64)[:, None] * (2 * imag) + k * C
     real_sum, imag_sum = tl.zeros((BB, BO), tl.float32), tl.zeros((BB, BO), tl.float32)
     for first in range(0, C, BI):
@@ -65,11 +72,13 @@ def mix_grad(
     BO: tl.constexpr,
 ):
     """conj(V)^T G of each wavenumber, summed over samples: the gradient of the weights, in their own number type."""
-    blocks = tl.cdiv(C, BO)
-    k = tl.program_id(1).to(tl.int64)
-    i = (tl.program_id(0) // blocks) * BI + tl.arange(0, BI)
-    o = (tl.program_id(0) % blocks) * BO + tl.arange(0, BO)
-    imag = K * C
+    across = tl.cdiv(C, BO)
+    blocks = tl.cdiv(C, BI) * across
+    k = (tl.program_id(0) // blocks).to(tl.int64)
+    block = tl.program_id(0) % blocks
+    i = (block // across) * BI + tl.arange(0, BI)
+    o = (block % across) * BO + tl.arange(0, BO)
+    imag = tl.cast(K, tl.int64) * C
     real_sum, imag_sum = tl.zeros((BI, BO), tl.float32), tl.zeros((BI, BO), tl.float32)
     for first in range(0, B, BB):
         b = first + tl.arange(0, BB)
@@ -87,4 +96,4 @@ def mix_grad(
     inside = (i < C)[:, None] & (o < C)[None, :]
     place = out + k * C * C + i[:, None] * C + o[None, :]
     tl.store(place, real_sum.to(out.dtype.element_ty), mask=inside)
-    tl.store(place + K * C * C, imag_sum.to(out.dtype.element_ty), mask=inside)
+    tl.store(place + imag * C, imag_sum.to(out.dtype.element_ty), mask=inside)

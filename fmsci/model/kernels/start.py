@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 from triton import OutOfResources
 
 from fmsci.model.tiles import smaller, tiles
 
 _fitting: dict[tuple[Any, ...], dict[str, int]] = {}
-"""What was found to fit, by kernel, channels, number type, kind of product and lengths."""
+"""What was found to fit, by kernel, device, number type, channels, kind of product and lengths."""
 
 
 def start(
     kernel: Any,
-    name: str,
     grid: Callable[[dict[str, int]], tuple[int, ...]],
     given: tuple[Any, ...],
     dtype: torch.dtype,
@@ -26,19 +27,26 @@ def start(
     """Start ``kernel`` on ``given``; where its tiles need more shared memory than there is, in smaller ones.
 
     ``grid``: tile -> how many programs; ``lengths``: side of a tile -> the length that it covers; ``constants``: what
-    the kernel is compiled for, C (channels) and PRECISION among them.
+    the kernel is compiled for, C (channels) and PRECISION among them. It runs where the tensors of ``given`` are.
     """
-    key = (name, dtype, *constants.values(), *lengths.values())
+    name: str = kernel.__name__
+    device = next(one.device for one in given if isinstance(one, Tensor))
+    key = (name, device, dtype, *constants.values(), *lengths.values())
     tile: dict[str, int] | None = _fitting.get(key) or tiles(name, constants["C"], dtype, **lengths)
-    while tile is not None:
-        try:
-            kernel[grid(tile)](
-                *given, **constants, **{side: value for side, value in tile.items() if side != "programs"}
-            )
-        except OutOfResources:
-            tile, last = smaller(tile), tile
-            if tile is None:
-                raise RuntimeError(f"the kernel {name} does not fit this GPU, even with {last}") from None
-        else:
-            _fitting[key] = tile
-            return
+    with _current(device):
+        while tile is not None:
+            sides = {side: value for side, value in tile.items() if side != "programs"}
+            try:
+                kernel[grid(tile)](*given, **constants, **sides)
+            except OutOfResources:
+                tile, last = smaller(tile), tile
+                if tile is None:
+                    raise RuntimeError(f"the kernel {name} does not fit this GPU, even with {last}") from None
+            else:
+                _fitting[key] = tile
+                return
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a device is the current one: Triton starts kernels there."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -1,0 +1,158 @@
+"""Which steps are recorded; that what cannot be is trained without; on a GPU, that a replay is the step itself."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fmsci.config.sections import EngineSettings, OptimSettings
+from fmsci.dataset.loader import Batch, Piece
+from fmsci.dataset.samples import Samples
+from fmsci.engine import replay
+from fmsci.engine.build import build_engine, replays
+from fmsci.engine.replay import Replayed
+from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.sizes import Architecture
+from fmsci.train.optim import build_optimizer
+from fmsci.world import World
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+no_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="torch finds no GPU on this machine")
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranks", "device", "expected"),
+    [
+        ({}, 1, "cuda", True),
+        ({"precision": "bf16"}, 1, "cuda", True),
+        ({}, 1, "cpu", False),
+        ({}, 2, "cuda", False),
+        ({"replay": False}, 1, "cuda", False),
+        ({"accumulate": 2}, 1, "cuda", False),  # a replay would overwrite the gradients of the first piece
+        ({"recompute": 2}, 1, "cuda", False),
+        ({"kind": "zero", "zero_stage": 1}, 1, "cuda", False),
+    ],
+)
+def test_which_steps_are_recorded(settings, ranks, device, expected):
+    assert replays(EngineSettings(**settings), World(size=ranks), device) is expected
+
+
+class Waiting(nn.Module):
+    """Its host looks at a number of the device within the pass, which no recording can hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, source, coefficients):
+        assert math.isfinite(float(source.sum()))
+        return self.scale * source * coefficients.sum()
+
+
+def test_what_cannot_be_recorded_is_trained_as_it_is_and_said_once(capsys):
+    """Without a GPU nothing can be; on one, not a pass that waits for it."""
+    plain = Waiting().to(DEVICE)
+    module = Replayed(plain)
+    for count in (2, 2, 3):
+        source, coefficients = torch.randn(count, 4, 4, device=DEVICE), torch.rand(count, 3, device=DEVICE)
+        u = module(source, coefficients)
+        assert torch.equal(u, plain(source, coefficients))
+        (grad,) = torch.autograd.grad(u.sum(), [plain.scale])
+        assert torch.allclose(grad, (source * coefficients.sum()).sum())
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("fmsci: a step of 2 samples cannot be recorded (")
+    assert "engine.replay=false" in said[0]
+    if DEVICE == "cuda":
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
+        torch.cuda.empty_cache()  # refused while something records
+
+
+def test_a_mistake_of_the_model_is_not_taken_for_one_of_recording():
+    module = Replayed(nn.Bilinear(4, 3, 4).to(DEVICE))
+    with pytest.raises(RuntimeError, match="batch dimensions"):
+        module(torch.randn(2, 4, device=DEVICE), torch.randn(3, 3, device=DEVICE))
+
+
+def batches(steps, spoilt=()):
+    """Yield full batches and short ones; ``spoilt``: steps whose batch holds what is no number."""
+    generator = torch.Generator().manual_seed(3)
+    for step in range(steps):
+        count = 3 if step % 4 == 3 else 8
+        fields = torch.randn(count, 2, 32, 32, generator=generator)
+        coefficients = torch.rand(count, 3, generator=generator) + 0.5
+        if step in spoilt:
+            fields[0, 0] = math.nan
+        yield Batch((Piece(Samples(fields.to(DEVICE), coefficients.to(DEVICE)), count),), count)
+
+
+def trained(settings, optim, clip=None, spoilt=(), steps=16):
+    """Return losses and final weights of a run whose rate falls, validated between; and its engine."""
+    torch.manual_seed(0)
+    scales = Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0})
+    operator = SolutionOperator(Architecture(4, 16, 4, 3), scales).to(DEVICE)
+    optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=3e-3, **optim))
+    engine = build_engine(settings, operator, optimizer, World(), clip, skip_nonfinite=bool(spoilt))
+    curve = []
+    for step, batch in enumerate(batches(steps, spoilt)):
+        curve.append(engine.step(batch, 3e-3 * 0.9**step).tolist())
+        samples = batch.pieces[0].samples
+        if step not in spoilt:
+            curve.append([float(engine.predict(samples.source, samples.coefficients).square().mean())] * 2)
+    weights = torch.cat([one.flatten() for one in engine.weights().values()])
+    return torch.tensor(curve), weights, engine
+
+
+@pytest.mark.gpu
+@no_gpu
+@pytest.mark.parametrize(
+    ("precision", "how"),
+    [
+        ("fp32", {}),
+        ("tf32", {}),
+        ("bf16", {}),
+        ("fp32", {"clip": 0.5}),
+        ("fp32", {"spoilt": (0, 5, 7)}),  # the first step of all, a full batch, a short one
+        ("bf16", {"optim": {"freeze": ["lift", "layers.1"]}, "clip": 0.5}),
+    ],
+)
+def test_a_replayed_run_is_the_run_itself(precision, how):
+    how = {"optim": {}, **how}
+    replayed, weights, engine = trained(EngineSettings(precision=precision, device="cuda"), **how)
+    plain, expected, other = trained(EngineSettings(precision=precision, device="cuda", replay=False), **how)
+    assert isinstance(engine.module, Replayed)
+    assert len(engine.module._recordings) == replay.SHAPES
+    assert not isinstance(other.module, Replayed)
+    tolerance = 1e-5 if precision == "fp32" else 1e-3
+    assert torch.allclose(replayed, plain, rtol=tolerance, equal_nan=True)
+    assert float((weights - expected).norm() / expected.norm()) < tolerance
+
+
+@pytest.mark.gpu
+@no_gpu
+def test_the_optimizer_reads_the_gradients_where_the_replay_leaves_them():
+    """No copy between; and the constants that its kernels read are held."""
+    torch.manual_seed(0)
+    scales = Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0})
+    operator = SolutionOperator(Architecture(4, 16, 4, 2), scales).cuda()
+    module = Replayed(operator)
+    for _ in range(2):
+        module(torch.randn(2, 16, 16, device="cuda"), torch.rand(2, 3, device="cuda")).sum().backward()
+        (recording,) = module._recordings.values()
+        for parameter, left in zip(recording.parameters, recording.grads, strict=True):
+            assert parameter.grad.data_ptr() == left.data_ptr()
+        operator.zero_grad()
+    assert recording.constants
+
+
+@pytest.mark.gpu
+@no_gpu
+def test_only_so_many_shapes_are_recorded():
+    module = Replayed(SolutionOperator(Architecture(1, 16, 4, 2), Scales(1.0, {})).cuda())
+    for count in range(1, replay.SHAPES + 3):
+        source, none = torch.randn(count, 16, 16, device="cuda"), torch.empty(count, 0, device="cuda")
+        u = module(source, none)
+        assert torch.allclose(u, module.module(source, none), rtol=1e-5, atol=1e-6)
+    assert len(module._recordings) == replay.SHAPES
