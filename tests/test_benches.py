@@ -4,6 +4,8 @@ So a busy machine passes, and a lost trick does not.
 """
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +66,14 @@ def test_monitoring_with_pictures_is_a_small_part_of_a_run(poisson_data, tmp_pat
     pictured = bench_monitor.pictured(lambda *more: make(*more, "optim.batch_size=2"), "64K", minutes=1)
     assert 0 < pictured < 0.3  # a validation every seven steps of a millisecond or two, and a minute alone
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_script_for_a_gpu_may_take_eight_minutes_at_most():
+    """By the seconds that it grants to each step, those of an engine once for each."""
+    script = (ROOT / "tools" / "bench_gpu.sh").read_text()
+    granted = {
+        name: int(seconds) for name, seconds in re.findall(r'^\s*step "?([$\w-]+)"? (\d+) ', script, re.MULTILINE)
+    }
+    assert {"tests", "model", "generate", "$name"} <= granted.keys()
+    (engines,) = re.findall(r"^for engine in (.*); do$", script, re.MULTILINE)
+    assert sum(granted.values()) + (len(shlex.split(engines)) - 1) * granted["$name"] < 480

@@ -4,9 +4,9 @@
 #     bash tools/bench_gpu.sh OUTPUT_FOLDER              on a machine with a GPU
 #     bash tools/bench_gpu.sh OUTPUT_FOLDER --rehearse   the same steps on a CPU at the smallest size, to try the script
 #
-# Runs the tests marked gpu, the model against its peers in float32, tf32 and bfloat16, and a training run with each
-# engine over NCCL; leaves a text of each step, JSON where there is some, in OUTPUT_FOLDER. It takes the Python that is
-# first on the path: a torch for this GPU and what setup.py names must be there.
+# Runs the tests marked gpu and those of the kernels, the model against its peers in float32, tf32 and bfloat16, and a
+# training run with each engine over NCCL; leaves a text of each step, JSON where there is some, in OUTPUT_FOLDER. It
+# takes the Python that is first on the path: a torch for this GPU and what setup.py names must be there.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -21,8 +21,12 @@ if [ -n "$(ls -A "$1")" ]; then
 fi
 out=$(cd "$1" && pwd)
 device=cuda size=16M bench=(--precision fp32 bf16 tf32) samples=512 batch=32 grid=128 patience=1
+# What the tests of the kernels start compiles for a minute, hence four processes; -rP: what they print. A rehearsal
+# leaves these to the suite, which runs them in an interpreter.
+tests=(-n 4 tests/model/test_kernels.py tests/model/test_gpu.py tests/engine/test_replay.py)
 if [ $# -eq 2 ]; then
     device=cpu size=64K bench=(--quick) samples=8 batch=4 grid=16 patience=4
+    tests=(-n 0 -m gpu tests/model/test_gpu.py tests/engine/test_replay.py)
 elif ! python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
     echo "bench_gpu.sh: torch finds no GPU here; try the script with --rehearse" >&2
     exit 2
@@ -40,17 +44,17 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
     grep -v '^{' "$out/$name.txt" | tail -n 30
 }
 
-step tests 85 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests/model
-step model 190 python tools/bench_model.py --device $device "${bench[@]}" --json
+step tests 75 python -m pytest -q -raP -p no:cacheprovider "${tests[@]}"
+step model 170 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data
-step generate 25 python -m fmsci generate --system poisson --range 1 5 --grid $grid --train $samples --valid 8 --test 8 --output "$data"
+step generate 20 python -m fmsci generate --system poisson --range 1 5 --grid $grid --train $samples --valid 8 --test 8 --output "$data"
 printf 'run: unset\ndata: {path: %s}\noptim: {epochs: 4, batch_size: %s}\n' "$data" "$batch" > "$out/train.yaml"
 for engine in kind=ddp "kind=zero zero_stage=1" "kind=zero zero_stage=2" "kind=zero zero_stage=3" "kind=zero zero_stage=2 offload=true"; do
     name=engine-$(echo "$engine" | tr -c 'a-z0-9\n' -)
     settings=()
     for one in $engine; do settings+=("engine.$one"); done
-    step "$name" 34 python -m fmsci train "$out/train.yaml" "run=$out/$name" model.size=$size engine.device=$device "${settings[@]}" monitor.pictures=false
+    step "$name" 30 python -m fmsci train "$out/train.yaml" "run=$out/$name" model.size=$size engine.device=$device "${settings[@]}" monitor.pictures=false
     grep -h samples_per_s "$out/$name/metrics.jsonl" 2> /dev/null | tail -n 1
 done
 exit $failed

@@ -125,7 +125,7 @@ def test_a_replayed_run_is_the_run_itself(precision, how):
     assert isinstance(engine.module, Replayed)
     assert len(engine.module._recordings) == replay.SHAPES
     assert not isinstance(other.module, Replayed)
-    tolerance = 1e-5 if precision == "fp32" else 1e-3
+    tolerance = 1e-4 if precision == "fp32" else 1e-2  # a stale gradient would be off by as much as it is
     assert torch.allclose(replayed, plain, rtol=tolerance, equal_nan=True)
     assert float((weights - expected).norm() / expected.norm()) < tolerance
 
