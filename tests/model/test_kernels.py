@@ -265,26 +265,6 @@ def test_a_frozen_head_pays_for_no_gradient_of_its_own(trained, expected, monkey
         assert torch.allclose(ours, other, rtol=1e-4, atol=1e-5)
 
 
-def test_waves_for_tf32_are_the_nearest_numbers_of_it():
-    """10 bits after the first: cut off they would all be smaller, rounded they are as often larger."""
-    shape = (97, 89, 24, torch.float32, torch.device("cpu"))
-    (along_y, along_x), (exact_y, exact_x) = fused.waves(*shape, "tf32"), fused.waves(*shape, "tf32x3")
-    for ours, exact in (
-        (along_y, exact_y),
-        (along_x[True][0], exact_x[True][0]),
-        (along_x[False][1], exact_x[False][1]),
-    ):
-        assert not (ours.view(torch.int32) & 0x1FFF).any()
-        apart = exact.double().abs().unique()[1:-1]  # neither the constant wave nor 0
-        off = fused.nearest_tf32(apart.float()).double() / apart - 1
-        assert torch.equal(ours, fused.nearest_tf32(exact))
-        assert float(off.abs().max()) < 2.0**-11 * 1.001
-        assert abs(float(off.mean())) < 3e-5  # cut off: -3.5e-4
-        assert not torch.equal(ours, exact)
-    special = torch.tensor([torch.inf, -torch.inf, 0.0, -0.0, -1.00048828125])  # the last: half way, and away from 0
-    assert fused.nearest_tf32(special).tolist() == [torch.inf, -torch.inf, 0.0, 0.0, -1.0009765625]
-
-
 def test_constants_live_as_long_as_who_keeps_them():
     def evicted():
         for height in range(100, 101 + constants.KEPT):
