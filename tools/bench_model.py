@@ -39,6 +39,7 @@ from fmsci.model import layer
 from fmsci.model.fno import FNO
 from fmsci.model.sizes import SIZES, architecture
 from fmsci.model.transform import Transform
+from fmsci.terminal import WARNS
 from fmsci.world import keep_freed_memory
 
 GRID = 128
@@ -283,6 +284,9 @@ def in_own_process(*words: str) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
+    for line in done.stderr.splitlines():
+        if line.startswith(WARNS):  # a step that could not be recorded is no replayed one
+            print(f"{' '.join(words)}: {line.removeprefix(WARNS)}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
