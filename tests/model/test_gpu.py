@@ -99,7 +99,7 @@ def test_a_step_is_captured_in_a_cuda_graph():
 
 
 def test_replayed_steps_train_as_the_others_do():
-    """One shape is recorded, another one comes between, and validation without gradients."""
+    """Two shapes are recorded, with validation without gradients between."""
     curves = []
     for wrap in (Replayed, lambda module: module):
         torch.manual_seed(1)
