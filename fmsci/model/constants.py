@@ -27,6 +27,7 @@ def constant(make: Callable[P, R]) -> Callable[P, R]:
             taker.append(result)
         return result
 
+    made.cache_clear = once.cache_clear  # type: ignore[attr-defined]
     return made
 
 

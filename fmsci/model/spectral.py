@@ -15,11 +15,11 @@ The two forms here are plain operations, for compilers and as oracles; training 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from fmsci.model.constants import constant
 from fmsci.model.transform import angles
 
 
@@ -122,4 +122,4 @@ def _transforms(
     return tuple(matrix.contiguous().to(device, dtype) for matrix in (to_ky, to_kx, from_kx, from_ky))  # type: ignore[return-value]
 
 
-_cached_transforms = lru_cache(maxsize=32)(_transforms)
+_cached_transforms = constant(_transforms)

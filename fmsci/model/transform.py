@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from fmsci.model.constants import constant
 from fmsci.stages import named
 
 HALVED_FROM = 24
@@ -181,7 +181,7 @@ def angles(count: int, points: int) -> Tensor:
     return product.double() * (2 * math.pi / points)
 
 
-@lru_cache(maxsize=32)
+@constant
 def transform(height: int, width: int, modes: int, dtype: torch.dtype, device: torch.device) -> Transform:
     """Return the transform of a grid; it is made once."""
     return Transform(height, width, modes, dtype, device)
