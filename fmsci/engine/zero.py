@@ -8,7 +8,6 @@ DeepSpeed's own checkpoints are bound to engine, stage and world size; its conve
 
 from __future__ import annotations
 
-import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch.optim import Optimizer
 
 from fmsci.checkpoint import each_tensor
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, each_state, piece_loss, set_rate
+from fmsci.engine.api import Snapshot, blamed, each_state, piece_loss, set_rate
 from fmsci.engine.ddp import host_copy
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
@@ -74,18 +73,27 @@ class ZeroEngine:
             parts.append(self._backward(piece, batch.global_count))
         result = torch.stack(parts).sum(0)
         set_rate(self.optimizer, lr)
-        wanted = self.watch.wanted()
-        if self.stage == 0 and (self.skip_nonfinite or wanted):
-            self.watch.grad_norm = self._gradient_norm()
-            if self.skip_nonfinite and not math.isfinite(float(self.watch.grad_norm)):
-                self.engine.zero_grad()
-                return torch.full_like(result, math.nan)
+        if self.stage == 0:
+            return blamed(result, self._update_whole())
         with stage("optimizer"):
             self.engine.step()
-        if self.stage and wanted:
+        if self.watch.wanted():
             self.watch.grad_norm = torch.as_tensor(self.engine.get_global_grad_norm())
         # Stages 1 to 3 make no update of a gradient that is not finite, and never say so.
-        return result if self.engine.was_step_applied() else torch.full_like(result, math.nan)
+        return blamed(result, self.engine.was_step_applied())
+
+    def _update_whole(self) -> Tensor:
+        """Update in stage 0; return whether the gradient is finite, on the device, as the DDP engine does."""
+        norm = self._gradient_norm()
+        finite = torch.isfinite(norm)
+        if self.watch.wanted():
+            self.watch.grad_norm = norm
+        if self.skip_nonfinite and not bool(finite):
+            self.engine.zero_grad()
+            return finite
+        with stage("optimizer"):
+            self.engine.step()
+        return finite
 
     def _backward(self, piece: Piece, global_count: int) -> Tensor:
         u = self.engine(piece.samples.source, piece.samples.coefficients)

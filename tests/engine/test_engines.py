@@ -246,16 +246,23 @@ def test_checkpoints_of_all_engines_hold_the_same(two, sharded):
 
 
 @pytest.mark.distributed
-def test_a_gradient_that_is_not_finite_makes_no_update_where_that_is_wanted(sharded, tmp_path):
+def test_a_gradient_that_is_not_finite_is_told_and_makes_no_update_where_that_is_wanted(sharded, tmp_path):
+    """A batch that is spoilt, and one whose loss is finite; with ``on_nonfinite=stop`` the right one is blamed too."""
     cases = [
-        {"name": f"{name} {what}", "engine": engine, "steps": 4, what: [1], "skip": True}
+        {"name": f"{name} {what} {skip}", "engine": engine, "steps": 4, what: [1], "skip": skip}
         for name, engine in engines(sharded).items()
-        for what in ("spoil", "overflow")
+        for what, skip in (("spoil", True), ("overflow", True), ("overflow", False))
     ]
-    expected = plain(steps=4, skipped=[1])
+    without, whole = plain(steps=4, skipped=[1]), plain(steps=4)
     for name, found in train(2, cases, tmp_path).items():
-        assert all(math.isnan(value) for value in found["curve"].pop(1)), name
-        assert_same_curve(found, expected, name)
+        loss, error = found["curve"].pop(1)
+        assert math.isnan(loss), name
+        assert math.isnan(error) if "spoil" in name else error == pytest.approx(whole[1][1], rel=1e-5), name
+        if name.endswith("True") or name.startswith(("zero1", "zero2", "zero3")):
+            assert_same_curve(found, without, name)
+        else:  # the weights are spoilt then, and the run ends before anything of them is kept
+            assert found["curve"][0] == pytest.approx(whole[0], rel=1e-5), name
+            assert all(math.isnan(one) for one, _ in found["curve"][1:]), name
 
 
 def plain_norms(steps):

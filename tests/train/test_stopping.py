@@ -14,6 +14,7 @@ import pytest
 
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.config.sections import CheckpointSettings
+from fmsci.dataset.order import epoch_order
 from fmsci.train.preempt import find_deadline
 from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
@@ -80,13 +81,13 @@ def test_a_stop_inside_the_test_is_obeyed_and_the_next_start_tests(train_config,
     assert json.loads(run(arguments).splitlines()[-1])["test"]["count"] == 5
 
 
-def started_with(script, arguments):
-    """Run a command after a few lines of Python; return what it printed. It must ask to be started again."""
+def started_with(script, arguments, code=75):
+    """Run a command after a few lines of Python; return what it printed."""
     words = command(arguments)
     at = words.index("-m")
     words[at : at + 2] = ["-c", f"{script}from fmsci.cli import main\nmain()\n"]
     done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 75, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -187,6 +188,36 @@ def test_what_is_not_finite_stops_the_run_with_its_samples_and_the_last_good_che
     assert len(named.split(", ")) in (3, 5)
     assert f"the last good checkpoint is {tmp_path}/run/checkpoints/step-{step - 1:08d}" in printed
     assert newest_checkpoint(tmp_path / "run")[1]["position"]["step"] == step - 1
+
+
+@pytest.mark.parametrize(
+    "engine", [["engine.kind=ddp"], ["engine.kind=zero", "engine.zero_stage=0"]], ids=["ddp", "zero0"]
+)
+def test_a_finite_loss_with_a_gradient_that_is_not_is_blamed_on_its_own_batch(train_config, tmp_path, engine):
+    """Nobody looks until the validation two steps later: no checkpoint or model of the spoilt weights is left."""
+    folder = tmp_path / "run"
+    rarely = ["monitor.every_steps=100", "monitor.validate_steps=7", "checkpoint.every_steps=3"]
+    printed = started_with(
+        "import fmsci.engine.ddp as ddp\n"
+        "plain, calls = ddp.piece_loss, []\n"
+        "def piece_loss(u, piece, count):\n"
+        "    calls.append(u)\n"
+        "    if len(calls) == 5:\n"
+        "        u.register_hook(lambda gradient: gradient * 1e38 * 1e38)\n"
+        "    return plain(u, piece, count)\n"
+        "ddp.piece_loss = piece_loss\n"
+        "import fmsci.engine.zero as zero\n"
+        "zero.piece_loss = piece_loss\n",
+        ["train", train_config, f"run={folder}", *TRAINING, *rarely, *engine],
+        code=2,
+    )
+    assert f"the gradient of {folder} is not finite at step 5 (training samples " in printed
+    assert f"the last good checkpoint is {folder}/checkpoints/step-00000003" in printed
+    assert newest_checkpoint(folder)[1]["position"]["step"] == 3
+    samples = epoch_order(0, 1, 13)[5:10].tolist()
+    assert outcome(folder)["samples"] == samples
+    assert outcome(folder)["step"] == 5
+    assert f"training samples {', '.join(map(str, samples))})" in printed
 
 
 @pytest.mark.distributed
