@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ class DDPEngine:
         compress: bool = False,
         skip_nonfinite: bool = False,
         replay: bool = False,
+        switches: Mapping[str, Any] | None = None,
     ) -> None:
+        """``switches``: more of DistributedDataParallel's; given, one rank is wrapped too (to measure and to test)."""
         self.operator, self.optimizer, self.grad_clip = operator, optimizer, grad_clip
         self.world = world
         self.skip_nonfinite = skip_nonfinite
@@ -49,12 +52,12 @@ class DDPEngine:
         self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
         self.watch = Watch(self.trained[0].device)
         self.parallel: DistributedDataParallel | None = None
-        if world.size > 1:
+        if world.size > 1 or switches is not None:
             # The scales never change, so nothing is broadcast in a forward pass. torch 2.13 renamed the switch.
             known = inspect.signature(DistributedDataParallel).parameters
             switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            switches: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True}
-            self.parallel = DistributedDataParallel(self.module, **switches)
+            how: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True, **(switches or {})}
+            self.parallel = DistributedDataParallel(self.module, **how)
             self.parallel.register_comm_hook(self.watch, reduce_in_bfloat16 if compress else reduce_in_float32)
 
     def step(self, batch: Batch, lr: float) -> Tensor:
