@@ -41,6 +41,7 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
 }
 
 step tests 85 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests/model
+step tests-engine 60 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests/engine/test_gpu.py
 step model 190 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data
