@@ -43,6 +43,15 @@ def test_a_training_step_is_faster_and_smaller_than_a_plain_one():
     assert figures["ours"]["memory"] < 0.8 * figures["plain"]["memory"]
 
 
+def test_the_bench_of_the_trainer_measures_everything_it_names():
+    rows = {row[0]: row[1] for row in bench("bench_engine.py")}
+    assert float(rows["loop over bare steps, 64K, processor time"].rstrip("%")) < 60
+    assert float(rows["two processes over one, 64K"].rstrip("x")) > 0.2
+    assert {f"checkpoint 64K, {engine}" for engine in ("ddp", "zero2")} < rows.keys()
+    knobs = [name for name in rows if name.startswith("a step of 64K, ")]
+    assert len(knobs) == 5 + 3 * 2 * 2
+
+
 def test_the_script_for_a_gpu_goes_through_all_of_its_steps(tmp_path):
     """Rehearsed on the CPU at the smallest size: every step leaves its figures."""
     script = ["bash", str(ROOT / "tools" / "bench_gpu.sh"), str(tmp_path / "out"), "--rehearse"]

@@ -4,6 +4,8 @@
     python tools/bench_engine.py                        all but the largest checkpoint
     python tools/bench_engine.py --checkpoint 16M 256M  with it: 10 GB of memory, 4 GB of disk
     python tools/bench_engine.py --what monitor --pictures    with pictures and spectra, over ten minutes of steps
+    python tools/bench_engine.py --what knobs           bucket sizes and switches of DDP and ZeRO
+    python tools/bench_engine.py --quick                a look at them at the smallest size, no figures
     chrt -f 10 taskset -c 0,1 python tools/bench_engine.py --what loop second
 
 Overhead is in processor time of one thread, so that other work on the machine counts little; the second process is
@@ -43,7 +45,7 @@ from fmsci.world import StopSignals, World
 
 CPU = torch.device("cpu")
 FMSCI = [sys.executable, "-m", "fmsci"]
-WHAT = ("loop", "monitor", "second", "checkpoint")
+WHAT = ("loop", "monitor", "second", "checkpoint", "knobs")
 
 
 def main() -> None:
@@ -53,18 +55,24 @@ def main() -> None:
     parser.add_argument("--checkpoint", nargs="+", default=["16M"])
     parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     parser.add_argument("--pictures", action="store_true", help="with monitor: pictures and spectra too")
+    parser.add_argument("--quick", action="store_true", help="one round of all but some engines at the smallest size")
+    parser.add_argument("--json", action="store_true", help="nothing else: the last line is JSON in any case")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.rounds, chosen.checkpoint = 1, ["64K"]
+    small, grid = ("64K", 32) if chosen.quick else ("1M", 128)
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data, large = prepare(folder, 64), prepare(folder, 128)
+        data, large = prepare(folder, 32 if chosen.quick else 64), prepare(folder, 128) if not chosen.quick else None
         if "loop" in chosen.what:
-            found = [overhead(data, folder / str(number)) for number in range(chosen.rounds)]
+            epochs = 3 if chosen.quick else 16
+            found = [overhead(data, folder / str(number), epochs) for number in range(chosen.rounds)]
             rows.append(
                 ("loop over bare steps, 64K, processor time", f"{statistics.median(found):+.1%}", spread(found, "%"))
             )
         if "monitor" in chosen.what:
-            for size in ("64K", "1M"):
+            for size in ("64K",) if chosen.quick else ("64K", "1M"):
                 found = [
                     bench_monitor.monitoring(maker(data, folder / f"{size}-{number}"), size)
                     for number in range(chosen.rounds)
@@ -81,16 +89,23 @@ def main() -> None:
                         (f"the same with pictures, {size}", f"{statistics.median(found):+.2%}", spread(found, "%"))
                     )
         if "second" in chosen.what:
-            both = [speedup(large, folder / f"two-{number}") for number in range(min(chosen.rounds, 3))]
-            for place, name in enumerate(("two processes", "two runs apart")):
-                found = [pair[place] for pair in both]
-                rows.append((f"{name} over one, 1M", f"{statistics.median(found):.2f}x", spread(found, "x")))
+            rounds = [
+                speedup(large or data, folder / f"two-{number}", small) for number in range(min(chosen.rounds, 3))
+            ]
+            for number, (one, two, apart) in enumerate(rounds):
+                told = f"one {one:.1f}, two {two:.1f}, two runs apart {apart:.1f}"
+                rows.append((f"samples/s, {small}, round {number + 1}", told, ""))
+            for place, name in ((1, "two processes"), (2, "two runs apart")):
+                found = [rates[place] / rates[0] for rates in rounds]
+                rows.append((f"{name} over one, {small}", f"{statistics.median(found):.2f}x", spread(found, "x")))
         for size in chosen.checkpoint if "checkpoint" in chosen.what else []:
-            for kind, stage in (("ddp", 0), ("zero", 1), ("zero", 3)):
+            for kind, stage in (("ddp", 0), *(("zero", stage) for stage in ((2,) if chosen.quick else (1, 2, 3)))):
                 # A process for each: DeepSpeed keeps hold of its memory.
                 with ProcessPoolExecutor(1, get_context("spawn")) as apart:
                     place = folder / f"{size}-{kind}{stage}"
                     rows.append(apart.submit(saving, data, place, size, kind, stage).result())
+        for size in () if "knobs" not in chosen.what else ("64K",) if chosen.quick else ("1M", "16M"):
+            rows += knobs(folder, size, grid, chosen.rounds, 1 if chosen.quick else 5)
     table("trainer", ("what", "median", "all"), rows)
     say(json.dumps(rows))
 
@@ -153,13 +168,13 @@ class Alternating:
         return getattr(self._engine, name)
 
 
-def overhead(data: Path, run: Path) -> float:
+def overhead(data: Path, run: Path, epochs: int) -> float:
     """Return processor time of a run's steps over that of bare ones (forward, backward, Adam), less 1.
 
     From one step to the next all of the loop is counted: order, loader, engine, logging, asking for a stop. The first
     steps warm up; validation and checkpoint come after the last.
     """
-    chosen = settings(data, run, "model.size=64K", "optim.epochs=16", "monitor.validate_steps=1000")
+    chosen = settings(data, run, "model.size=64K", f"optim.epochs={epochs}", "monitor.validate_steps=1000")
     job, bare = build_job(chosen, World(), CPU), build_job(chosen, World(), CPU)
     engine = Alternating(job, bare)
     state, trouble = State(), Trouble()
@@ -183,23 +198,23 @@ def bare_step(job: Job, batch: Batch) -> None:
     optimizer.zero_grad()
 
 
-def speedup(data: Path, folder: Path) -> tuple[float, float]:
-    """Return how much faster two processes take the steps of a fixed global batch than one, by their own record.
+def speedup(data: Path, folder: Path, size: str) -> tuple[float, float, float]:
+    """Return samples per second of one process, two, and two runs apart, one after the other, by their own record.
 
-    And how much faster two runs beside each other are, of half the batch each, which have nothing to tell each other:
-    more than that the machine does not give.
+    The global batch is fixed. The two runs beside each other have half of it each and nothing to tell each other: more
+    than that the machine does not give.
     """
     mpiexec = str(Path(sys.executable).parent / "mpiexec")
     folder.mkdir()
-    (one,) = rates(data, folder, [("one", 16, [])])
-    (two,) = rates(data, folder, [("two", 16, [mpiexec, "-n", "2"])])
-    apart = rates(data, folder, [("left", 8, []), ("right", 8, [])])
-    return two / one, sum(apart) / one
+    (one,) = rates(data, folder, size, [("one", 16, [])])
+    (two,) = rates(data, folder, size, [("two", 16, [mpiexec, "-n", "2"])])
+    apart = rates(data, folder, size, [("left", 8, []), ("right", 8, [])])
+    return one, two, sum(apart)
 
 
-def rates(data: Path, folder: Path, runs: list[tuple[str, int, list[str]]]) -> list[float]:
+def rates(data: Path, folder: Path, size: str, runs: list[tuple[str, int, list[str]]]) -> list[float]:
     """Return samples per second of runs that are started together: (name, global batch, launcher)."""
-    more = ["model.size=1M", "engine.threads=1", "monitor.pictures=false", "monitor.every_steps=4"]
+    more = [f"model.size={size}", "engine.threads=1", "monitor.pictures=false", "monitor.every_steps=4"]
     more += ["checkpoint.every_epochs=null", "checkpoint.keep_best=false", "monitor.validate_steps=1000"]
     started = []
     for name, batch, launcher in runs:
@@ -221,23 +236,46 @@ def rates(data: Path, folder: Path, runs: list[tuple[str, int, list[str]]]) -> l
 
 
 def saving(data: Path, run: Path, size: str, kind: str, stage: int) -> tuple[str, ...]:
-    """Return how long training waits for a checkpoint, how long it is written, and its size."""
+    """Return how long training waits for a checkpoint, how long it takes beside training, and its size.
+
+    All of what a run does: the copy; then the look for what is not finite, writing, checksums, sync, the name.
+    """
     engine = ["engine.kind=zero", f"engine.zero_stage={stage}"] if kind == "zero" else []
     run.mkdir(parents=True)
     with process_group(World(), CPU, 60.0, always=True):
         job = build_job(settings(data, run, f"model.size={size}", "optim.batch_size=1", *engine), World(), CPU)
-        job.engine.step(next(iter(job.loader.epoch(0))), 1e-3)
-        begun = time.perf_counter()
-        snapshot = job.engine.snapshot()
-        taken = time.perf_counter()
-        snapshot.write(run)
+        batch, state = next(iter(job.loader.epoch(0))), State()
+        job.engine.step(batch, 1e-3)
+        state.advance(batch.global_count)
+        job.loader.close()
+        with Saver(job, Trouble()) as saver:
+            begun = time.perf_counter()
+            saver.save(state)
+            taken = time.perf_counter()
+            saver.close()
         written = time.perf_counter()
-    files = list(run.glob("*.safetensors"))
+    files = list(run.rglob("*.safetensors"))
     weight = sum(path.stat().st_size for path in files) / 2**20
     for path in files:
         path.unlink()
     name = f"checkpoint {size}, {kind}{stage if kind == 'zero' else ''}"
     return name, f"{taken - begun:.2f} s waited, {written - taken:.2f} s beside", f"{weight:.0f} MiB"
+
+
+def knobs(folder: Path, size: str, grid: int, rounds: int, steps: int) -> list[tuple[str, ...]]:
+    """Return the time of a step of two processes for each variant of tools/engine_knobs.py, in rounds in turn."""
+    tool, mpiexec = Path(__file__).with_name("engine_knobs.py"), str(Path(sys.executable).parent / "mpiexec")
+    found: dict[str, list[float]] = {}
+    for number in range(rounds):
+        output = folder / f"knobs-{size}-{number}.json"
+        command = [mpiexec, "-n", "2", sys.executable, str(tool), size, str(grid), str(steps), str(output)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for name, seconds in json.loads(output.read_text()).items():
+            found.setdefault(name, []).append(1000 * seconds)
+    return [
+        (f"a step of {size}, {name}", f"{statistics.median(one):.0f} ms", f"{min(one):.0f} to {max(one):.0f} ms")
+        for name, one in found.items()
+    ]
 
 
 if __name__ == "__main__":

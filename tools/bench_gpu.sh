@@ -45,6 +45,7 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
 }
 
 step tests 75 python -m pytest -q -raP -p no:cacheprovider "${tests[@]}"
+step tests-engine 60 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests/engine/test_gpu.py
 step model 170 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ class Engine(Protocol):
         """Forward, backward, reduce, clip, update; return this rank's part of the batch's (loss, rel_l2), shape (2,).
 
         The loss is the mean over the GLOBAL batch, and so is its gradient, however the batch is cut. The parts of all
-        ranks add up to the batch's values; they are NaN where no update was made of a gradient that is not finite.
-        Nothing here waits for the device, unless such updates are to be left out.
+        ranks add up to the batch's values; the loss is NaN where the gradient is not finite.
+        Nothing here waits for the device, unless updates of such gradients are to be left out.
         """
         ...
 
@@ -113,6 +114,12 @@ def piece_loss(u: Tensor, piece: Piece, global_count: int) -> tuple[Tensor, Tens
     weight = min(piece.count, 1) / global_count
     loss = squared_error(u, piece.samples.solution).sum() * weight
     return loss, relative_l2(u.detach(), piece.samples.solution).sum() * weight
+
+
+def blamed(result: Tensor, finite: Tensor | bool) -> Tensor:
+    """Return a step's (loss, rel_l2) with a loss of NaN where its gradient is not ``finite``; the device decides."""
+    named = torch.stack((torch.full_like(result[0], math.nan), result[1]))
+    return torch.where(torch.as_tensor(finite, device=result.device), result, named)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, each_state, piece_loss, set_rate
+from fmsci.engine.api import Snapshot, blamed, each_state, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
@@ -40,7 +40,9 @@ class DDPEngine:
         compress: bool = False,
         skip_nonfinite: bool = False,
         replay: bool = False,
+        switches: Mapping[str, Any] | None = None,
     ) -> None:
+        """``switches``: more of DistributedDataParallel's; given, one rank is wrapped too (to measure and to test)."""
         self.operator, self.optimizer, self.grad_clip = operator, optimizer, grad_clip
         self.world = world
         self.skip_nonfinite = skip_nonfinite
@@ -50,12 +52,12 @@ class DDPEngine:
         self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
         self.watch = Watch(self.trained[0].device)
         self.parallel: DistributedDataParallel | None = None
-        if world.size > 1:
+        if world.size > 1 or switches is not None:
             # The scales never change, so nothing is broadcast in a forward pass. torch 2.13 renamed the switch.
             known = inspect.signature(DistributedDataParallel).parameters
             switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            switches: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True}
-            self.parallel = DistributedDataParallel(self.module, **switches)
+            how: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True, **(switches or {})}
+            self.parallel = DistributedDataParallel(self.module, **how)
             self.parallel.register_comm_hook(self.watch, reduce_in_bfloat16 if compress else reduce_in_float32)
 
     def step(self, batch: Batch, lr: float) -> Tensor:
@@ -64,27 +66,26 @@ class DDPEngine:
         for index, piece in enumerate(batch.pieces):
             with self._reduce_only(index == len(batch.pieces) - 1):
                 parts.append(self._backward(piece, batch.global_count))
-        result = torch.stack(parts).sum(0)
         with stage("optimizer"):
-            updated = self._update(lr)
-        return result if updated else torch.full_like(result, math.nan)
+            finite = self._update(lr)
+        return blamed(torch.stack(parts).sum(0), finite)
 
-    def _update(self, lr: float) -> bool:
-        """Clip and update; return False where the gradient is not finite and such updates are left out."""
-        wanted = self.watch.wanted()
-        if self.grad_clip is not None or self.skip_nonfinite or wanted:
-            norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
-            if wanted:
-                self.watch.grad_norm = norm
-            if self.skip_nonfinite and not math.isfinite(float(norm)):  # the same on every rank: gradients are reduced
-                self.optimizer.zero_grad()
-                return False
+    def _update(self, lr: float) -> Tensor:
+        """Clip and update; return whether the gradient is finite, on the device.
+
+        One that is not makes no update where such are left out. Else it spoils the weights, and nothing waits to see.
+        """
+        norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
+        finite = torch.isfinite(norm)
+        if self.watch.wanted():
+            self.watch.grad_norm = norm
+        if not self.skip_nonfinite or bool(finite):  # the same on every rank: gradients are reduced
             if self.grad_clip is not None:
                 nn.utils.clip_grads_with_norm_(self.trained, self.grad_clip, norm)
-        set_rate(self.optimizer, lr)
-        self.optimizer.step()
+            set_rate(self.optimizer, lr)
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        return True
+        return finite
 
     def _reduce_only(self, now: bool) -> AbstractContextManager[None]:
         """Return the context in which gradients are only accumulated, unless ``now`` is the time to reduce them."""

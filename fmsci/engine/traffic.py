@@ -7,9 +7,12 @@ from fmsci.config.sections import EngineSettings
 FLOAT32, BFLOAT16 = 4, 2
 
 
-def payload(settings: EngineSettings, num_parameters: int, world_size: int) -> dict[str, int]:
+def payload(
+    settings: EngineSettings, num_parameters: int, world_size: int, trained: int | None = None
+) -> dict[str, int]:
     """Return the bytes that each collective works on in one optimizer step, of P parameters in K pieces.
 
+    ``trained`` counts those that are not frozen: the others have no gradient, and only stage 3 gathers them.
     ddp and stage 0 sum the gradient once, P numbers, however many pieces. Stages 1 and 2 sum it too (DeepSpeed reduces
     whole buckets; stage 2 after every piece, as it keeps only its part) and then gather the new weights. Stage 3
     gathers the weights and scatters the gradient for every piece. What fills parts up to equal sizes, and a few
@@ -17,20 +20,21 @@ def payload(settings: EngineSettings, num_parameters: int, world_size: int) -> d
     """
     if world_size == 1:
         return {}
-    gradient = num_parameters * (BFLOAT16 if settings.compress else FLOAT32)
-    weights = num_parameters * FLOAT32
+    learning = num_parameters if trained is None else trained
+    gradient = learning * (BFLOAT16 if settings.compress else FLOAT32)
     stage = settings.zero_stage if settings.kind == "zero" else 0
     if stage == 3:
-        return {"all_gather": settings.accumulate * weights, "reduce_scatter": settings.accumulate * gradient}
+        gathered = settings.accumulate * num_parameters * FLOAT32
+        return {"all_gather": gathered, "reduce_scatter": settings.accumulate * gradient}
     reduced = {"all_reduce": gradient * (settings.accumulate if stage == 2 else 1)}
-    return reduced | ({"all_gather": weights} if stage else {})
+    return reduced | ({"all_gather": learning * FLOAT32} if stage else {})
 
 
-def sent_bytes(settings: EngineSettings, num_parameters: int, world_size: int) -> int:
+def sent_bytes(settings: EngineSettings, num_parameters: int, world_size: int, trained: int | None = None) -> int:
     """Return the bytes that each rank sends in one optimizer step where collectives go round in rings.
 
     Of B bytes an all-gather or a reduce-scatter sends (N - 1) / N B, an all-reduce is one of each.
     """
     rounds = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
-    worked_on = payload(settings, num_parameters, world_size)
+    worked_on = payload(settings, num_parameters, world_size, trained)
     return sum(rounds[kind] * count * (world_size - 1) // world_size for kind, count in worked_on.items())

@@ -8,8 +8,6 @@ DeepSpeed's own checkpoints are bound to engine, stage and world size; its conve
 
 from __future__ import annotations
 
-import math
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,15 @@ from torch.optim import Optimizer
 
 from fmsci.checkpoint import each_tensor
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, each_state, piece_loss, set_rate
+from fmsci.engine.api import Snapshot, blamed, each_state, piece_loss, set_rate
 from fmsci.engine.ddp import host_copy
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
+from fmsci.engine.zero_import import import_deepspeed
 from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
 from fmsci.stages import stage
-from fmsci.world import World, prepare_deepspeed
+from fmsci.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What Adam keeps beside its step counter."""
@@ -54,7 +53,7 @@ class ZeroEngine:
         self.skip_nonfinite = skip_nonfinite
         self.stage = int(config["zero_optimization"]["stage"])
         self.shapes = {name: parameter.shape for name, parameter in operator.named_parameters()}
-        self.deepspeed = _import_deepspeed(world, next(operator.parameters()).device)
+        self.deepspeed = import_deepspeed(world, next(operator.parameters()).device)
         # DeepSpeed keeps hold of the dictionary and writes into it.
         self.engine, *_ = self.deepspeed.initialize(
             model=in_precision(operator, precision), optimizer=optimizer, config=dict(config), dist_init_required=False
@@ -74,18 +73,27 @@ class ZeroEngine:
             parts.append(self._backward(piece, batch.global_count))
         result = torch.stack(parts).sum(0)
         set_rate(self.optimizer, lr)
-        wanted = self.watch.wanted()
-        if self.stage == 0 and (self.skip_nonfinite or wanted):
-            self.watch.grad_norm = self._gradient_norm()
-            if self.skip_nonfinite and not math.isfinite(float(self.watch.grad_norm)):
-                self.engine.zero_grad()
-                return torch.full_like(result, math.nan)
+        if self.stage == 0:
+            return blamed(result, self._update_whole())
         with stage("optimizer"):
             self.engine.step()
-        if self.stage and wanted:
+        if self.watch.wanted():
             self.watch.grad_norm = torch.as_tensor(self.engine.get_global_grad_norm())
         # Stages 1 to 3 make no update of a gradient that is not finite, and never say so.
-        return result if self.engine.was_step_applied() else torch.full_like(result, math.nan)
+        return blamed(result, self.engine.was_step_applied())
+
+    def _update_whole(self) -> Tensor:
+        """Update in stage 0; return whether the gradient is finite, on the device, as the DDP engine does."""
+        norm = self._gradient_norm()
+        finite = torch.isfinite(norm)
+        if self.watch.wanted():
+            self.watch.grad_norm = norm
+        if self.skip_nonfinite and not bool(finite):
+            self.engine.zero_grad()
+            return finite
+        with stage("optimizer"):
+            self.engine.step()
+        return finite
 
     def _backward(self, piece: Piece, global_count: int) -> Tensor:
         u = self.engine(piece.samples.source, piece.samples.coefficients)
@@ -216,23 +224,3 @@ class ZeroEngine:
             utils.safe_set_full_fp32_param(parameter, value)
         else:
             utils.safe_set_full_optimizer_state(parameter, value, field)
-
-
-def _import_deepspeed(world: World, device: torch.device) -> Any:
-    """Import DeepSpeed, which prints and compiles less than it would. Raises UserError where it is not installed."""
-    prepare_deepspeed(world, device.type)
-    # It calls collectives by their old names, thousands of times.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    try:
-        import deepspeed
-        import deepspeed.ops
-        import deepspeed.utils
-    except ImportError as error:
-        raise UserError(
-            f"engine.kind is zero but DeepSpeed cannot be imported ({error}); install it with: "
-            "DS_BUILD_OPS=0 pip install deepspeed, or use engine.kind=ddp"
-        ) from None
-    deepspeed.utils.logger.setLevel("ERROR")
-    # Shared-memory all-reduce serves inference alone, and takes minutes to compile at the first use on a CPU.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed

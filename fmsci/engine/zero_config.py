@@ -62,12 +62,25 @@ def deepspeed_config(
         "bf16": {"enabled": False},
         "fp16": {"enabled": False},
         "wall_clock_breakdown": False,
+        "communication_data_type": "bf16" if compress else "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
     }
-    if compress:
-        config["communication_data_type"] = "bf16"
     if extra is not None:
-        _add(config, _read(extra), extra)
+        more = _read(extra)
+        if not offload:
+            _refuse_offload(more.get("zero_optimization"), extra)
+        _add(config, more, extra)
     return config
+
+
+def _refuse_offload(zero: Any, path: Path) -> None:
+    """Raise SettingsError where the file moves something to the host, or a disk, and ``engine.offload`` is false."""
+    for key, value in zero.items() if isinstance(zero, dict) else ():
+        if "offload" in key and value not in (None, False):  # offload_optimizer, offload_param, cpu_offload ...
+            raise SettingsError(
+                f"{path} has zero_optimization.{key}={value!r} but engine.offload is false; "
+                "remove it there or set engine.offload=true"
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -88,11 +89,11 @@ class Attempt:
         record(self.settings)
         return 0.0
 
-    def ended(self, status: str, why: str, step: int) -> None:
+    def ended(self, status: str, why: str, step: int, **more: Any) -> None:
         """Write how this start ended. A failure is told even where it cannot be written."""
         if self.owned:
             with suppress(*([UserError] if status == "failed" else [])):
-                write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step})
+                write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step, **more})
 
     def failure(self, error: RuntimeError) -> Exception | None:
         """Return what to raise instead of one of torch's errors: a lost rank, no memory; None for any other."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from fmsci.config import TrainSettings
-from fmsci.config.sections import EngineSettings
+from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.order import num_batches, share
 from fmsci.engine.traffic import sent_bytes
+from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.sizes import Architecture
 from fmsci.terminal import amount
 from fmsci.train.build import choose_model
+from fmsci.train.optim import parameter_groups
 
 BYTES = 4
 """fp32 weights, gradients and Adam moments."""
@@ -17,27 +22,29 @@ BYTES = 4
 
 def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     """Return the facts of a run on ``world_size`` ranks. Raises UserError for what would stop it."""
-    architecture, _, data, _ = choose_model(settings)
+    architecture, scales, data, _ = choose_model(settings)
     samples, grid, engine = len(data.train), data.train.grid, settings.engine
     batch = min(settings.optim.batch_size, samples)
     steps = num_batches(samples, batch)
     largest = _size(share(batch, world_size, 0))
     smallest = _size(share(batch, world_size, world_size - 1))
     p = architecture.num_parameters
+    trained = _num_trained(architecture, scales, settings.optim)
     return {
         "run": str(settings.run),
         "parameters": p,
+        "trained_parameters": trained,
         "grid": grid,
         "in_channels": architecture.in_channels,
         "width": architecture.width,
         "modes": architecture.modes,
         "layers": architecture.layers,
-        **state_bytes(settings.engine, p, world_size),
+        **state_bytes(settings.engine, p, world_size, trained),
         "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute, joined=engine.device == "cpu")
         // (2 if engine.precision == "bf16" else 1),
         "transform": architecture.choose_transform(engine.transform),
-        "checkpoint_bytes": 3 * p * BYTES,
-        "step_bytes": sent_bytes(settings.engine, p, world_size),
+        "checkpoint_bytes": (p + 2 * trained) * BYTES,
+        "step_bytes": sent_bytes(settings.engine, p, world_size, trained),
         "train_samples": samples,
         "steps_per_epoch": steps,
         "steps": steps * settings.optim.epochs,
@@ -50,20 +57,28 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     }
 
 
-def state_bytes(engine: EngineSettings, parameters: int, world_size: int) -> dict[str, int]:
-    """Return the bytes of weights, gradients and optimizer that each rank holds.
+def _num_trained(architecture: Architecture, scales: Scales, settings: OptimSettings) -> int:
+    """Count the parameters that are not frozen. Raises UserError where a setting names a block that there is not."""
+    with torch.device("meta"):  # shapes alone
+        operator = SolutionOperator(architecture, scales)
+    return sum(one.numel() for group in parameter_groups(operator, settings) for one in group["params"])
+
+
+def state_bytes(engine: EngineSettings, parameters: int, world_size: int, trained: int | None = None) -> dict[str, int]:
+    """Return the bytes of weights, gradients and optimizer that each rank holds; the latter two of ``trained`` ones.
 
     ZeRO cuts the optimizer's part over the ranks from stage 1 on, gradients from 2, weights from 3; its optimizer has a
     float32 copy of the weights beside the two moments.
     """
     stage = engine.zero_stage if engine.kind == "zero" else 0
-    whole = parameters * BYTES
+    learning = BYTES * (parameters if trained is None else trained)
 
     def cut(size: int, from_stage: int) -> int:
         return -(-size // world_size) if stage >= from_stage else size
 
-    moments = 2 * whole if stage == 0 else 3 * whole
-    return {"weight_bytes": cut(whole, 3), "gradient_bytes": cut(whole, 2), "optimizer_bytes": cut(moments, 1)}
+    moments = 2 * learning if stage == 0 else 3 * learning
+    weights = cut(BYTES * parameters, 3)
+    return {"weight_bytes": weights, "gradient_bytes": cut(learning, 2), "optimizer_bytes": cut(moments, 1)}
 
 
 def _size(part: slice) -> int:
@@ -77,12 +92,14 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
     fields = f"{least}{amount(facts['field_bytes'])} for each sample of a piece"
     if facts["local_batch_smallest"] != facts["local_batch_largest"]:
         local = f"{facts['local_batch_smallest']} or {local}"
+    few = facts["trained_parameters"] < facts["parameters"]
+    count = f"{facts['parameters']:,}" + (f", {facts['trained_parameters']:,} of them trained" if few else "")
     memory = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]
     return [
         ("run folder", facts["run"]),
         (
             "real parameters",
-            f"{facts['parameters']:,} (width {facts['width']}, modes {facts['modes']}, {facts['layers']} layers)",
+            f"{count} (width {facts['width']}, modes {facts['modes']}, {facts['layers']} layers)",
         ),
         ("weights + gradients + optimizer", f"{amount(memory)} on each rank"),
         ("kept between forward and backward", fields),

@@ -34,12 +34,11 @@ def train(job: Job, state: State, monitor: Monitor, preempt: Preempt, saver: Sav
                 state.advance(batch.global_count)
                 stop = preempt.poll()  # all ranks agree
                 save = stop or preempt.save or preempt.broken or _checkpoint_due(job, state)
-                if save or monitor.due(state):  # looks at the loss: what has diverged is never saved
+                validation = _validation_due(job, state)
+                if save or validation or monitor.due(state):  # looks at the loss: what has diverged is never saved
                     monitor.write(state, lr)
-                improved = _validation_due(job, state) and validate(job, state, monitor, preempt, trouble)
-                if improved and settings.checkpoint.keep_best and not save:  # else there is no best one to be kept
-                    save = True
-                    monitor.write(state, lr)
+                if validation and validate(job, state, monitor, preempt, trouble) and settings.checkpoint.keep_best:
+                    save = True  # else there is no best one to be kept
                 if save:  # after the entries of this step: a restart repeats none
                     checkpoint(state, monitor, preempt, saver)
                 if stop:

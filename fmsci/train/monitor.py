@@ -87,9 +87,9 @@ class Monitor:
         results = torch.stack(self._results)
         self._results = []
         sums = total(results.flatten().tolist(), self.job.device)  # the only place that waits for the device
-        for number, loss in enumerate(sums[::2]):
+        for number, (loss, rel_l2) in enumerate(zip(sums[::2], sums[1::2], strict=True)):
             if not math.isfinite(loss):
-                self._not_finite(state.step - len(results) + 1 + number, loss)
+                self._not_finite(state.step - len(results) + 1 + number, loss, rel_l2)
         loss, rel_l2 = sums[-2:]
         if not self.due(state) or not math.isfinite(loss):
             return
@@ -101,11 +101,12 @@ class Monitor:
         if self.main:
             self.progress.update(state.step, f"error {rel_l2:.4f}" + (f", {self._note}" if self._note else ""))
 
-    def _not_finite(self, step: int, loss: float) -> None:
+    def _not_finite(self, step: int, loss: float, rel_l2: float) -> None:
+        """Stop, or tell that a step was left out. Where the error is finite it was the gradient that was not."""
         if self.job.settings.optim.on_nonfinite != "skip":
-            check_finite(self.job, step, "loss", loss)
+            check_finite(self.job, step, "gradient" if math.isfinite(rel_l2) else "loss", loss)
         if self.main:
-            warn(f"no update in step {step}: its gradient is not finite ({_samples(self.job, step)})")
+            warn(f"no update in step {step}: its gradient is not finite ({_named(_samples(self.job, step))})")
 
     def validated(self, state: State, measured: dict[str, Measured], improved: bool) -> None:
         """Write the entry of a validation by system, with pictures now and then. Collective."""
@@ -138,25 +139,33 @@ class Monitor:
 
 
 class NotFinite(SettingsError):  # noqa: N818 - says what it is
-    """Training has diverged at ``step``."""
+    """Training has diverged at ``step``, in the batch of these training ``samples``."""
 
-    def __init__(self, message: str, step: int) -> None:
+    def __init__(self, message: str, step: int, samples: list[int]) -> None:
         super().__init__(message)
-        self.step = step
+        self.step, self.samples = step, samples
 
 
 def check_finite(job: Job, step: int, name: str, value: float) -> None:
     """Raise NotFinite where training has diverged: the same on every rank, as the value is."""
     if not math.isfinite(value):
-        raise NotFinite(f"the {name} of {job.run} is {value} at step {step} ({_samples(job, step)})", step)
+        samples = _samples(job, step)
+        is_what = "not finite" if name == "gradient" else str(value)
+        raise NotFinite(f"the {name} of {job.run} is {is_what} at step {step} ({_named(samples)})", step, samples)
 
 
-def _samples(job: Job, step: int) -> str:
-    """Name the training samples of the batch of a step, the first few of many."""
+def _samples(job: Job, step: int) -> list[int]:
+    """Return the training samples in the batch of a step; none before the first."""
     if step == 0:
-        return "before the first"
+        return []
     loader = job.loader
     epoch, index = divmod(step - 1, loader.num_batches)
-    numbers = global_batch(loader.samples.order(loader.seed, epoch), index, loader.batch_size).tolist()
+    return [int(one) for one in global_batch(loader.samples.order(loader.seed, epoch), index, loader.batch_size)]
+
+
+def _named(numbers: list[int]) -> str:
+    """Name training samples, the first few of many."""
+    if not numbers:
+        return "before the first"
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
     return f"training samples {', '.join(map(str, numbers[:8]))}{more}"

@@ -51,8 +51,17 @@ def learning_rate(settings: OptimSettings, peak: float, step: int, num_steps: in
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
     """Return Adam (or AdamW) over the parameters that are not frozen; one fused pass over the weights.
 
-    Each parameter group has the key ``lr_factor``, by which an engine multiplies the learning rate. Frozen parameters
-    are marked so in the model. Raises UserError where a setting names a block that the model does not have.
+    Raises UserError where a setting names a block that the model does not have.
+    """
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameter_groups(model, settings), lr=1e-3, weight_decay=settings.weight_decay, fused=True)
+
+
+def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict[str, Any]]:
+    """Return the groups of parameters that are not frozen, by learning rate. Frozen ones are marked so in the model.
+
+    Each group has the key ``lr_factor``, by which an engine multiplies the learning rate. Raises UserError where a
+    setting names a block that the model does not have.
     """
     _check_blocks(model, settings)
     groups: dict[float, list[nn.Parameter]] = {}
@@ -64,9 +73,7 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Op
         groups.setdefault(settings.lr_factors[max(named, key=len)] if named else 1.0, []).append(parameter)
     if not groups:
         raise UserError(f"optim.freeze is {', '.join(settings.freeze)}: nothing is left to train")
-    described: list[dict[str, Any]] = [{"params": params, "lr_factor": factor} for factor, params in groups.items()]
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(described, lr=1e-3, weight_decay=settings.weight_decay, fused=True)
+    return [{"params": params, "lr_factor": factor} for factor, params in groups.items()]
 
 
 def in_block(name: str, block: str) -> bool:

@@ -74,6 +74,9 @@ def run_training(
         except Interrupted as stop:
             attempt.ended("saved", str(stop), attempt.position.step)
             raise
+        except NotFinite as error:
+            attempt.ended("failed", str(error), error.step, samples=error.samples)
+            raise
         except (UserError, Failure) as error:
             attempt.ended("failed", str(error), attempt.position.step)
             raise
@@ -143,7 +146,7 @@ def _train(attempt: Attempt) -> dict[str, Any]:
         except NotFinite as error:
             # Only here, where the saver has written what it had begun, is it known which checkpoint is the last.
             if settings.optim.on_nonfinite != "rewind" or not _rewind(attempt, job, error):
-                raise NotFinite(f"{error}: {advice(job)}", error.step) from None
+                raise NotFinite(f"{error}: {advice(job)}", error.step, error.samples) from None
 
     def publish() -> float:
         trouble.told()

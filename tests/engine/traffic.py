@@ -1,6 +1,7 @@
 """Count what the ranks really exchange in one optimizer step: a hook on every collective, DDP's own included.
 
-``mpiexec -n N python -m tests.engine.traffic OUTPUT JSON`` where JSON is a list of engine settings.
+``mpiexec -n N python -m tests.engine.traffic OUTPUT JSON NUMBER`` where JSON is a list of engine settings; in the last
+NUMBER of them a block of the model is frozen.
 """
 
 import json
@@ -8,17 +9,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
-from fmsci.config.sections import EngineSettings
+from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.loader import Loader
 from fmsci.engine.build import build_engine
 from fmsci.engine.collective import process_group
+from fmsci.train.optim import build_optimizer
 from fmsci.world import detect_world
 from tests.engine.curves import BATCH, CPU, LR, Remembered, build_operator
 
 COUNTED = Counter()
+FROZEN = "layers.1"
 COLLECTIVES = {
     "all_reduce": ("all_reduce", 0, "tensor"),
     "all_gather_into_tensor": ("all_gather", 0, "output_tensor"),
@@ -43,15 +45,17 @@ def counting(name, real):
     return counted
 
 
-def main(output, settings):
+def main(output, settings, num_frozen):
     world = detect_world()
     found = []
     with process_group(world, CPU, timeout_s=60.0, always=True):
         count_python_collectives()
-        for document in json.loads(settings):
+        documents = json.loads(settings)
+        for number, document in enumerate(documents):
             chosen = EngineSettings(**document)
             operator = build_operator()
-            optimizer = torch.optim.Adam(operator.parameters(), LR, fused=True)
+            freeze = (FROZEN,) if number >= len(documents) - int(num_frozen) else ()
+            optimizer = build_optimizer(operator, OptimSettings(epochs=1, freeze=freeze))
             engine = build_engine(chosen, operator, optimizer, world, None)
             loader = Loader(Remembered(), BATCH, 0, world.rank, world.size, chosen.accumulate, CPU, prefetch=0)
             for index, batch in enumerate(loader.epoch(0)):

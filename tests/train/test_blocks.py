@@ -11,7 +11,7 @@ from fmsci.engine.ddp import DDPEngine
 from fmsci.errors import UserError
 from fmsci.model_folder import load_operator
 from fmsci.train.build import build_job
-from fmsci.train.optim import build_optimizer, in_block, learning_rate
+from fmsci.train.optim import build_optimizer, in_block, learning_rate, peak_lr
 from fmsci.world import World
 from tests.commands import run
 from tests.conftest import TRAINING
@@ -84,6 +84,18 @@ def test_a_model_with_more_coefficients_starts_as_the_same_function(trained, tra
         assert index < 2
     lift = next(tensor for name, tensor in job.engine.weights().items() if in_block(name, "lift") and tensor.ndim > 1)
     assert float(lift[..., -2:].abs().min()) > 0  # and learns what the new ones mean
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "rate"),
+    [(67_281, 1e-2), (1_053_000, 1e-2), (2_000_000, 1e-2), (2_000_001, 3e-3), (16_794_000, 3e-3), (268_535_425, 1e-3)],
+)
+def test_the_rate_where_none_is_set_goes_by_the_size(num_parameters, rate):
+    """The table of docs/benchmarks.md; a pretrained model starts from the paper's rate; a rate that is set counts."""
+    settings = OptimSettings(epochs=1)
+    assert peak_lr(settings, num_parameters) == rate
+    assert peak_lr(settings, num_parameters, pretrained=True) == 1e-3
+    assert peak_lr(OptimSettings(epochs=1, lr=0.5), num_parameters, pretrained=True) == 0.5
 
 
 def test_the_cosine_falls_once_an_epoch_where_that_is_wanted():

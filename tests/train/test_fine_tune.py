@@ -8,7 +8,8 @@ import pytest
 
 from fmsci.config import TrainSettings, load_settings
 from fmsci.config.sections import OptimSettings
-from fmsci.train.dry_run import dry_run
+from fmsci.errors import UserError
+from fmsci.train.dry_run import describe, dry_run
 from fmsci.train.optim import learning_rate
 from tests.commands import run
 from tests.conftest import TRAINING
@@ -87,6 +88,39 @@ def test_a_dry_run_tells_what_each_rank_holds(train_config, tmp_path, stage, byt
     facts = dry_run(load_settings(TrainSettings, train_config, [f"run={tmp_path / 'run'}", *TRAINING, *zero]), 4)
     held = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]
     assert held == pytest.approx(bytes_of_one * facts["parameters"], rel=1e-3)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_dry_run_tells_the_bytes_that_are_sent_and_counts_what_is_trained(train_config, tmp_path, ranks):
+    """Width 4, modes 4, 2 layers: 20 numbers of lift, 1,044 of each layer, 49 of the head."""
+    whole, trained = 20 + 2 * 1044 + 49, 1044 + 49
+    freeze = "optim.freeze=[lift, layers.0]"
+    for more, learning in (([], whole), ([freeze], trained)):
+        for stage in (None, 1, 2, 3):
+            zero = [] if stage is None else ["engine.kind=zero", f"engine.zero_stage={stage}", "engine.accumulate=2"]
+            settings = load_settings(TrainSettings, train_config, [f"run={tmp_path}", *TRAINING, *zero, *more])
+            facts = dry_run(settings, ranks)
+            assert (facts["parameters"], facts["trained_parameters"]) == (whole, learning)
+            assert facts["checkpoint_bytes"] == 4 * whole + 8 * learning
+            rounds = {
+                None: 2 * learning,  # one all-reduce
+                1: 3 * learning,  # and an all-gather of what was trained
+                2: 2 * 2 * learning + learning,  # an all-reduce for each of two pieces
+                3: 2 * (whole + learning),  # every piece gathers all and scatters what has a gradient
+            }
+            assert facts["step_bytes"] == 4 * rounds[stage] * (ranks - 1) // ranks
+            held = facts["weight_bytes"] + facts["gradient_bytes"] + facts["optimizer_bytes"]
+            cut = {None: (1, 1, 1), 1: (1, 1, ranks), 2: (1, ranks, ranks), 3: (ranks,) * 3}[stage]
+            moments = (2 if stage is None else 3) * learning
+            assert held == sum(-(-4 * size // by) for size, by in zip((whole, learning, moments), cut, strict=True))
+    rows = dict(describe(facts))
+    assert rows["real parameters"].startswith(f"{whole:,}, {trained:,} of them trained (width 4")
+
+
+def test_a_dry_run_names_a_block_that_is_not_there(train_config, tmp_path):
+    settings = load_settings(TrainSettings, train_config, [f"run={tmp_path}", *TRAINING, "optim.freeze=[tail]"])
+    with pytest.raises(UserError, match=r"^optim.freeze names 'tail'; a model has lift"):
+        dry_run(settings, 2)
 
 
 def test_a_dry_run_foretells_the_checkpoint(trained, train_config):

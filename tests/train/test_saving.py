@@ -1,14 +1,21 @@
 """Writing beside the training: what cannot or must not be written is a sentence, and what was there before stays."""
 
 import json
+import os
+import random
 import shlex
 import subprocess
+import tempfile
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fmsci.checkpoint import newest_checkpoint, read_tensors
 from fmsci.config import TrainSettings, load_settings
+from fmsci.engine.api import Snapshot
 from fmsci.errors import UserError
 from fmsci.train.build import build_job
 from fmsci.train.saving import Saver
@@ -45,6 +52,63 @@ def test_what_is_written_is_the_moment_of_the_save(job):
     assert saved["position"]["step"] == 3
     job.engine.load(path)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in job.engine.weights().items())
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_a_second_one_waits(job, monkeypatch):
+    may_write, write = threading.Event(), Snapshot.write
+
+    def held(self, folder):
+        assert may_write.wait(60)
+        write(self, folder)
+
+    monkeypatch.setattr(Snapshot, "write", held)
+    state = State()
+    with Saver(job, Trouble()) as saver:
+        train_epoch(job, state)
+        saver.save(state)
+        train_epoch(job, state)  # three steps, and nothing of the first checkpoint is there yet
+        assert newest_checkpoint(job.run) is None
+        second = threading.Thread(target=saver.save, args=(state,))
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        may_write.set()
+        second.join(60)
+        assert not second.is_alive()
+        saver.close()
+    assert newest_checkpoint(job.run)[1]["position"]["step"] == 6
+
+
+def test_every_file_of_a_checkpoint_and_its_folders_are_synced_before_it_has_its_name(job, monkeypatch):
+    synced, fsync = [], os.fsync
+    final = job.run / "checkpoints" / "step-00000003"
+
+    def noticed(handle):
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        synced.append((path.name if path.parent.name.startswith(".aside") else path, final.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noticed)
+    state = State()
+    train_epoch(job, state)
+    with Saver(job, Trouble()) as saver:
+        saver.save(state)
+        saver.close()
+    before = {path if isinstance(path, str) else path.name[:6] for path, named in synced if not named}
+    assert before == {"COMPLETE", "model.safetensors", "optimizer.safetensors", "state.json", ".aside"}
+    assert {path.name for path in final.iterdir()} == before - {".aside"}
+    assert [path for path, named in synced if named] == [job.run / "checkpoints"]  # the new name itself
+
+
+def test_training_draws_no_random_numbers(job):
+    """So a checkpoint has no states of generators: the order of samples is a function of seed and epoch."""
+
+    def states():
+        return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()
+
+    before = states()
+    train_epoch(job, State())
+    assert states() == before
 
 
 def test_the_newest_the_best_and_those_of_some_epochs_stay(job):
@@ -102,6 +166,56 @@ def test_a_place_that_is_no_folder_is_a_sentence_and_training_keeps_its_state(jo
         assert trouble.happened()
     assert all(torch.equal(tensor, before[name]) for name, tensor in job.engine.weights().items())
     assert (job.run / "checkpoints").read_text() == "a file"
+
+
+@pytest.fixture
+def open_job(train_config):
+    """A run in a folder that everybody may enter, with one checkpoint."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        job = build_job(
+            load_settings(TrainSettings, train_config, [f"run={name}/run", *TRAINING]), World(), torch.device("cpu")
+        )
+        state = State()
+        with Saver(job, Trouble()) as saver:
+            train_epoch(job, state)
+            saver.save(state)
+            saver.close()
+        yield job, state
+
+
+def assert_refused(job, state, reason):
+    """A second checkpoint cannot be written: one sentence, the first one and the state in training as they were."""
+    train_epoch(job, state)
+    before = {name: tensor.clone() for name, tensor in job.engine.weights().items()}
+    with Saver(job, Trouble()) as saver:
+        saver.save(state)
+        with pytest.raises(UserError, match=rf"^cannot write .*step-00000006: {reason}; free or change the place"):
+            saver.close()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in job.engine.weights().items())
+    assert newest_checkpoint(job.run)[1]["position"]["step"] == 3
+    assert [path.name for path in (job.run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_belongs_to_somebody_else_is_a_sentence(open_job):
+    os.seteuid(65534)
+    try:
+        assert_refused(*open_job, "Permission denied")
+    finally:
+        os.seteuid(0)
+
+
+def test_a_mount_that_may_only_be_read_is_a_sentence(open_job):
+    folder = str(open_job[0].run / "checkpoints")
+    bind = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False)
+    if bind.returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        assert_refused(*open_job, "Read-only file system")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_no_memory_is_a_sentence(train_config, tmp_path):

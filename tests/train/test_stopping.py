@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.config.sections import CheckpointSettings
+from fmsci.dataset.order import epoch_order
 from fmsci.train.preempt import find_deadline
 from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
+from tests.train.several import Case, several
 from tests.train.test_resume import LONG, final_bits, start, wait_for_step, world
 
 
@@ -80,13 +83,13 @@ def test_a_stop_inside_the_test_is_obeyed_and_the_next_start_tests(train_config,
     assert json.loads(run(arguments).splitlines()[-1])["test"]["count"] == 5
 
 
-def started_with(script, arguments):
-    """Run a command after a few lines of Python; return what it printed. It must ask to be started again."""
+def started_with(script, arguments, code=75):
+    """Run a command after a few lines of Python; return what it printed."""
     words = command(arguments)
     at = words.index("-m")
     words[at : at + 2] = ["-c", f"{script}from fmsci.cli import main\nmain()\n"]
     done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 75, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -139,13 +142,48 @@ def test_a_lost_rank_ends_the_others_with_its_name(train_config, tmp_path, kind,
         if rank == lost:
             continue
         assert process.returncode == 1, printed
-        assert re.search(rf"no sign of life from .*rank {lost} on ", printed), printed
-        assert f"noticed by rank {rank} on " in printed
+        assert re.search(rf"no sign of life from .*rank {lost} on {socket.gethostname()}[,]", printed), printed
+        assert f"noticed by rank {rank} on {socket.gethostname()};" in printed
         assert "Traceback" not in printed
     assert time.monotonic() - begun < 20
     assert newest_checkpoint(folder) is not None
     if lost != 0:
         assert outcome(folder)["status"] == "failed"
+
+
+@pytest.mark.distributed
+def test_a_rank_that_is_killed_or_frozen_is_named_with_its_host_in_bounded_time(train_config, tmp_path):
+    """Three pairs beside each other: their times, most of them waiting, do not add up."""
+    common = ["train", train_config, *LONG, "optim.epochs=4000", "monitor.validate_steps=100"]
+    pairs = {
+        "zero1": ["engine.kind=zero", "engine.zero_stage=1"],
+        "zero3": ["engine.kind=zero", "engine.zero_stage=3"],
+        "frozen": ["engine.kind=ddp", "engine.timeout_s=5"],
+    }
+    port = 26000 + os.getpid() % 900
+    started = {
+        name: world([*common, f"run={tmp_path / name}", *engine], 2, range(2), port + number)
+        for number, (name, engine) in enumerate(pairs.items())
+    }
+    try:
+        for name, (first, second) in started.items():
+            wait_for_step(first, tmp_path / name, 10)
+            second.send_signal(signal.SIGSTOP if name == "frozen" else signal.SIGKILL)
+        begun = time.monotonic()
+        for name, (first, _) in started.items():
+            printed = first.communicate(timeout=90)[0]
+            host = socket.gethostname()
+            assert first.returncode == 1, printed
+            assert f"no sign of life from rank 1 on {host}, noticed by rank 0 on {host};" in printed, name
+            assert "Traceback" not in printed
+            assert outcome(tmp_path / name)["status"] == "failed"
+            assert newest_checkpoint(tmp_path / name) is not None
+        assert time.monotonic() - begun < 60
+    finally:
+        for pair in started.values():
+            for process in pair:
+                process.kill()
+                process.communicate()
 
 
 @pytest.mark.distributed
@@ -189,6 +227,36 @@ def test_what_is_not_finite_stops_the_run_with_its_samples_and_the_last_good_che
     assert newest_checkpoint(tmp_path / "run")[1]["position"]["step"] == step - 1
 
 
+@pytest.mark.parametrize(
+    "engine", [["engine.kind=ddp"], ["engine.kind=zero", "engine.zero_stage=0"]], ids=["ddp", "zero0"]
+)
+def test_a_finite_loss_with_a_gradient_that_is_not_is_blamed_on_its_own_batch(train_config, tmp_path, engine):
+    """Nobody looks until the validation two steps later: no checkpoint or model of the spoilt weights is left."""
+    folder = tmp_path / "run"
+    rarely = ["monitor.every_steps=100", "monitor.validate_steps=7", "checkpoint.every_steps=3"]
+    printed = started_with(
+        "import fmsci.engine.ddp as ddp\n"
+        "plain, calls = ddp.piece_loss, []\n"
+        "def piece_loss(u, piece, count):\n"
+        "    calls.append(u)\n"
+        "    if len(calls) == 5:\n"
+        "        u.register_hook(lambda gradient: gradient * 1e38 * 1e38)\n"
+        "    return plain(u, piece, count)\n"
+        "ddp.piece_loss = piece_loss\n"
+        "import fmsci.engine.zero as zero\n"
+        "zero.piece_loss = piece_loss\n",
+        ["train", train_config, f"run={folder}", *TRAINING, *rarely, *engine],
+        code=2,
+    )
+    assert f"the gradient of {folder} is not finite at step 5 (training samples " in printed
+    assert f"the last good checkpoint is {folder}/checkpoints/step-00000003" in printed
+    assert newest_checkpoint(folder)[1]["position"]["step"] == 3
+    samples = epoch_order(0, 1, 13)[5:10].tolist()
+    assert outcome(folder)["samples"] == samples
+    assert outcome(folder)["step"] == 5
+    assert f"training samples {', '.join(map(str, samples))})" in printed
+
+
 @pytest.mark.distributed
 def test_a_run_goes_on_without_the_batches_that_are_not_finite(spoilt, tmp_path):
     """To skip them and to go back before them is the same training: the same weights at the end."""
@@ -202,6 +270,29 @@ def test_a_run_goes_on_without_the_batches_that_are_not_finite(spoilt, tmp_path)
         finals.append(final_bits(folder)[0])
     assert finals[0] == finals[1]
     assert len(newest_checkpoint(tmp_path / "rewind")[1]["position"]["skipped"]) == 4
+
+
+@pytest.mark.distributed
+def test_zero_stops_skips_and_goes_back_as_ddp_does(spoilt, tmp_path):
+    config = settings(spoilt, tmp_path)
+    common = ["train", config, *TRAINING, "checkpoint.every_steps=1", "seed=3", "engine.kind=zero"]
+    chosen = [(stage, way) for stage in (1, 3) for way in ("stop", "skip", "rewind")]
+    cases = [
+        Case([*common, f"run={tmp_path / way}-{stage}", f"optim.on_nonfinite={way}", f"engine.zero_stage={stage}"])
+        for stage, way in chosen
+    ]
+    for (stage, way), (codes, printed) in zip(chosen, several(2, cases, tmp_path / "logs"), strict=True):
+        if way == "stop":
+            assert codes == [2, 2], printed
+            step = int(printed.partition("is nan at step ")[2].partition(" ")[0])
+            folder = tmp_path / f"stop-{stage}"
+            assert f"the last good checkpoint is {folder}/checkpoints/step-{step - 1:08d}" in printed
+            assert 6 in outcome(folder)["samples"]
+        else:
+            assert codes == [0, 0], printed
+            assert printed.count("is not finite" if way == "skip" else "going on after step") == 4
+    for stage in (1, 3):
+        assert final_bits(tmp_path / f"skip-{stage}")[0] == final_bits(tmp_path / f"rewind-{stage}")[0]
 
 
 def settings(data, folder):

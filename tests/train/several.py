@@ -1,0 +1,125 @@
+"""Run several ``fmsci`` commands one after the other on the same ranks, each in processes of its own.
+
+Torch and DeepSpeed are imported once, and every command is a fork of that: a start takes a second less than one, where
+it would take five. ``mpiexec -n N python -m tests.train.several FOLDER JSON`` where JSON is a list of cases.
+"""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.commands import MPIEXEC, clean_environment
+
+LATE = ("torch._dynamo", "torch.utils.tensorboard", "fmsci.train.run", "fmsci.evaluate")
+"""What a command imports, torch and DeepSpeed some of it at the first step: here once for all of them."""
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Case:
+    """A command; the step after which the last rank gets a TERM; from where to where it is copied when it has ended."""
+
+    arguments: list
+    term: int | None = None
+    copy: tuple[str, str] | None = None
+
+
+def several(ranks, cases, folder):
+    """Run the cases on so many ranks; return the exit codes of the ranks and what was printed, for each."""
+    folder.mkdir()
+    described = [
+        {
+            "arguments": [str(word) for word in case.arguments],
+            "term": case.term,
+            "copy": case.copy and [*map(str, case.copy)],
+        }
+        for case in cases
+    ]
+    port = 21000 + os.getpid() * 101 % 8000 + 37 * ranks
+    done = subprocess.run(
+        [
+            str(MPIEXEC),
+            "-n",
+            str(ranks),
+            sys.executable,
+            "-m",
+            "tests.train.several",
+            str(folder),
+            json.dumps(described),
+        ],
+        cwd=ROOT,
+        env=clean_environment(DS_ACCELERATOR="cpu", DS_BUILD_OPS="0", FIRST_PORT_OF_CASES=str(port)),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = []
+    for number in range(len(cases)):
+        codes = [int((folder / f"{number}-{rank}.code").read_text()) for rank in range(ranks)]
+        found.append((codes, "".join((folder / f"{number}-{rank}.log").read_text() for rank in range(ranks))))
+    return found
+
+
+def run_case(case, number, log):
+    """Be the command; end with its exit code."""
+    with log.open("wb") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    # Each case meets at a port of its own, on which the one before cannot still be listening.
+    os.environ["MASTER_PORT"] = str(int(os.environ["FIRST_PORT_OF_CASES"]) + number)
+    from fmsci.cli import main
+    from fmsci.train.state import State
+
+    advance, last = State.advance, int(os.environ["PMI_RANK"]) == int(os.environ["PMI_SIZE"]) - 1
+
+    def advanced(self, num_samples):
+        advance(self, num_samples)
+        if last and self.step == case.term:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    State.advance = advanced
+    main(case.arguments)
+
+
+def main(folder, cases):
+    import torch
+
+    from fmsci.engine.zero_import import import_deepspeed
+    from fmsci.world import World
+
+    for module in LATE:
+        importlib.import_module(module)
+    rank, size = int(os.environ["PMI_RANK"]), int(os.environ["PMI_SIZE"])
+    import_deepspeed(World(rank, size, rank, size), torch.device("cpu"))
+    for number, described in enumerate(json.loads(cases)):
+        case = Case(**described)
+        child = os.fork()
+        if not child:
+            code = 99
+            try:
+                run_case(case, number, Path(folder) / f"{number}-{rank}.log")
+            except SystemExit as end:
+                code = int(end.code or 0)
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        (Path(folder) / f"{number}-{rank}.code").write_text(str(code))
+        if rank == 0 and case.copy is not None:
+            shutil.copytree(*case.copy)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
