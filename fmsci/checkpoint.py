@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fmsci.config import Schema, parse
 from fmsci.errors import UserError
-from fmsci.files import ASIDE_PREFIX, discard, publish_folder, read_json
+from fmsci.files import ASIDE_PREFIX, discard, publish_folder, read_json, regular_file
 from fmsci.terminal import warn
 
 FORMAT_VERSION = 1
@@ -81,7 +81,7 @@ def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
 @contextmanager
 def _open_tensors(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as stream:
+        with safe_open(regular_file(path), framework="pt") as stream:
             yield stream
     except FileNotFoundError:
         raise UserError(f"there is no weights file {path}") from None
@@ -151,7 +151,7 @@ def _numbered(run: Path) -> list[tuple[int, Path]]:
 
 def _fingerprint(path: Path) -> FileRecord:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with regular_file(path).open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return FileRecord(bytes=path.stat().st_size, sha256=digest.hexdigest())

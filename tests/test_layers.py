@@ -29,6 +29,7 @@ LAYERS = [
     ["stages"],
     ["shards", "pde"],
     ["config"],
+    ["locks"],
     ["terminal"],
     ["world"],
     ["nodelist"],

@@ -36,6 +36,12 @@ class Schema(pydantic.BaseModel):
         return value
 
 
+class Open(Schema):
+    """A record to which later versions may add: keys that this one does not know are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def _takes(annotation: Any, kind: type) -> bool:
     """Tell whether a value of ``kind`` has a place in an annotation; a Schema inside it looks after its own fields."""
     if annotation in (kind, Any) or isinstance(annotation, kind):

@@ -13,7 +13,8 @@ from fmsci.errors import UserError
 from fmsci.figures import comparison_figure, contact_sheet, sample_captions, save_figure
 from fmsci.library.model import FIELD_BYTES, Model
 from fmsci.pde import NAMES, SYSTEMS
-from fmsci.shards.samples_file import SamplesFile, open_samples, write_predictions
+from fmsci.shards.foreign import SamplesFile, open_samples
+from fmsci.shards.predictions import write_predictions
 
 Array = NDArray[np.float32]
 SHOWN = 4

@@ -17,6 +17,7 @@ from fmsci.study.downstream import Base, Group
 from fmsci.study.identity import digest, run_hash
 from fmsci.study.jobs import Job, Run
 from fmsci.study.models import Model, existing_model, pretrained_model
+from fmsci.train.outcome import RESULT
 
 STAGES = ("data", "pretrain", "zero-shot", "sweep", "repeats")
 """In the order in which their jobs can start."""
@@ -152,7 +153,7 @@ def _pretraining(
         stage="pretrain",
         name=folder.name,
         words=("train", str(config), *overrides, f"run={folder}", "--test"),
-        results=(folder / "result.json", *evaluations),
+        results=(folder / RESULT, *evaluations),
         needs=tuple(one / MANIFEST for one in data),
         log=folder / "log.txt",
         key=key,
