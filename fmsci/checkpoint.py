@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -76,6 +78,21 @@ def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
     with _open_tensors(path) as stream:
         for name in stream.keys():  # noqa: SIM118 - not a mapping
             yield name, stream.get_tensor(name)
+
+
+def checked_tensors(path: Path, shapes: Mapping[str, Sequence[int]], remedy: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights in a safetensors file one by one: float32, finite, of just these names and ``shapes``.
+
+    Raises UserError, with what to do (``remedy``), where they are others, before any of them is read.
+    """
+    found, wanted = tensor_shapes(path), {name: (tuple(shape), "F32") for name, shape in shapes.items()}
+    wrong = [name[:60] for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if wrong:
+        raise UserError(f"{path} does not fit its architecture: {', '.join(wrong[:3])}; {remedy}")
+    for name, tensor in each_tensor(path):
+        if not math.isfinite(float(torch.sum(tensor, dtype=torch.float64))):
+            raise UserError(f"{path}: {name} is not finite; {remedy}")
+        yield name, tensor
 
 
 @contextmanager
