@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fmsci.generate.summary import build_manifest
 from fmsci.pde import System, pair_error
 from fmsci.pde.grid import sum_of_squares
 from fmsci.shards.foreign import SamplesFile, open_samples, read_pieces
-from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts
+from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts, split_name
 from fmsci.shards.manifest import Manifest, ShardRecord, write_manifest
 from fmsci.shards.virtual import write_virtual
 from fmsci.shards.writer import ShardWriter, open_shard
@@ -92,6 +93,7 @@ def import_files(
         options={},
     )
     records: list[ShardRecord] = []
+    new = not output.exists()
     done = 0
 
     def tell_more(samples: int) -> None:
@@ -107,13 +109,17 @@ def import_files(
                 with open_shard(output, layout) as shard:
                     _fill(shard, of_split, system, observed, tell_more)
                     records.append(shard.finish())
+        manifest = build_manifest(output, facts, shard_samples, records)
+        write_virtual(output, manifest)
+        write_manifest(output, manifest)
     except BaseException:
-        for split in opened:
-            discard(output / split)  # the folder held nothing: what is there is of this import
+        for split in opened:  # the folder held nothing: what is there is of this import
+            discard(output / split)
+            discard(output / split_name(split))
+        if new:
+            with suppress(OSError):
+                output.rmdir()
         raise
-    manifest = build_manifest(output, facts, shard_samples, records)
-    write_virtual(output, manifest)
-    write_manifest(output, manifest)
     return manifest
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fmsci.errors import UserError
 from fmsci.shards.layout import FIELDS, TENSOR
-from fmsci.shards.plain import inside, open_hdf5, plain
+from fmsci.shards.plain import inside, open_hdf5, plain, stored_whole
 
 MOST_PACKING = 1100
 """No filter of HDF5 makes a dataset smaller by more than this: a file that declares more has not got it."""
@@ -106,6 +106,8 @@ def _dataset(file: h5py.File, path: Path, name: str, needed: str) -> h5py.Datase
         raise UserError(
             f"{path}: '{name}' declares {dataset.shape}, more than its {path.stat().st_size:,} bytes can hold"
         )
+    if not dataset.is_virtual and not stored_whole(dataset):
+        raise UserError(f"{path}: '{name}' was never written; {own}")
     return dataset
 
 

@@ -76,6 +76,10 @@ def shows_raw(path):
     return "other.h5"
 
 
+def unwritten(file, path):
+    file.create_dataset("fields", (3, 2, 16, 16), "f4")
+
+
 def declared(file, path):
     file.create_dataset("fields", (3, 2, 1 << 20, 1 << 20), "f4", chunks=(1, 1, 64, 64))
 
@@ -137,6 +141,7 @@ HOSTILE = [
         with_fields(virtual(lambda path: other(path).name, (3, 2, 1 << 20, 1 << 20))),
         "IN: 'fields' declares (3, 2, 1048576, 1048576), more than the files it shows hold",
     ),
+    ("unwritten", with_fields(unwritten), "IN: 'fields' was never written"),
     ("huge", with_fields(declared), "IN: 'fields' declares (3, 2, 1048576, 1048576), more than its "),
     ("not finite", lambda path: write(path, np.full((2, 2, 16, 16), np.nan), np.ones((2, 3))), "IN: sample 0 "),
 ]
