@@ -31,6 +31,7 @@ import torch
 from fmsci.config import TrainSettings, load_settings
 from fmsci.dataset.loader import Batch
 from fmsci.engine.collective import Agreement, process_group
+from fmsci.engine.ddp import DDPEngine
 from fmsci.terminal import say, table
 from fmsci.train.build import Job, build_job
 from fmsci.train.loop import train
@@ -82,8 +83,8 @@ def main() -> None:
                     )
         if "second" in chosen.what:
             both = [speedup(large, folder / f"two-{number}") for number in range(min(chosen.rounds, 3))]
-            for place, name in enumerate(("two processes", "two runs apart")):
-                found = [pair[place] for pair in both]
+            for which, name in enumerate(("two processes", "two runs apart")):
+                found = [pair[which] for pair in both]
                 rows.append((f"{name} over one, 1M", f"{statistics.median(found):.2f}x", spread(found, "x")))
         for size in chosen.checkpoint if "checkpoint" in chosen.what else []:
             for kind, stage in (("ddp", 0), ("zero", 1), ("zero", 3)):
@@ -174,6 +175,7 @@ def overhead(data: Path, run: Path) -> float:
 
 def bare_step(job: Job, batch: Batch) -> None:
     """Take one step on a batch as plainly as torch allows."""
+    assert isinstance(job.engine, DDPEngine)
     operator, optimizer = job.engine.operator, job.engine.optimizer
     samples = batch.pieces[0].samples
     u = operator(samples.source, samples.coefficients)

@@ -43,7 +43,7 @@ from targets import prepare
 
 LONGEST_S = 120
 MOST_BYTES = 3 << 30
-CASES = {"settings": 4000, "status": 2500, "import": 1500, "data": 2000, "model": 1000, "checkpoint": 500}
+CASES = {"settings": 2500, "status": 3000, "import": 2000, "data": 1500, "model": 2000, "checkpoint": 500}
 NEVER = {
     "os.system",
     "os.exec",

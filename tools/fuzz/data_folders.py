@@ -104,7 +104,7 @@ class DataFolder:
             shard.unlink()
             shard.symlink_to(self.outside)
         elif kind == "shard":
-            forge(shard, *what, self.outside)
+            forge(shard, what[0], what[1], self.outside)
         else:
             path = shard if kind == "shard bytes" else folder / "manifest.json"
             content = path.read_bytes()

@@ -43,7 +43,7 @@ class SampleFiles:
         if kind == "special":
             replaced(path, what, place.parent / "victim")
         elif kind == "forged":
-            forge(path, *what, self.outside)
+            forge(path, what[0], what[1], self.outside)
         elif kind == "bytes":
             content = path.read_bytes()
             for change in what:

@@ -79,13 +79,14 @@ def use_settings(place: Path, case: Any) -> Any:
     from fmsci.config import (
         GenerateSettings,
         PipelineSettings,
+        Schema,
         SiteSettings,
         StudySettings,
         TrainSettings,
         load_settings,
     )
 
-    classes = {"train": TrainSettings, "generate": GenerateSettings, "study": StudySettings}
+    classes: dict[str, type[Schema]] = {"train": TrainSettings, "generate": GenerateSettings, "study": StudySettings}
     classes |= {"site": SiteSettings, "pipeline": PipelineSettings}
     overrides = [f"{key}={value}" for key, value in case[4]] if len(repr(case[4])) < 20_000 else []
     return load_settings(classes[case[0]], place / "settings.yaml", overrides)
