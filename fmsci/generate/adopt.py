@@ -15,7 +15,7 @@ from fmsci.files import discard, taken
 from fmsci.generate.samples import BATCH_BYTES, LARGEST_PAIR_ERROR
 from fmsci.generate.summary import build_manifest
 from fmsci.pde import System, pair_error
-from fmsci.pde.grid import sum_of_squares
+from fmsci.pde.grid import LARGEST_MEAN, sum_of_squares
 from fmsci.shards.foreign import SamplesFile, open_samples, read_pieces
 from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts, split_name
 from fmsci.shards.manifest import Manifest, ShardRecord, write_manifest
@@ -24,9 +24,6 @@ from fmsci.shards.writer import ShardWriter, open_shard
 
 SPLIT_WORDS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 """What a file's name says about its split, the first that fits."""
-
-LARGEST_MEAN = 1e-5
-"""Of a source, as a part of its root mean square, where the system does not keep the mean: more is no rounding."""
 
 RANGE_SLACK = 1e-5
 """How far a stored sample may lie outside its range, as a part of the larger end: coefficients are float32."""

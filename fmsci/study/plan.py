@@ -40,11 +40,6 @@ class Plan:
         """Every learning rate at the first seed, for each arm, task and number of samples."""
         return tuple(run for group in self.groups for run in group.sweep)
 
-    @property
-    def num_repeats(self) -> int:
-        """How many repeats there will be."""
-        return len(self.groups) * (len(self.settings.seeds) - 1)
-
     def stage(self, name: str, errors: Mapping[Path, float]) -> tuple[Job | None, ...]:
         """Return the jobs of a stage by number; None for a repeat whose rate is not known yet."""
         stages: dict[str, tuple[Job | None, ...]] = {
