@@ -35,7 +35,12 @@ def at(tmp_path):
     def fmsci(*words, slip=None):
         before = everything(tmp_path) if slip else {}
         done = subprocess.run(
-            command(words), cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
+            command(words),
+            cwd=tmp_path,
+            env=clean_environment(PYTHONWARNINGS="error"),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == (2 if slip else 0), done.stdout + done.stderr
         if slip:
