@@ -77,7 +77,7 @@ def pictured(make: Make, size: str, minutes: float = 10) -> float:
             name: measure(job.engine.predict, split, World(), job.device, spectra=bool(number % 2))
             for name, split in job.valid.items()
         }
-        took[wanted].append(time.process_time() - begun)
+        took[bool(number % 2)].append(time.process_time() - begun)
     spectra_s = max(0.0, statistics.median(took[True]) - statistics.median(took[False]))
     state = State()
     with Monitor(job, state, Trouble()) as monitor:
