@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fmsci.config import Schema, parse
 from fmsci.errors import UserError
-from fmsci.files import ASIDE_PREFIX, discard, publish_folder, read_json
+from fmsci.files import ASIDE_PREFIX, discard, publish_folder, read_json, regular_file
 from fmsci.terminal import warn
 
 FORMAT_VERSION = 1
@@ -78,10 +80,25 @@ def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
             yield name, stream.get_tensor(name)
 
 
+def checked_tensors(path: Path, shapes: Mapping[str, Sequence[int]], remedy: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights in a safetensors file one by one: float32, finite, of just these names and ``shapes``.
+
+    Raises UserError, with what to do (``remedy``), where they are others, before any of them is read.
+    """
+    found, wanted = tensor_shapes(path), {name: (tuple(shape), "F32") for name, shape in shapes.items()}
+    wrong = [name[:60] for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if wrong:
+        raise UserError(f"{path} does not fit its architecture: {', '.join(wrong[:3])}; {remedy}")
+    for name, tensor in each_tensor(path):
+        if not math.isfinite(float(torch.sum(tensor, dtype=torch.float64))):
+            raise UserError(f"{path}: {name} is not finite; {remedy}")
+        yield name, tensor
+
+
 @contextmanager
 def _open_tensors(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as stream:
+        with safe_open(regular_file(path), framework="pt") as stream:
             yield stream
     except FileNotFoundError:
         raise UserError(f"there is no weights file {path}") from None
@@ -151,7 +168,7 @@ def _numbered(run: Path) -> list[tuple[int, Path]]:
 
 def _fingerprint(path: Path) -> FileRecord:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with regular_file(path).open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return FileRecord(bytes=path.stat().st_size, sha256=digest.hexdigest())

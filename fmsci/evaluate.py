@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 import fmsci
+from fmsci.config import Open, parse
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.collective import decided_by_main
 from fmsci.engine.measure import measure
 from fmsci.figures import comparison_figure, sample_captions, save_figure
-from fmsci.files import write_json
+from fmsci.files import read_json, write_json
 from fmsci.model.sizes import check_grid
 from fmsci.model_folder import load_operator, open_model_folder
 from fmsci.shards import read_manifest
@@ -24,6 +25,17 @@ from fmsci.world import World
 def evaluation_path(model: Path, data: Path, split: str) -> Path:
     """Return where the result goes: ``RUN/evaluations/DATA-SPLIT.json`` beside ``RUN/model``."""
     return model.parent / "evaluations" / f"{data.name}-{split}.json"
+
+
+class Evaluation(Open):
+    """What everybody reads of a result file."""
+
+    rel_l2: float
+
+
+def read_error(path: Path) -> float:
+    """Return the mean relative L2 error in a result file; UserError where it is missing or none."""
+    return parse(Evaluation, read_json(path), str(path)).rel_l2
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""Pictures of fields and curves. The only importer of matplotlib; figures are made without a display."""
+"""Pictures of fields and curves, made without a display."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def comparison_figure(
     for row in range(rows):
         error = predicted[row] - solution[row]
         norm = float(np.linalg.norm(solution[row]))
-        relative = float(np.linalg.norm(error)) / norm if norm else float("nan")
+        relative = float(np.linalg.norm(error)) / (norm or 1.0)  # as fmsci.metrics.relative_l2
         limit = float(np.abs(solution[row]).max()) or 1.0
         small = float(np.abs(error).max()) or 1.0
         panels = [

@@ -1,16 +1,17 @@
-"""Publish a file or a folder whole or not at all: write aside, sync, rename."""
+"""Publish a file or a folder whole or not at all: write aside, sync, rename. Read what others put there, without
+waiting for a pipe, and append to no file elsewhere."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import json
 import os
 import shutil
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+import stat
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,8 +21,8 @@ from fmsci.errors import UserError
 ASIDE_PREFIX = ".aside-"
 """Names that start so are unfinished work; nobody reads them and the next writer may remove them."""
 
-HOLDER_CHARACTERS = 200
-"""The most that is read of what a lock file says about its holder."""
+LARGEST_JSON = 1 << 26
+"""The most bytes of a JSON file: a manifest of some 400,000 shards. Others need a thousandth of it."""
 
 
 def aside(path: Path) -> Path:
@@ -121,78 +122,6 @@ def taken(folder: Path, but: Sequence[str] = ()) -> str | None:
     return None
 
 
-@contextmanager
-def lock(
-    path: Path, refusal: str, patience_s: float = 0.0, tell: Callable[[str], None] = lambda holder: None
-) -> Iterator[None]:
-    """Hold ``path`` as a lock for the time of the block; it ends with the process, however that ends.
-
-    The file says who holds it. Where another process does, it waits for at most ``patience_s``; ``tell`` hears once
-    for whom. Raises UserError, ``refusal`` with the holder's process id and host, where that is not enough, or where
-    the file cannot be written. On a file system without locks nothing is held.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
-        ) from error
-    with opened as handle:
-        end = time.monotonic() + patience_s
-        told = False
-        while not _locked_now(handle):
-            handle.seek(0)
-            holder = handle.read(HOLDER_CHARACTERS).strip() or "it"  # it has not written its name yet
-            if time.monotonic() >= end:
-                raise UserError(f"{refusal}, wait for {holder}, or stop it")
-            if not told:
-                tell(holder)
-            told = True
-            time.sleep(min(1.0, patience_s / 10))
-        try:
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            handle.flush()
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}; free some space and repeat") from error
-        yield
-
-
-def _locked_now(handle: TextIO) -> bool:
-    """Take the lock, or tell that another process has it. Without locks there is nothing to take."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
-            raise
-    return True
-
-
-def can_lock(path: Path) -> bool:
-    """Tell whether the file system of a file has locks."""
-    with path.open("rb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
-
-
-def is_locked(path: Path) -> bool:
-    """Tell whether another process holds ``path`` as a lock (seen on the same host, or where the file system says)."""
-    try:
-        with path.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
 def write_text(path: Path, text: str) -> None:
     """Publish ``text`` as the file ``path``."""
     with publish_file(path) as temporary:
@@ -204,10 +133,51 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Return the parsed content of a JSON file; UserError where it is missing, is not JSON, or says a thing twice."""
+def regular_file(path: Path) -> Path:
+    """Return ``path`` where it is a file, or a link to one: opening a pipe would wait until somebody writes into it.
+
+    Raises OSError, as opening it would: where there is nothing, or a folder, a pipe or a device.
+    """
+    _check_regular(path.stat().st_mode, path)
+    return path
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ENXIO, "it is a pipe or a device, not a file", str(path))
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Open a file, new or old, to read it and to write at its end.
+
+    Raises OSError where that cannot be, also where ``path`` is a link: what is written is to be in this folder.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP or not path.is_symlink():
+            raise
+        raise OSError(errno.ELOOP, "it is a symbolic link to another place", str(path)) from None
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+        return os.fdopen(handle, "a+", encoding="utf-8")
+    except OSError:
+        os.close(handle)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed content of a JSON file; UserError where it is missing, is not JSON, is far too large for one of
+    fmsci's, or says a thing twice."""
+    try:
+        with regular_file(path).open("rb") as stream:
+            content = stream.read(LARGEST_JSON + 1)
+        if len(content) > LARGEST_JSON:
+            raise UserError(f"{path} has more than {LARGEST_JSON:,} bytes, far more than it needs; do not use it")
+        return json.loads(content.decode(), object_pairs_hook=_each_once)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except OSError as error:
@@ -225,12 +195,44 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def all_entries(path: Path) -> list[dict[str, Any]]:
+    """Return all whole entries of a file of JSON lines; see :func:`last_entries`."""
+    return last_entries(path, sys.maxsize)
+
+
 def last_entries(path: Path, num_bytes: int = 1 << 16) -> list[dict[str, Any]]:
-    """Return the last whole entries of a file of JSON lines that may be growing; none where there is no file."""
-    if not path.exists():
+    """Return the last whole entries of a file of JSON lines that may be growing; none where there is no file.
+
+    Raises UserError where it cannot be read. See :func:`entries_of` for lines that are no entries.
+    """
+    try:
+        with regular_file(path).open("rb") as stream:
+            start = max(0, path.stat().st_size - num_bytes)
+            stream.seek(start)
+            whole, newline, _ = stream.read().rpartition(b"\n")  # what follows is still being written
+    except FileNotFoundError:
         return []
-    with path.open("rb") as stream:
-        start = max(0, path.stat().st_size - num_bytes)
-        stream.seek(start)
-        lines = stream.read().split(b"\n")[:-1]  # what follows the last newline is still being written
-    return [json.loads(line) for line in lines[start > 0 :]]  # and the first may be the end of a line
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    if start:  # the first may be the end of a line
+        whole = whole.partition(b"\n")[2]
+    return entries_of(whole + newline)
+
+
+def entries_of(lines: bytes) -> list[dict[str, Any]]:
+    """Return the entries of a run's metrics, in JSON lines; each has its ``step``.
+
+    What is no entry is left out: after a power loss a file can end in zeros, or in half a line that the next start
+    went on behind.
+    """
+    found = []
+    for line in lines.split(b"\n"):
+        with suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and all(map(_is_number, entry.values())):
+                found.append(entry)
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)

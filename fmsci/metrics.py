@@ -12,8 +12,12 @@ def squared_error(u: Tensor, target: Tensor) -> Tensor:
 
 
 def relative_l2(u: Tensor, target: Tensor) -> Tensor:
-    """Return ||u - u*||_2 / ||u*||_2 for each sample, (B, H, W) -> (B,): the error that is reported."""
-    error: Tensor = (u - target).norm(dim=(1, 2)) / target.norm(dim=(1, 2))
+    """Return ||u - u*||_2 / ||u*||_2 for each sample, (B, H, W) -> (B,): the error that is reported.
+
+    Of a solution that is 0 everywhere, ||u||_2: there is nothing to divide by.
+    """
+    size = target.norm(dim=(1, 2))
+    error: Tensor = (u - target).norm(dim=(1, 2)) / torch.where(size > 0, size, 1.0)
     return error
 
 
@@ -36,7 +40,8 @@ def spectrum(field: Tensor) -> Tensor:
 def error_spectrum(u: Tensor, target: Tensor) -> Tensor:
     """Return error and solution by shell over ||u*||_2^2 of the sample, (B, H, W) -> (B, 2, K + 1).
 
-    The first row adds up to the square of :func:`relative_l2`, the second to 1.
+    The first row adds up to the square of :func:`relative_l2`, the second to 1 (to 0 where the solution is 0).
     """
     whole = target.square().sum(dim=(1, 2))[:, None]
+    whole = torch.where(whole > 0, whole, 1.0)
     return torch.stack((spectrum(u - target) / whole, spectrum(target) / whole), dim=1)

@@ -20,7 +20,10 @@ from tests.commands import MPIEXEC, clean_environment
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (.*?) -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-MARKS = ("needs: ", "tested by: ", "file: ", "exit code: ")
+MARKS = ("needs: ", "tested by: ", "planned by: ", "file: ", "exit code: ")
+ELSEWHERE = ("needs: ", "tested by: ", "planned by: ")
+"""Marks of blocks that this test does not run."""
+FENCE = re.compile(r"(?:^<!-- (.*?) -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 OWN_TESTS = {"contributing.md": "tests/test_contributing.py", "library.md": "tests/test_library_document.py"}
 """Pages whose blocks are run by a test of their own."""
@@ -84,7 +87,7 @@ def run_page(page, place):
     bin_folder = Path(sys.executable).parent
     environment = clean_environment(PATH=f"{bin_folder}:{MPIEXEC.parent}:{os.environ['PATH']}")
     for mark, language, text in blocks(page):
-        if mark.startswith(("needs: ", "tested by: ")) or language in {"diff", "text"}:
+        if mark.startswith(ELSEWHERE) or language in {"diff", "text"}:
             continue
         if mark.startswith("file: "):
             (place / mark.removeprefix("file: ")).write_text(text)
@@ -107,9 +110,8 @@ def started(command, place, environment, code, text):
 
 
 def runs_here(page):
-    skipped = ("needs: ", "tested by: ")
     return page.name not in OWN_TESTS and any(
-        language in {"bash", "python"} and not mark.startswith(skipped) for mark, language, _ in blocks(page)
+        language in {"bash", "python"} and not mark.startswith(ELSEWHERE) for mark, language, _ in blocks(page)
     )
 
 
@@ -124,20 +126,80 @@ def test_every_block_of_a_page_runs(page, place):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_command_says_that_it_is_one(page):
+    """A block without a language is run by nobody."""
+    for _, language, text in FENCE.findall(page.read_text()):
+        first = text.removeprefix("$ ").split()[0]
+        assert language or first == "fmsci/" or shutil.which(first) is None, (
+            f"{name(page)}: a block begins with {first}"
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_what_is_not_run_says_why_and_exists(page):
-    """Blocks that need a cluster name files and verbs that there are; those tested elsewhere are named there."""
-    for mark, _, text in blocks(page):
+    """Blocks that need a cluster name files and verbs that there are; those tested elsewhere really are."""
+    for mark, language, text in blocks(page):
         if page.name in OWN_TESTS:
             assert page.name in (ROOT / OWN_TESTS[page.name]).read_text()
-            continue
-        assert not mark or mark.startswith(MARKS), f"{name(page)}: no test knows the mark '{mark}'"
-        if mark.startswith("tested by: "):
-            assert (ROOT / mark.removeprefix("tested by: ")).exists()
-        if mark.startswith("needs: "):
+            assert mark or language != "bash", f"{name(page)}: a block of commands without a mark"
+        else:
+            assert not mark or mark.startswith(MARKS), f"{name(page)}: no test knows the mark '{mark}'"
+        kind, _, where = mark.partition(": ")
+        if kind in {"tested by", "planned by"}:
+            untold = untested(text, "".join(map(source, where.split(", "))), page, kind == "planned by")
+            assert not untold, f"{name(page)}: {where} does not name {untold}"
+        if kind == "needs":
             for line in text.splitlines():
                 for word in shlex.split(line, comments=True):
                     if re.fullmatch(r"(configs|tools|slurm)/[\w/.-]+\.\w+", word):
                         assert (ROOT / word).exists(), f"{name(page)}: {word}"
+
+
+def source(path):
+    return (ROOT / path).read_text()
+
+
+def untested(text, test, page, planned):
+    """Return the first verb, script or file of configs/ in a block that a test does not name; None where all are.
+
+    A test that takes its commands from the page itself names them all. One that plans goes through a whole folder.
+    """
+    if f"docs/{page.name}" in test:
+        return None
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["fmsci"] and not planned:
+            verb = words[1:3] if words[1] in {"data", "model"} else words[1:2]
+            if ", ".join(f'"{word}"' for word in verb) not in test:
+                return " ".join(["fmsci", *verb])
+        for word in words:
+            if word.startswith("configs/"):
+                assert (ROOT / word).exists(), word
+                known = "/".join(word.split("/")[:2]) in test if planned else word in test
+                if not known:
+                    return word
+            if re.fullmatch(r"tools/\w+\.sh", word) and word not in test:
+                return word
+    return None
+
+
+def test_a_block_that_its_test_does_not_run_is_found():
+    page = ROOT / "docs/studies.md"
+    test = source("tests/train/test_profile.py")
+    assert untested("fmsci study configs/study/quickstart.yaml run", test, page, False) == "fmsci study"
+    assert (
+        untested("fmsci train configs/pretrain/quickstart.yaml", test, page, False)
+        == "configs/pretrain/quickstart.yaml"
+    )
+    assert untested("bash tools/test.sh", test, page, False) == "tools/test.sh"
+    assert untested("fmsci study configs/study/quickstart.yaml run", test, page, True) is not None
+
+
+def test_every_mark_is_in_the_table_of_marks():
+    table = (ROOT / "docs/contributing.md").read_text()
+    used = {mark.partition(":")[0] for page in PAGES for mark, _, _ in blocks(page) if mark}
+    assert {"tested by", "planned by", "run", "command"} <= used
+    assert [mark for mark in used if f"`<!-- {mark}" not in table] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -4,11 +4,9 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -17,14 +15,16 @@ from fmsci import files
 from fmsci.errors import UserError
 from fmsci.files import (
     ASIDE_PREFIX,
+    all_entries,
     aside,
     discard,
     exchange,
     last_entries,
-    lock,
+    open_to_append,
     publish_file,
     publish_folder,
     read_json,
+    regular_file,
     write_json,
     write_text,
 )
@@ -384,34 +384,6 @@ def test_published_json_is_plain_text(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text(encoding="ascii")) == {"b": 1}
 
 
-def test_a_held_lock_names_its_holder_and_ends_with_it(tmp_path):
-    path = tmp_path / "run" / ".lock"
-    path.parent.mkdir()
-    path.write_text("process 123456 on a host that held it long ago, with a longer name\n")
-    hold = "import sys, time; from pathlib import Path; from fmsci.files import lock\n"
-    hold += "with lock(Path(sys.argv[1]), 'r'):\n    print('held', flush=True); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError) as refused, lock(path, "choose another run="):
-            pass
-        host = socket.gethostname()
-        assert str(refused.value) == f"choose another run=, wait for process {holder.pid} on {host}, or stop it"
-        begun, told = time.monotonic(), []
-        with pytest.raises(UserError, match="wait for process"), lock(path, "choose another run=", 0.3, told.append):
-            pass
-        assert 0.3 <= time.monotonic() - begun < 5
-        assert told == [f"process {holder.pid} on {host}"]
-    finally:
-        holder.kill()
-        holder.communicate()
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write .*file/\.lock: "), lock(tmp_path / "file" / ".lock", "refused"):
-        pytest.fail("a lock that nobody holds")
-    with lock(path, "choose another run="):
-        assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
-
-
 def test_the_last_entries_of_a_file_that_grows(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert last_entries(path) == []
@@ -419,3 +391,67 @@ def test_the_last_entries_of_a_file_that_grows(tmp_path):
     assert last_entries(path) == [{"step": step} for step in range(1000)]  # the line being written is left out
     # 100 bytes: the 11 of that, 6 lines of 14, and 5 bytes of the line before, which are no entry.
     assert last_entries(path, num_bytes=100) == [{"step": step} for step in range(994, 1000)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\0" * 4096,
+        b'{"step": 3, "train/lo',
+        b"[1, 2]",
+        b'{"loss": 1}',
+        b'{"step": "4"}',
+        b"[" * 9999,
+        b"\xff\xfe",
+        b"",
+    ],
+    ids=["zeros", "half", "list", "no step", "text", "deep", "binary", "empty"],
+)
+def test_a_line_that_is_no_entry_hides_no_other(tmp_path, bad):
+    """A file can end in zeros after a power loss; the next start goes on behind them."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 0.5}\n' + bad + b'\n{"step": 2, "loss": NaN}\n')
+    assert [entry["step"] for entry in last_entries(path)] == [1, 2]
+    assert all_entries(path)[0] == {"step": 1, "loss": 0.5}
+
+
+def test_json_that_is_far_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("fmsci.files.LARGEST_JSON", 1000)
+    write_json(tmp_path / "a.json", "x" * 900)
+    assert len(read_json(tmp_path / "a.json")) == 900
+    write_json(tmp_path / "a.json", "x" * 1000)
+    with pytest.raises(UserError, match=r"a.json has more than 1,000 bytes, far more than it needs; do not use it"):
+        read_json(tmp_path / "a.json")
+
+
+# ------------------------------------------------------------------ pipes, devices and links
+
+
+def test_only_a_file_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    assert regular_file(tmp_path / "link") == tmp_path / "link"
+    for name, words in [("pipe", "a pipe or a device"), ("folder", "Is a directory"), ("none", "No such file")]:
+        with pytest.raises(OSError, match=words):
+            regular_file(tmp_path / name)
+    with pytest.raises(OSError, match="a pipe or a device"):
+        regular_file(type(tmp_path)("/dev/zero"))
+
+
+def test_nothing_is_appended_through_a_link_or_into_a_pipe(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    (tmp_path / "new").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in [("link", "it is a symbolic link"), ("new", "it is a symbolic link"), ("pipe", "it is a pipe")]:
+        with pytest.raises(OSError, match=words):
+            open_to_append(tmp_path / name)
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "lines").write_text("a\n")
+    with open_to_append(tmp_path / "lines") as stream:
+        stream.write("b\n")
+    assert (tmp_path / "lines").read_text() == "a\nb\n"
+    assert (tmp_path / "lines").stat().st_mode == (tmp_path / "victim").stat().st_mode

@@ -29,6 +29,7 @@ LAYERS = [
     ["stages"],
     ["shards", "pde"],
     ["config"],
+    ["locks"],
     ["terminal"],
     ["world"],
     ["nodelist"],
@@ -292,6 +293,11 @@ def test_broken_rules_are_seen(path: str, source: str, message: str) -> None:
 )
 def test_sound_imports_pass(path: str, source: str) -> None:
     assert violations(source, path) == []
+
+
+def test_the_list_of_rooms_in_the_documents_is_this_one() -> None:
+    page = (ROOT / "docs/concepts.md").read_text().partition("from one line to those below:")[2].partition("`tests")[0]
+    assert [line.split() for line in page.strip().splitlines()] == LAYERS[1:]
 
 
 def test_every_owner_is_a_room() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fmsci.engine.measure import measure
+from fmsci.library import predict
 from fmsci.metrics import error_spectrum, relative_l2, spectrum
 from fmsci.train.pictures import by_band
 from fmsci.world import World
@@ -65,3 +66,13 @@ def test_a_split_has_the_mean_spectrum_of_its_samples_and_two_bands():
     assert bands["kept"] ** 2 + bands["beyond"] ** 2 == pytest.approx(mean_square, rel=1e-5)
     assert bands["kept"] ** 2 == pytest.approx(expected[0][:4].sum(), rel=1e-5)
     assert measure(predict, samples, World(), cpu).spectrum is None
+
+
+def test_of_a_solution_of_zero_the_error_is_the_prediction_itself_everywhere():
+    """evaluate, predict and the spectra agree, and nothing is infinite."""
+    zero, u = torch.zeros(2, 8, 8), torch.stack((torch.ones(8, 8), torch.zeros(8, 8)))
+    assert relative_l2(u, zero).tolist() == [8.0, 0.0]
+    assert predict._relative_l2(u.numpy(), zero.numpy()).tolist() == [8.0, 0.0]
+    error, solution = error_spectrum(u, zero).unbind(1)
+    assert error.sum(1).tolist() == pytest.approx([64.0, 0.0])
+    assert solution.sum(1).tolist() == [0.0, 0.0]

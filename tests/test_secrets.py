@@ -1,5 +1,6 @@
 """Nothing of the environment gets into run folders, data folders, job scripts or logs, but for a documented list."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -75,11 +76,32 @@ def test_a_leak_would_be_found(tmp_path):
     assert len(leaks(tmp_path)) == 2
 
 
-def test_every_variable_that_is_read_is_documented():
+NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|RANK")
+NO_VARIABLES = {"BOOT_FAIL", "NODE_FAIL", "OUT_OF_MEMORY", "SC_PAGE_SIZE", "SC_PHYS_PAGES", "MPI_LOCAL"}
+"""Words of Slurm and of the C library that look like variables, and the beginning of some."""
+
+
+def variables_of_python():
+    """Return what the package names like a variable: in a string, or as an argument (of a child's environment)."""
+    for path in (ROOT / "fmsci").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.value if isinstance(node, ast.Constant) else getattr(node, "arg", None)
+            if isinstance(node, (ast.Constant, ast.keyword)) and isinstance(name, str) and NAME.fullmatch(name):
+                yield name
+
+
+def variables_of_scripts():
+    """Return what job scripts read or set: what Slurm and libraries know, and all of fmsci's own."""
+    for path in (ROOT / "slurm").iterdir():
+        yield from re.findall(r"\b(?:SLURM|SLURMD|FMSCI|HDF5|OMP|MASTER)_[A-Z0-9_]*[A-Z0-9]\b", path.read_text())
+
+
+def test_every_variable_that_is_read_or_set_is_documented():
     page = (ROOT / "docs/reliability.md").read_text()
-    code = "".join(path.read_text() for path in (ROOT / "fmsci/world").glob("*.py"))
-    known = r"SLURM|MPI|PMI|PMIX|OMPI|TORCHELASTIC|RANK|WORLD|LOCAL|MASTER|GROUP|OMP|HDF5|DS|OPENBLAS|MKL|HYDI"
-    names = set(re.findall(rf'"((?:{known})(?:_[A-Z0-9_]*[A-Z0-9])?)"', code))
-    assert {"RANK", "SLURM_PROCID", "OMP_NUM_THREADS"} <= names
-    missing = sorted(name for name in names - {"MPI_LOCAL"} if f"`{name}`" not in page)
+    names = {*variables_of_python(), *variables_of_scripts()} - NO_VARIABLES
+    assert {"RANK", "SLURM_PROCID", "OMP_NUM_THREADS", "WANDB_MODE", "CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME"} <= names
+    missing = sorted(name for name in names if f"`{name}`" not in page and not name.startswith("FMSCI_"))
     assert not missing, f"docs/reliability.md does not name {', '.join(missing)}"
+    listed = page.partition("## What goes into files")[2].partition("\n## ")[0]
+    unused = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9])`", listed)) - names
+    assert not unused, f"docs/reliability.md names {', '.join(unused)}, which nothing reads"

@@ -65,7 +65,7 @@ def straight_source(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, keep
     for amplitude, exponent in zip(amplitudes, exponents, strict=True):
         source += amplitude * np.exp(-exponent)
     source = source / source.max()
-    return source if keep_mean else source - source.mean()
+    return np.asarray(source if keep_mean else source - source.mean())
 
 
 def straight_sample(

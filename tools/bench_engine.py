@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -33,6 +34,7 @@ import torch
 from fmsci.config import TrainSettings, load_settings
 from fmsci.dataset.loader import Batch
 from fmsci.engine.collective import Agreement, process_group
+from fmsci.engine.ddp import DDPEngine
 from fmsci.terminal import say, table
 from fmsci.train.build import Job, build_job
 from fmsci.train.loop import train
@@ -79,35 +81,42 @@ def main() -> None:
                 ]
                 rows.append((f"monitoring over a step, {size}", f"{statistics.median(found):+.2%}", spread(found, "%")))
             if chosen.pictures:
-                epochs = prepare(folder, 64, 512, 32)
+                pictured = prepare(folder, 64, 512, 32)
                 for size in ("64K", "1M"):
                     found = [
-                        bench_monitor.pictured(maker(epochs, folder / f"drawn-{size}-{number}"), size)
+                        bench_monitor.pictured(maker(pictured, folder / f"drawn-{size}-{number}"), size)
                         for number in range(chosen.rounds)
                     ]
                     rows.append(
                         (f"the same with pictures, {size}", f"{statistics.median(found):+.2%}", spread(found, "%"))
                     )
         if "second" in chosen.what:
-            rounds = [
-                speedup(large or data, folder / f"two-{number}", small) for number in range(min(chosen.rounds, 3))
-            ]
-            for number, (one, two, apart) in enumerate(rounds):
-                told = f"one {one:.1f}, two {two:.1f}, two runs apart {apart:.1f}"
-                rows.append((f"samples/s, {small}, round {number + 1}", told, ""))
-            for place, name in ((1, "two processes"), (2, "two runs apart")):
-                found = [rates[place] / rates[0] for rates in rounds]
-                rows.append((f"{name} over one, {small}", f"{statistics.median(found):.2f}x", spread(found, "x")))
+            rows += second(large or data, folder, small, min(chosen.rounds, 3))
         for size in chosen.checkpoint if "checkpoint" in chosen.what else []:
-            for kind, stage in (("ddp", 0), *(("zero", stage) for stage in ((2,) if chosen.quick else (1, 2, 3)))):
-                # A process for each: DeepSpeed keeps hold of its memory.
-                with ProcessPoolExecutor(1, get_context("spawn")) as apart:
-                    place = folder / f"{size}-{kind}{stage}"
-                    rows.append(apart.submit(saving, data, place, size, kind, stage).result())
+            rows += checkpoints(data, folder, size, (2,) if chosen.quick else (1, 2, 3))
         for size in () if "knobs" not in chosen.what else ("64K",) if chosen.quick else ("1M", "16M"):
             rows += knobs(folder, size, grid, chosen.rounds, 1 if chosen.quick else 5)
     table("trainer", ("what", "median", "all"), rows)
     say(json.dumps(rows))
+
+
+def second(data: Path, folder: Path, size: str, rounds: int) -> Iterator[tuple[str, ...]]:
+    """Yield the rates of one process, of two, and of two that have nothing to tell each other; then the ratios."""
+    found = [speedup(data, folder / f"two-{number}", size) for number in range(rounds)]
+    for number, (one, two, apart) in enumerate(found):
+        told = f"one {one:.1f}, two {two:.1f}, two runs apart {apart:.1f}"
+        yield f"samples/s, {size}, round {number + 1}", told, ""
+    for place, name in ((1, "two processes"), (2, "two runs apart")):
+        ratios = [rates[place] / rates[0] for rates in found]
+        yield f"{name} over one, {size}", f"{statistics.median(ratios):.2f}x", spread(ratios, "x")
+
+
+def checkpoints(data: Path, folder: Path, size: str, stages: tuple[int, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield how long saving takes, by engine."""
+    for kind, stage in (("ddp", 0), *(("zero", stage) for stage in stages)):
+        # A process for each: DeepSpeed keeps hold of its memory.
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+            yield apart.submit(saving, data, folder / f"{size}-{kind}{stage}", size, kind, stage).result()
 
 
 def spread(values: list[float], unit: str) -> str:
@@ -189,6 +198,7 @@ def overhead(data: Path, run: Path, epochs: int) -> float:
 
 def bare_step(job: Job, batch: Batch) -> None:
     """Take one step on a batch as plainly as torch allows."""
+    assert isinstance(job.engine, DDPEngine)
     operator, optimizer = job.engine.operator, job.engine.optimizer
     samples = batch.pieces[0].samples
     u = operator(samples.source, samples.coefficients)

@@ -63,7 +63,8 @@ class PlainSpectral(nn.Module):
         out = torch.zeros_like(x_hat)
         for rows, weight in ((slice(0, m), self.upper), (slice(-m, None), self.lower)):
             out[:, :, rows, :m] = torch.einsum("bixy,ioxy->boxy", x_hat[:, :, rows, :m], torch.view_as_complex(weight))
-        return torch.fft.irfft2(out, s=x.shape[-2:], norm="ortho")
+        u: Tensor = torch.fft.irfft2(out, s=x.shape[-2:], norm="ortho")
+        return u
 
 
 class PlainFNO(nn.Module):
@@ -238,7 +239,7 @@ def stages(size: str) -> dict[str, float]:
     watch(Transform, "collect", "sums of waves")
     watch(Transform, "spread", "sums of waves")
     watch(layer, "mix", "mix")
-    watch(layer.functional, "gelu", "gelu")
+    watch(torch.nn.functional, "gelu", "gelu")
     watch(torch, "mm", "pointwise and head products")
     batch = 4 if size == "256M" else 8
     model, x = build("ours", size), torch.randn(batch, 4, GRID, GRID)

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -49,10 +50,11 @@ def steps_of(job: Job) -> tuple[Batch, torch.Tensor, float, float]:
     job.loader.close()
     took: dict[bool, list[float]] = {True: [], False: []}
     for number in range(24):
-        engine.watch.wanted = lambda wanted=bool(number % 2): wanted
+        wanted = bool(number % 2)
+        engine.watch.wanted = partial(bool, wanted)
         begun = time.process_time()
         result = engine.step(batch, 1e-6)
-        took[bool(number % 2)].append(time.process_time() - begun)
+        took[wanted].append(time.process_time() - begun)
     step_s = statistics.median(took[False][2:])
     return batch, result, step_s, max(0.0, statistics.median(took[True][2:]) - step_s)
 

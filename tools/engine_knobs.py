@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,7 +89,7 @@ def variants(size: str, world: World) -> Iterator[tuple[str, Callable[[], Engine
         return operator, build_optimizer(operator, OptimSettings(epochs=1))
 
     for name, switches in DDP.items():
-        yield f"ddp, {name}", lambda switches=switches: DDPEngine(*parts(), world, None, switches=switches)
+        yield f"ddp, {name}", partial(lambda chosen: DDPEngine(*parts(), world, None, switches=chosen), switches)
     for stage in (1, 2, 3):
         for part in ZERO_PARTS:
             for overlap in (False, True):
@@ -105,7 +106,7 @@ def variants(size: str, world: World) -> Iterator[tuple[str, Callable[[], Engine
                 config["zero_optimization"]["overlap_comm"] = overlap
                 name = f"zero{stage}, {'one bucket' if part == 1 else f'{part} buckets'}"
                 name += ", overlap_comm" if overlap else ""
-                yield name, lambda config=config: ZeroEngine(*parts(), world, config)
+                yield name, partial(lambda chosen: ZeroEngine(*parts(), world, chosen), config)
 
 
 if __name__ == "__main__":

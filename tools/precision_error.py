@@ -67,7 +67,7 @@ def quiet(command: list[str]) -> None:
 
 def rows(found: dict[str, list[float]]) -> list[tuple[str, ...]]:
     """Return a row for each variant."""
-    described = []
+    described: list[tuple[str, ...]] = []
     for variant, errors in found.items():
         ratios = [error / plain - 1 for error, plain in zip(errors, found["fp32"], strict=True)]
         over = ", ".join(f"{ratio:+.2%}" for ratio in ratios) if variant != "fp32" else ""

@@ -21,6 +21,7 @@ from fmsci.world import World, detect_world, ignore_signals
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 NOT_OURS_TO_USE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EEXIST}
+NOT_OURS_TO_USE |= {errno.EISDIR, errno.ENXIO}
 """What the system says of a path that the user should not have named, wherever it is first touched."""
 
 app = typer.Typer(

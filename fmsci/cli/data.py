@@ -184,7 +184,7 @@ def import_(
     from fmsci.errors import UserError, nearest
     from fmsci.generate.adopt import import_files, split_of
     from fmsci.pde import SYSTEMS
-    from fmsci.shards.foreign import open_foreign
+    from fmsci.shards.foreign import open_samples
     from fmsci.shards.layout import SPLITS
     from fmsci.terminal import Progress, say
 
@@ -195,7 +195,7 @@ def import_(
     by_split: dict[str, list[Path]] = {name: [] for name in SPLITS}
     for path in files:
         by_split[split or split_of(path)].append(path)
-    with Progress(f"import {system}", sum(open_foreign(path).count for path in files), "samples") as bar:
+    with Progress(f"import {system}", sum(open_samples(path, solved=True).count for path in files), "samples") as bar:
         manifest = import_files(by_split, SYSTEMS[system], output, range_, shard_samples, bar.update)
     worst = max(statistics["pair_error"].max for statistics in manifest.statistics.values())
     counts = ", ".join(f"{record.count:,} {name}" for name, record in manifest.splits.items())

@@ -20,7 +20,7 @@ def predict(
 
     from fmsci.library.model import load
     from fmsci.library.predict import predict_file
-    from fmsci.shards.samples_file import open_samples
+    from fmsci.shards.foreign import open_samples
     from fmsci.terminal import Progress, say, warn
 
     samples = open_samples(given)

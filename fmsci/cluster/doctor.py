@@ -18,7 +18,8 @@ from fmsci.engine.collective import lost_rank, process_group
 from fmsci.engine.device import pick_device
 from fmsci.engine.probe import all_reduce_speed, clock_after_barrier, gather_facts
 from fmsci.errors import UserError
-from fmsci.files import can_lock, discard, publish_file
+from fmsci.files import discard, publish_file
+from fmsci.locks import can_lock
 from fmsci.terminal import amount
 from fmsci.world import World, cores_per_process, gpus_of_job, hdf5_locks, num_cores, thread_limit
 

@@ -16,6 +16,7 @@ from fmsci.errors import UserError
 from fmsci.evaluate import evaluation_path
 from fmsci.files import read_json, write_json
 from fmsci.shards.layout import MANIFEST
+from fmsci.train.outcome import RESULT
 
 CONTINUED = {"generate", "pretrain", "study"}
 """Jobs that are asked to save before their time limit, and go on in another one."""
@@ -76,7 +77,7 @@ def _links(settings: PipelineSettings, base: Request, train: TrainSettings, stud
         output = load_settings(GenerateSettings, config).output
         data.append(f"generate {output.name}")
         yield Link(data[-1], request("generate", config), (), (output / MANIFEST).exists())
-    done = (train.run / "result.json").exists()
+    done = (train.run / RESULT).exists()
     yield Link("pretrain", request("pretrain", settings.pretrain), tuple(data), done)
     wanted = replace(request("study", settings.study), concurrent=settings.concurrent)
     awaited = ["study"]

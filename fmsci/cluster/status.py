@@ -13,9 +13,11 @@ from fmsci.config import GenerateSettings, TrainSettings, load_settings
 from fmsci.config.load import read_yaml
 from fmsci.dataset.order import num_batches
 from fmsci.errors import UserError
-from fmsci.files import is_locked, last_entries, read_json
+from fmsci.files import last_entries, regular_file
+from fmsci.locks import is_locked
 from fmsci.shards import read_manifest
 from fmsci.terminal import duration
+from fmsci.train.outcome import RESULT, read_outcome, read_result
 
 JOB_FILE = "slurm_job"
 """In a run folder: the id of the newest job that serves it and how often that was restarted, with a blank between."""
@@ -30,7 +32,8 @@ class RunStatus:
 
     run: str
     state: str
-    """finished, saved, failed, running, stopped (ended without a word), not started; or Slurm's state in capitals."""
+    """What its outcome says (finished, saved, failed), running, stopped (ended without a word), not started, or
+    unreadable; or Slurm's state in capitals."""
     why: str | None = None
     job: str | None = None
     restarts: int | None = None
@@ -78,7 +81,14 @@ def _is_run(folder: Path) -> bool:
 
 
 def run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
-    """Return where a run is; ``jobs`` are those in the queue."""
+    """Return where a run is; ``jobs`` are those in the queue. One with a damaged file does not hide the others."""
+    try:
+        return _run_status(run, jobs)
+    except UserError as error:
+        return RunStatus(str(run), "unreadable", str(error))
+
+
+def _run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
     job, restarts = _job(run)
     entries = last_entries(run / "metrics.jsonl")
     step = int(entries[-1]["step"]) if entries else 0
@@ -130,20 +140,23 @@ def _state(run: Path, queued: Queued | None) -> tuple[str, str | None]:
     """Return a run's state and why. A job that waits or runs says more than what an earlier start left behind."""
     if queued is not None and queued.alive:
         return queued.state, None if queued.reason == "None" else queued.reason
-    if (run / "outcome.json").exists():
-        outcome = read_json(run / "outcome.json")
-        return str(outcome["status"]), str(outcome["why"])
+    outcome = read_outcome(run)
+    if outcome is not None:
+        return outcome.status, outcome.why
     if is_locked(run / ".lock"):
         return "running", None
     if queued is not None and queued.state != "COMPLETED":
         return queued.state, queued.reason
-    if (run / "result.json").exists():
+    if (run / RESULT).exists():
         return "finished", None
     return ("stopped", "it ended without saying why") if (run / "metrics.jsonl").exists() else ("not started", None)
 
 
 def _job(run: Path) -> tuple[str | None, int | None]:
-    words = (run / JOB_FILE).read_text(encoding="utf-8").split() if (run / JOB_FILE).exists() else []
+    try:
+        words = regular_file(run / JOB_FILE).read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return None, None
     return (words[0], int(words[1])) if len(words) == 2 and words[1].isdigit() else (None, None)
 
 
@@ -172,8 +185,8 @@ def _batch_size(run: Path) -> int:
 
 def _planned_steps(run: Path) -> int | None:
     """Return how many optimizer steps the run takes in all; None where that is not known (its data are elsewhere)."""
-    if (run / "result.json").exists():
-        return int(read_json(run / "result.json")["steps"])
+    if (run / RESULT).exists():
+        return read_result(run).steps
     settings = _settings(run)
     if settings is None:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from fmsci.cluster.status import RunStatus, find_runs, run_status
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
+from fmsci.files import entries_of, regular_file
 from fmsci.terminal import duration
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -46,7 +46,7 @@ class Watched:
         self.status: RunStatus = run_status(self.run, {})
         if not self._path.exists():
             return
-        with self._path.open("rb") as stream:
+        with regular_file(self._path).open("rb") as stream:
             facts = self._path.stat()
             if facts.st_ino != self._inode or facts.st_size < self._offset:
                 self._forget()
@@ -54,7 +54,7 @@ class Watched:
             stream.seek(self._offset)
             whole, newline, _ = stream.read().rpartition(b"\n")  # what follows is still being written
         self._offset += len(whole) + len(newline)
-        self.entries += [json.loads(line) for line in whole.splitlines() if line]
+        self.entries += entries_of(whole)
         self._age_s = max(0.0, time.time() - facts.st_mtime)
 
     @property
@@ -97,7 +97,7 @@ class Watched:
     def _headline(self) -> str:
         text = f"{self.run}: {self.state}"
         if self.entries:
-            text += f", epoch {self.entries[-1]['epoch'] + 1}, last entry {duration(self._age_s)} ago"
+            text += f", epoch {self.entries[-1].get('epoch', 0) + 1}, last entry {duration(self._age_s)} ago"
         return text
 
     def _progress(self, width: int) -> str:

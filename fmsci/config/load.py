@@ -15,6 +15,7 @@ from fmsci.config.schema import Schema, parse
 from fmsci.config.sections import GenerateSettings, TrainSettings
 from fmsci.config.study import StudySettings
 from fmsci.errors import SettingsError, UserError
+from fmsci.files import regular_file
 
 S = TypeVar("S", bound=Schema)
 
@@ -102,7 +103,7 @@ def _at(node: yaml.Node) -> str:
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file; UserError where it is missing or is not YAML."""
     try:
-        with path.open("rb") as stream:
+        with regular_file(path).open("rb") as stream:
             content = stream.read(LARGEST_BYTES + 1)
         if len(content) > LARGEST_BYTES:
             raise SettingsError(f"the settings file {path} has more than {LARGEST_BYTES:,} bytes; is it the right one?")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fmsci.config.schema import Schema
+from fmsci.config.schema import Schema, text_names
 from fmsci.config.sections import Count, EngineSettings, Positive
 from fmsci.config.study import Name
 
@@ -63,10 +63,7 @@ class ScalingSettings(Schema):
     @model_validator(mode="before")
     @classmethod
     def _names_are_text(cls, document: Any) -> Any:
-        """YAML reads an unquoted name such as 1e3 as a number."""
-        if isinstance(document, dict) and isinstance(document.get("engines"), dict):
-            document = document | {"engines": {str(name): value for name, value in document["engines"].items()}}
-        return document
+        return text_names(document, "engines")
 
     @model_validator(mode="after")
     def _fits_together(self) -> ScalingSettings:

@@ -1,4 +1,4 @@
-"""The base of every typed document, and the sentence that a wrong one gets. The only importer of pydantic."""
+"""The base of every typed document, and the sentence that a wrong one gets."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ class Schema(pydantic.BaseModel):
         return value
 
 
+class Open(Schema):
+    """A record to which later versions may add: keys that this one does not know are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def _takes(annotation: Any, kind: type) -> bool:
     """Tell whether a value of ``kind`` has a place in an annotation; a Schema inside it looks after its own fields."""
     if annotation in (kind, Any) or isinstance(annotation, kind):
@@ -59,6 +65,15 @@ def _items(value: Any) -> Iterable[Any]:
 def _can_be_written(text: str) -> bool:
     """Tell whether a file name and a file of UTF-8 can hold a text: it has no null, and no half of a character."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def text_names(document: Any, *sections: str) -> Any:
+    """Return a document in which the keys of these sections are text: YAML reads an unquoted 1e3 or 16 as a number."""
+    if isinstance(document, dict):
+        for section in sections:
+            if isinstance(document.get(section), dict):
+                document = document | {section: {str(name): value for name, value in document[section].items()}}
+    return document
 
 
 S = TypeVar("S", bound=Schema)

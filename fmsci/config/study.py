@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from fmsci.config.schema import Schema
+from fmsci.config.schema import Schema, text_names
 from fmsci.config.sections import Count, Positive, Seed
 
 
@@ -84,12 +84,7 @@ class StudySettings(Schema):
     @model_validator(mode="before")
     @classmethod
     def _names_are_text(cls, document: Any) -> Any:
-        """YAML reads an unquoted 1e3 or 16 as a number; a name is meant."""
-        if isinstance(document, dict):
-            for key in ("models", "tasks"):
-                if isinstance(document.get(key), dict):
-                    document = document | {key: {str(name): value for name, value in document[key].items()}}
-        return document
+        return text_names(document, "models", "tasks")
 
     @model_validator(mode="after")
     def _fits_together(self) -> StudySettings:

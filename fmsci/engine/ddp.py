@@ -126,7 +126,7 @@ class DDPEngine:
 
     def load(self, folder: Path) -> None:
         """See :meth:`fmsci.engine.api.Engine.load`."""
-        load_weights(self.operator, folder)
+        load_weights(self.operator, folder, "remove the checkpoint")
         parameters = dict(self.operator.named_parameters())
         shapes = {name: parameter.shape for name, parameter in parameters.items()}
         trained = [name for name, parameter in parameters.items() if parameter.requires_grad]

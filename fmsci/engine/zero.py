@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fmsci.checkpoint import each_tensor
+from fmsci.checkpoint import checked_tensors
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.api import Snapshot, blamed, each_state, piece_loss, set_rate
 from fmsci.engine.ddp import host_copy
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
 from fmsci.engine.zero_import import import_deepspeed
-from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
 from fmsci.stages import stage
 from fmsci.world import World
@@ -141,27 +140,17 @@ class ZeroEngine:
     def load(self, folder: Path) -> None:
         """See :meth:`fmsci.engine.api.Engine.load`."""
         parameters = dict(self.operator.named_parameters())
-        found = set()
-        for name, value in each_tensor(folder / "model.safetensors"):
-            self._check(folder / "model.safetensors", name, value)
-            found.add(name)
+        for name, value in checked_tensors(folder / "model.safetensors", self.shapes, "remove the checkpoint"):
             parameter = parameters[name]
             value = value.to(self.engine.device)
             with torch.no_grad(), self._whole(parameter, change=True):
                 parameter.copy_(value)
             if self.stage and parameter.requires_grad:  # the optimizer's own copy, of which the parameter is a copy
                 self._set(parameter, value, None)
-        lacking = [name for name in parameters if name not in found]
-        if lacking:
-            raise UserError(f"{folder}/model.safetensors lacks {lacking[0]}; remove the checkpoint")
         trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
         for field, name, value in each_state(folder, self.shapes, trained):
             if parameters[name].requires_grad:
                 self._set_state(parameters[name], field, value)
-
-    def _check(self, path: Path, name: str, value: Tensor) -> None:
-        if self.shapes.get(name) != value.shape or value.dtype != torch.float32:
-            raise UserError(f"{path} does not fit the model: {name}; remove the checkpoint")
 
     def _whole(self, parameter: Tensor, change: bool = False) -> AbstractContextManager[Any]:
         """Return a context in which a parameter holds all its numbers, on rank 0 at least."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,15 @@ from fmsci.files import discard, taken
 from fmsci.generate.samples import BATCH_BYTES, LARGEST_PAIR_ERROR
 from fmsci.generate.summary import build_manifest
 from fmsci.pde import System, pair_error
-from fmsci.pde.grid import sum_of_squares
-from fmsci.shards.foreign import ForeignFile, open_foreign, read_pieces
-from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts
+from fmsci.pde.grid import LARGEST_MEAN, sum_of_squares
+from fmsci.shards.foreign import SamplesFile, open_samples, read_pieces
+from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts, split_name
 from fmsci.shards.manifest import Manifest, ShardRecord, write_manifest
 from fmsci.shards.virtual import write_virtual
 from fmsci.shards.writer import ShardWriter, open_shard
 
 SPLIT_WORDS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 """What a file's name says about its split, the first that fits."""
-
-LARGEST_MEAN = 1e-5
-"""Of a source, as a part of its root mean square, where the system does not keep the mean: more is no rounding."""
 
 RANGE_SLACK = 1e-5
 """How far a stored sample may lie outside its range, as a part of the larger end: coefficients are float32."""
@@ -61,7 +59,7 @@ def import_files(
         raise UserError(
             f"--range is {data_range[0]:g} {data_range[1]:g} but should be two finite numbers, the smaller one first"
         )
-    opened = {split: [open_foreign(path) for path in files[split]] for split in SPLITS if files.get(split)}
+    opened = {split: [open_samples(path, solved=True) for path in files[split]] for split in SPLITS if files.get(split)}
     everything = [file for of_split in opened.values() for file in of_split]
     if not everything:
         raise UserError("no file to import was given")
@@ -71,9 +69,9 @@ def import_files(
                 f"{file.path}: tensor has {file.num_columns} columns but {system.name} has {len(system.columns)}: "
                 f"{', '.join(system.columns)}"
             )
-        if file.grid != everything[0].grid:
+        if file.shape[0] != everything[0].shape[0]:
             raise UserError(
-                f"{file.path} is on a grid of {file.grid}, {everything[0].path} on one of {everything[0].grid}"
+                f"{file.path} is on a grid of {file.shape[0]}, {everything[0].path} on one of {everything[0].shape[0]}"
             )
     if (output / MANIFEST).exists() or (output / PLAN).exists():
         raise UserError(f"{output} already holds data; give another output folder")
@@ -84,7 +82,7 @@ def import_files(
     facts = DataFacts(
         system=system.name,
         range=observed,
-        grid=everything[0].grid,
+        grid=everything[0].shape[0],
         columns=system.columns,
         figures=system.figures,
         tallied=0,
@@ -92,6 +90,7 @@ def import_files(
         options={},
     )
     records: list[ShardRecord] = []
+    new = not output.exists()
     done = 0
 
     def tell_more(samples: int) -> None:
@@ -107,23 +106,27 @@ def import_files(
                 with open_shard(output, layout) as shard:
                     _fill(shard, of_split, system, observed, tell_more)
                     records.append(shard.finish())
+        manifest = build_manifest(output, facts, shard_samples, records)
+        write_virtual(output, manifest)
+        write_manifest(output, manifest)
     except BaseException:
-        for split in opened:
-            discard(output / split)  # the folder held nothing: what is there is of this import
+        for split in opened:  # the folder held nothing: what is there is of this import
+            discard(output / split)
+            discard(output / split_name(split))
+        if new:
+            with suppress(OSError):
+                output.rmdir()
         raise
-    manifest = build_manifest(output, facts, shard_samples, records)
-    write_virtual(output, manifest)
-    write_manifest(output, manifest)
     return manifest
 
 
-def _at_once(file: ForeignFile) -> int:
-    return max(1, BATCH_BYTES // (8 * file.grid**2))
+def _at_once(file: SamplesFile) -> int:
+    return max(1, BATCH_BYTES // (8 * file.shape[0] ** 2))
 
 
 def _fill(
     shard: ShardWriter,
-    files: list[ForeignFile],
+    files: list[SamplesFile],
     system: System,
     data_range: tuple[float, float],
     tell: Callable[[int], None],
@@ -150,7 +153,7 @@ def _fill(
                 f"{file.path}: sample {first + at} has {observed[at]:g} where the range is {low:g} to {high:g}; give a "
                 "--range that holds all samples, or none"
             )
-        norms = np.array([[sum_of_squares(field) ** 0.5 for field in pair] for pair in exact]) / file.grid
+        norms = np.array([[sum_of_squares(field) ** 0.5 for field in pair] for pair in exact]) / file.shape[0]
         means = np.abs(exact[:, 0].mean(axis=(1, 2)))
         kept_out = means > LARGEST_MEAN * norms[:, 0]
         if kept_out.any() and not system.keep_mean:
@@ -185,7 +188,7 @@ def judge(system: System, fields: NDArray[np.float32], tensor: NDArray[np.float3
     return errors
 
 
-def _observe(files: Mapping[str, list[ForeignFile]], system: System) -> tuple[float, float]:
+def _observe(files: Mapping[str, list[SamplesFile]], system: System) -> tuple[float, float]:
     """Return the smallest and the largest value of the quantity that the system's range is of."""
     low, high = np.inf, -np.inf
     for of_split in files.values():

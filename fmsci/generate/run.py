@@ -13,7 +13,7 @@ import numpy as np
 
 from fmsci.config import GenerateSettings
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, Failure, Interrupted, UserError
-from fmsci.files import ASIDE_PREFIX, lock
+from fmsci.files import ASIDE_PREFIX
 from fmsci.generate.draws import Stream
 from fmsci.generate.place import check_place
 from fmsci.generate.plan import Request, Task, agree_with_plan, build_request, build_tasks, share
@@ -21,6 +21,7 @@ from fmsci.generate.ranks import Ranks, build_ranks
 from fmsci.generate.samples import SampleMaker
 from fmsci.generate.summary import build_manifest
 from fmsci.generate.tally import Tally
+from fmsci.locks import lock
 from fmsci.shards.check import inspect_shard
 from fmsci.shards.layout import ACCEPTANCE, LOCK, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest

@@ -17,11 +17,10 @@ from fmsci.model.sizes import check_grid
 from fmsci.model.training_range import TrainingRange
 from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
 from fmsci.pde.arguments import as_real, is_single, stack_coefficients
+from fmsci.pde.grid import LARGEST_MEAN
 
 FIELD_BYTES = 1 << 28
 """So much of a layer's output is in memory at once; a larger batch is solved in pieces."""
-LARGEST_MEAN = 1e-5
-"""Of a source, as a part of its root mean square: more is no rounding."""
 
 
 class TrainingRangeWarning(UserWarning):

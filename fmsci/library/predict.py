@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fmsci.errors import UserError
 from fmsci.figures import comparison_figure, contact_sheet, sample_captions, save_figure
 from fmsci.library.model import FIELD_BYTES, Model
+from fmsci.metrics import relative_l2
 from fmsci.pde import NAMES, SYSTEMS
-from fmsci.shards.samples_file import SamplesFile, open_samples, write_predictions
+from fmsci.shards.foreign import SamplesFile, open_samples
+from fmsci.shards.predictions import write_predictions
 
 Array = NDArray[np.float32]
 SHOWN = 4
@@ -103,10 +106,9 @@ def _check_finite(path: Path, first: int, fields: Array, tensor: Array) -> None:
 
 
 def _relative_l2(predicted: Array, solution: Array) -> Array:
-    """Return ||u - u*|| / ||u*|| (B,); of a solution that is 0 everywhere, ||u||."""
-    norm = np.linalg.norm(solution.astype(np.float64), axis=(1, 2))
-    error = np.linalg.norm(predicted.astype(np.float64) - solution, axis=(1, 2))
-    return np.asarray(error / np.where(norm > 0, norm, 1.0), np.float32)
+    """Return the error of each sample (B,), added up in float64."""
+    error = relative_l2(torch.from_numpy(predicted).double(), torch.from_numpy(solution).double())
+    return np.asarray(error.numpy(), np.float32)
 
 
 def _draw(path: Path, title: str, order: dict[str, int | None], fields: Array, tensor: Array, predicted: Array) -> None:

@@ -10,6 +10,9 @@ from fmsci.errors import UserError, nearest
 SIZES = {"64K": (16, 4), "1M": (16, 16), "16M": (32, 32), "256M": (128, 32)}
 """Size -> (width d, modes m), as in arXiv 2306.00258."""
 
+STEP_FLOPS = 3
+"""A training step takes so many times the operations of a prediction: the gradient is two products for each one."""
+
 DEFAULT_SIZE, DEFAULT_LAYERS = "1M", 4
 
 MOST_MODES, MOST_MODES_NARROW = 192, 16

@@ -6,15 +6,12 @@ anything of the declared size is made; weights are safetensors.
 
 from __future__ import annotations
 
-import math
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fmsci.checkpoint import read_tensors, tensor_shapes
+from fmsci.checkpoint import checked_tensors
 from fmsci.config import parse
 from fmsci.errors import UserError
 from fmsci.files import read_json
@@ -138,23 +135,10 @@ def _check_size(path: Path, architecture: Architecture, config: ConfigDocument) 
         )
 
 
-def load_weights(operator: SolutionOperator, path: Path) -> None:
-    """Load the weights of a model folder.
-
-    Raises UserError where names, shapes or number types are not the model's, before any of them is read, and where
-    one is not finite.
-    """
-    found = tensor_shapes(path / WEIGHTS)
-    own = operator.state_dict()
-    wrong = [name for name, tensor in own.items() if found.get(name) != (tuple(tensor.shape), "F32")]
-    extra = [name[:60] for name in found if name not in own]
-    if wrong or extra:
-        raise UserError(f"{path}/model.safetensors does not fit its architecture: {', '.join((wrong + extra)[:3])}")
-    tensors = read_tensors(path / WEIGHTS)
-    for name, tensor in tensors.items():
-        if not math.isfinite(float(torch.sum(tensor, dtype=torch.float64))):
-            raise UserError(f"{path}/model.safetensors: {name} is not finite; make the model anew")
-    operator.load_state_dict(tensors)
+def load_weights(operator: SolutionOperator, path: Path, remedy: str = "make the model anew") -> None:
+    """Load the weights of a model folder; UserError with ``remedy`` where they are not the model's, or not finite."""
+    shapes = {name: tensor.shape for name, tensor in operator.state_dict().items()}
+    operator.load_state_dict(dict(checked_tensors(path / WEIGHTS, shapes, remedy)))
 
 
 def load_operator(path: Path) -> SolutionOperator:

@@ -145,7 +145,6 @@ def check_range(low: float, high: float, options: Mapping[str, str]) -> str | No
 
 SYSTEM = System(
     name="advection_diffusion",
-    paper_name="SYS-2",
     columns=("k11", "k22", "k12", "v1", "v2"),
     stands_for=(("k11",), ("k22",), ("k12",), ("v1",), ("v2",)),
     num_uniforms=4,

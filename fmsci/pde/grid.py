@@ -90,6 +90,10 @@ def _column(field_hat: Spectrum, index: int) -> float:
     return float(np.vdot(field_hat[:, index], field_hat[:, index]).real)
 
 
+LARGEST_MEAN = 1e-5
+"""Of a source without a mean, as a part of its root mean square: more is no rounding."""
+
+
 def sum_of_squares(values: Real) -> float:
     """Return the sum of squares of an array (ny, m), a dot product per row.
 

@@ -55,7 +55,6 @@ def check_range(low: float, high: float, options: Mapping[str, str]) -> str | No
 
 SYSTEM = System(
     name="helmholtz",
-    paper_name="SYS-3",
     columns=("k11", "w"),
     stands_for=(("k11", "k22"), ("w",)),
     num_uniforms=1,

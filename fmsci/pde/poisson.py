@@ -52,7 +52,6 @@ def check_range(low: float, high: float, options: Mapping[str, str]) -> str | No
 
 SYSTEM = System(
     name="poisson",
-    paper_name="SYS-1",
     columns=("k11", "k22", "k12"),
     stands_for=(("k11",), ("k22",), ("k12",)),
     num_uniforms=2,

@@ -43,7 +43,6 @@ class System:
     """One kind of equation. A new one is one file with one of these, and one line in ``fmsci/pde/catalogue.py``."""
 
     name: str
-    paper_name: str
     columns: tuple[str, ...]
     """Names of the stored coefficients, in the order of the paper's own arrays."""
     stands_for: tuple[tuple[str, ...], ...]

@@ -12,7 +12,8 @@ from pathlib import Path
 from fmsci.config import ScalingSettings
 from fmsci.engine.device import num_devices
 from fmsci.errors import UserError
-from fmsci.files import lock, read_json
+from fmsci.files import read_json
+from fmsci.locks import lock
 from fmsci.scaling.points import Point, measured_from, missing, plan, result_path
 from fmsci.terminal import Progress, say, warnings_in
 from fmsci.world import child_environment, end_with_parent, free_port, num_cores

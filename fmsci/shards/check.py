@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from fmsci.files import ASIDE_PREFIX
 from fmsci.shards.checksum import verify_checksum
 from fmsci.shards.layout import LOCK, MANIFEST, PLAN, SHEET, ShardLayout, split_name
 from fmsci.shards.manifest import ShardRecord, read_manifest
-from fmsci.shards.plain import inside, plain
+from fmsci.shards.plain import inside, open_hdf5, plain
 from fmsci.shards.reader import UNREADABLE
 from fmsci.shards.virtual import virtual_is_right
 
@@ -42,7 +41,7 @@ def inspect_shard(folder: Path, layout: ShardLayout) -> ShardRecord | str:
 
 def _differs(path: Path, layout: ShardLayout) -> str | None:
     """Return how a shard's datasets or attributes differ from the layout, or None."""
-    with h5py.File(path, "r", locking=False) as file:
+    with open_hdf5(path) as file:
         for key, wanted in layout.attributes.items():
             if key not in file.attrs:
                 return f"the attribute {key} is missing"
@@ -89,7 +88,7 @@ def check_folder(folder: Path, tell: Callable[[int], None] = lambda num_bytes: N
     known |= {shard.file for record in manifest.splits.values() for shard in record.shards}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in known:
+        if not path.is_dir() and name not in known:
             unfinished = path.name.startswith(ASIDE_PREFIX)
             findings.append(Finding(name, "unfinished work" if unfinished else FOREIGN))
     return findings

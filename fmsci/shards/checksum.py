@@ -6,6 +6,7 @@ import re
 import zlib
 from pathlib import Path
 
+from fmsci.files import regular_file
 from fmsci.shards.layout import HEADER_BYTES
 
 PIECE_BYTES = 1 << 22
@@ -21,7 +22,7 @@ def header(checksum: str) -> bytes:
 
 def verify_checksum(path: Path) -> str | None:
     """Return the checksum that a file's first line names if the rest of the file has it, else None."""
-    with path.open("rb") as file:
+    with regular_file(path).open("rb") as file:
         first = file.read(HEADER_BYTES)
         match = _HEADER.match(first)
         if match is None or first != header(match.group(1).decode()):

@@ -9,6 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from fmsci.files import regular_file
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading; OSError where it is none. HDF5's own locks are left off: Lustre has none."""
+    return h5py.File(regular_file(path), "r", locking=False)
+
 
 def inside(folder: Path, file: str) -> Path:
     """Return the path of a file of a data folder.
@@ -20,7 +27,7 @@ def inside(folder: Path, file: str) -> Path:
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("it is no file")
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError("it lies outside of the data folder; put a copy in its place")
+        raise ValueError("it lies outside of the folder; put a copy in its place")
     return path
 
 

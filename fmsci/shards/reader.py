@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from fmsci.errors import UserError, nearest
+from fmsci.files import regular_file
 from fmsci.shards.layout import ACCEPTANCE, FIELDS, MANIFEST, SAMPLE_ID, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
-from fmsci.shards.plain import inside, plain
+from fmsci.shards.plain import inside, open_hdf5, plain
 
 OPEN_SHARDS = 256
 """Shards of one reader that stay open: each takes a file handle and a map."""
@@ -124,7 +124,7 @@ class _Shard:
         found = self._look(folder, record, shapes) if maps is None else {}
         if self.maps is not None:
             try:
-                with path.open("rb") as raw:
+                with regular_file(path).open("rb") as raw:
                     pages = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
                 found = {
                     name: np.ndarray(shape, dtype, pages, start) for name, (shape, dtype, start) in self.maps.items()
@@ -137,7 +137,7 @@ class _Shard:
         """Return the HDF5 datasets, or none and set ``maps`` where they are contiguous."""
         path = folder / record.file
         try:
-            file = h5py.File(inside(folder, record.file), "r", locking=False)
+            file = open_hdf5(inside(folder, record.file))
             found = {name: plain(file, name, *shape) for name, shape in shapes.items()}
         except UNREADABLE as error:
             raise _unreadable(folder, path, error) from None
@@ -154,7 +154,7 @@ def read_datasets(folder: Path, record: ShardRecord, names: Sequence[str]) -> di
     path = folder / record.file
     found = {}
     try:
-        with h5py.File(inside(folder, record.file), "r", locking=False) as file:
+        with open_hdf5(inside(folder, record.file)) as file:
             for name in names:
                 dataset = plain(file, name)
                 if dataset.dtype.kind not in "fi" or (name != ACCEPTANCE and dataset.shape[:1] != (record.count,)):

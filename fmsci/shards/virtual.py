@@ -10,6 +10,7 @@ from fmsci.files import publish_file
 from fmsci.shards.checksum import verify_checksum, write_checksum
 from fmsci.shards.layout import ACCEPTANCE, FIELDS, HEADER_BYTES, split_name
 from fmsci.shards.manifest import Manifest, SplitRecord
+from fmsci.shards.plain import open_hdf5
 
 
 def write_virtual(folder: Path, manifest: Manifest) -> None:
@@ -19,7 +20,7 @@ def write_virtual(folder: Path, manifest: Manifest) -> None:
     """
     for split, record in manifest.splits.items():
         with (
-            h5py.File(folder / record.shards[0].file, "r", locking=False) as first,
+            open_hdf5(folder / record.shards[0].file) as first,
             publish_file(folder / split_name(split)) as temporary,
         ):
             with h5py.File(temporary, "w", userblock_size=HEADER_BYTES, locking=False) as file:
@@ -50,7 +51,7 @@ def virtual_is_right(folder: Path, split: str, record: SplitRecord) -> bool:
     try:
         if verify_checksum(path) is None:
             return False
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             fields = file[FIELDS]
             shown = [(source.file_name, source.vspace.get_select_bounds()[0][0]) for source in fields.virtual_sources()]
             return len(fields) == record.count and shown == [(shard.file, shard.first) for shard in record.shards]

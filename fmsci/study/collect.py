@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmsci.files import read_json
+from fmsci.evaluate import read_error
+from fmsci.files import all_entries
 from fmsci.study.board import valid_errors
 from fmsci.study.jobs import Run
 from fmsci.study.plan import Plan, chosen, zero_shot_path
+from fmsci.train.outcome import best_error, read_result
 
 LATE, FELL, STRETCH = 0.95, 0.02, 0.8
 """A run had not settled where its best validation came after LATE of its steps, and was lower by more than FELL (of
@@ -160,8 +161,8 @@ def collect(planned: Plan) -> Found:
 
 def read_record(run: Run, is_best: bool) -> Record:
     """Return the record of a finished run; of one on several data folders, the mean of its test errors."""
-    result = read_json(run.folder / "result.json")
-    tests = [float(read_json(path)["rel_l2"]) for path in run.results[1:]]
+    result = read_result(run.folder)
+    tests = [read_error(path) for path in run.results[1:]]
     return Record(
         task=run.task,
         arm=run.arm,
@@ -170,17 +171,17 @@ def read_record(run: Run, is_best: bool) -> Record:
         rate=run.rate,
         seed=run.seed,
         chosen=is_best,
-        valid=float(result["best"]["valid_rel_l2"]),
+        valid=best_error(run.folder),
         test=sum(tests) / len(tests),
-        steps=int(result["steps"]),
-        samples_seen=int(result["samples_seen"]),
-        best_step=int(result["best"]["step"]),
-        unsettled=still_falling(validation_curve(run.folder / "metrics.jsonl"), int(result["steps"])),
-        seconds=float(result["elapsed_s"]),
-        device=str(result["device"]),
-        host=str(result.get("host", "unknown")),
-        processes=int(result["world_size"]),
-        parameters=int(result["num_parameters"]),
+        steps=result.steps,
+        samples_seen=result.samples_seen,
+        best_step=result.best.step,
+        unsettled=still_falling(validation_curve(run.folder / "metrics.jsonl"), result.steps),
+        seconds=result.elapsed_s,
+        device=result.device,
+        host=result.host,
+        processes=result.world_size,
+        parameters=result.num_parameters,
         folder=str(run.folder),
     )
 
@@ -188,8 +189,7 @@ def read_record(run: Run, is_best: bool) -> Record:
 def validation_curve(path: Path) -> list[tuple[int, float]]:
     """Return (step, validation error) of a run's metrics; the mean over the systems where there are several."""
     curve = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        entry = json.loads(line)
+    for entry in all_entries(path):
         found = [value for name, value in entry.items() if name.startswith("valid/") and name.endswith("/rel_l2")]
         if found:
             curve.append((int(entry["step"]), float(entry.get("valid/rel_l2", sum(found) / len(found)))))
@@ -228,7 +228,7 @@ def _comparisons(planned: Plan, records: Sequence[Record]) -> list[Comparison]:
                     parameters=model.shape.num_parameters,
                     finetune=curve(task, "finetune", model.name),
                     scratch=curve(task, "scratch", model.label),
-                    zero_shot=float(read_json(path)["rel_l2"]) if path.exists() else None,
+                    zero_shot=read_error(path) if path.exists() else None,
                 )
             )
     return found

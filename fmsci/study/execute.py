@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.errors import Interrupted, UserError
-from fmsci.files import lock, read_json
+from fmsci.evaluate import read_error
+from fmsci.locks import lock
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board, valid_errors
 from fmsci.study.identity import model_hash
@@ -102,4 +103,4 @@ def _tell(job: Job) -> None:
     elif job.diverged:
         say(f"diverged: {job.name}")
     else:
-        say(f"finished {job.name}: test error {float(read_json(job.evaluation)['rel_l2']):.4f}")
+        say(f"finished {job.name}: test error {read_error(job.evaluation):.4f}")

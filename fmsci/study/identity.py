@@ -15,6 +15,7 @@ from typing import Any
 
 from fmsci.config import GenerateSettings, TrainSettings
 from fmsci.errors import UserError
+from fmsci.files import regular_file
 from fmsci.pde import SYSTEMS
 from fmsci.train.optim import DEFAULT_LR, PAPER_LR
 
@@ -102,7 +103,7 @@ def _model_hash(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
     """Read the files once as long as their stamps stay: a plan is asked for often."""
     seen = hashlib.sha256()
     for name, *_ in stamps:
-        with (folder / name).open("rb") as stream:
+        with regular_file(folder / name).open("rb") as stream:
             while block := stream.read(1 << 20):
                 seen.update(block)
     return seen.hexdigest()[:HASH_CHARACTERS]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmsci.evaluate import evaluation_path
-from fmsci.files import read_json
+from fmsci.train.outcome import RESULT, best_error, read_outcome
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,8 @@ class Run(Job):
     @property
     def diverged(self) -> bool:
         """Whether it ended because training diverged: it would do so again, so it counts as done in a sweep."""
-        path = self.folder / "outcome.json"
-        if self.finished or not path.exists():
-            return False
-        outcome = read_json(path)
-        return outcome["status"] == "failed" and DIVERGED in outcome["why"]
+        outcome = None if self.finished else read_outcome(self.folder)
+        return outcome is not None and outcome.status == "failed" and DIVERGED in outcome.why
 
     @property
     def over(self) -> bool:
@@ -83,7 +80,7 @@ class Run(Job):
     def valid_error(self) -> float | None:
         """The best validation error; infinite where it diverged, None where it is not finished."""
         if self.finished:
-            return float(read_json(self.folder / "result.json")["best"]["valid_rel_l2"])
+            return best_error(self.folder)
         return float("inf") if self.diverged else None
 
 
@@ -93,4 +90,4 @@ DIVERGED = "training diverged"
 
 def run_results(folder: Path, data: Path) -> tuple[Path, Path]:
     """Return the files that a downstream run leaves: its result, its error on the task's test split."""
-    return folder / "result.json", evaluation_path(folder / "model", data, "test")
+    return folder / RESULT, evaluation_path(folder / "model", data, "test")

@@ -10,6 +10,7 @@ from fmsci.config import TrainSettings
 from fmsci.files import read_json
 from fmsci.model.sizes import DEFAULT_LAYERS, SIZES, Architecture, architecture
 from fmsci.study.identity import model_hash
+from fmsci.train.outcome import RESULT
 
 UNKNOWN = "unknown"
 """The hash of a model that is not there yet."""
@@ -38,7 +39,7 @@ def pretrained_model(name: str, folder: Path, key: str, trained: TrainSettings, 
     """Return a model that the study trains; ``folder`` is its run's model folder."""
     given = trained.model.model_dump(exclude_unset=True)
     dial = {part: given.pop(part, None) for part in ("size", "width", "modes", "layers")}
-    return _model(name, folder, key, architecture(1, **dial), given, tasks, folder.parent / "result.json")
+    return _model(name, folder, key, architecture(1, **dial), given, tasks, folder.parent / RESULT)
 
 
 def existing_model(name: str, folder: Path, tasks: tuple[str, ...]) -> Model:

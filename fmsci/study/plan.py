@@ -17,6 +17,7 @@ from fmsci.study.downstream import Base, Group
 from fmsci.study.identity import digest, run_hash
 from fmsci.study.jobs import Job, Run
 from fmsci.study.models import Model, existing_model, pretrained_model
+from fmsci.train.outcome import RESULT
 
 STAGES = ("data", "pretrain", "zero-shot", "sweep", "repeats")
 """In the order in which their jobs can start."""
@@ -38,11 +39,6 @@ class Plan:
     def sweep(self) -> tuple[Run, ...]:
         """Every learning rate at the first seed, for each arm, task and number of samples."""
         return tuple(run for group in self.groups for run in group.sweep)
-
-    @property
-    def num_repeats(self) -> int:
-        """How many repeats there will be."""
-        return len(self.groups) * (len(self.settings.seeds) - 1)
 
     def stage(self, name: str, errors: Mapping[Path, float]) -> tuple[Job | None, ...]:
         """Return the jobs of a stage by number; None for a repeat whose rate is not known yet."""
@@ -152,7 +148,7 @@ def _pretraining(
         stage="pretrain",
         name=folder.name,
         words=("train", str(config), *overrides, f"run={folder}", "--test"),
-        results=(folder / "result.json", *evaluations),
+        results=(folder / RESULT, *evaluations),
         needs=tuple(one / MANIFEST for one in data),
         log=folder / "log.txt",
         key=key,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from fmsci.model.sizes import Architecture
+from fmsci.model.sizes import STEP_FLOPS, Architecture
 from fmsci.study.jobs import Job, Run
 from fmsci.study.plan import Plan
-
-STEP = 3
-"""A training step takes about so many times the operations of a prediction."""
 
 
 def shape_of(planned: Plan, run: Run) -> tuple[Architecture, int]:
@@ -24,4 +21,4 @@ def work_of(planned: Plan, job: Job) -> float:
     shape, grid = shape_of(planned, job)
     if not grid:
         return 0.0
-    return shape.flops(grid, grid) * STEP * job.samples_seen / 1e9
+    return shape.flops(grid, grid) * STEP_FLOPS * job.samples_seen / 1e9

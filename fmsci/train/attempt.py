@@ -12,8 +12,10 @@ import torch
 from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement, decided_by_main, lost_rank
 from fmsci.errors import UserError
-from fmsci.files import discard, lock, write_json
+from fmsci.files import discard, write_json
+from fmsci.locks import lock
 from fmsci.terminal import warn
+from fmsci.train.outcome import OUTCOME
 from fmsci.train.preempt import Preempt
 from fmsci.train.recorded import record
 from fmsci.train.state import State
@@ -27,7 +29,7 @@ def forget_outcome(settings: TrainSettings, world: World) -> None:
     Where it cannot be removed the folder cannot be locked either, which all ranks are told of.
     """
     if world.is_main:
-        discard(settings.run / "outcome.json")
+        discard(settings.run / OUTCOME)
 
 
 @dataclass
@@ -93,7 +95,7 @@ class Attempt:
         """Write how this start ended. A failure is told even where it cannot be written."""
         if self.owned:
             with suppress(*([UserError] if status == "failed" else [])):
-                write_json(self.settings.run / "outcome.json", {"status": status, "why": why, "step": step, **more})
+                write_json(self.settings.run / OUTCOME, {"status": status, "why": why, "step": step, **more})
 
     def failure(self, error: RuntimeError) -> Exception | None:
         """Return what to raise instead of one of torch's errors: a lost rank, no memory; None for any other."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmsci.checkpoint import read_tensors
-from fmsci.errors import UserError
+from fmsci.checkpoint import checked_tensors
 from fmsci.model.operator import Scales, SolutionOperator
 from fmsci.model_folder import ModelFolder
+from fmsci.model_folder.documents import WEIGHTS
 from fmsci.shards.manifest import Scales as MeasuredScales
 
 
@@ -21,23 +21,20 @@ def load_extended(operator: SolutionOperator, folder: ModelFolder) -> None:
     """Load the weights of a model folder; the columns of the new coefficients are zero, so that they change nothing.
 
     The input channels are an axis of exactly the tensors whose shape changes with their number (the lift's weight).
-    Raises UserError where the folder's weights are of another architecture.
+    Raises UserError where the folder's weights are not those of its architecture, or not finite.
     """
     old_columns, new_columns = ("f", *folder.scales.columns), ("f", *operator.scales.columns)
     places = torch.tensor([new_columns.index(name) for name in old_columns])
-    tensors = read_tensors(folder.path / "model.safetensors")
+    with torch.device("meta"):  # the shapes alone
+        shapes = {k: v.shape for k, v in SolutionOperator(folder.architecture, folder.scales).state_dict().items()}
     own = operator.state_dict()
-    if tensors.keys() != own.keys():
-        raise UserError(f"{folder.path}/model.safetensors does not fit its architecture")
-    for name, target in own.items():
-        target.copy_(_placed(tensors[name], target, places, f"{folder.path}/model.safetensors: {name}"))
+    for name, tensor in checked_tensors(folder.path / WEIGHTS, shapes, "make the model anew"):
+        own[name].copy_(_placed(tensor, own[name], places))
 
 
-def _placed(source: Tensor, target: Tensor, places: Tensor, where: str) -> Tensor:
+def _placed(source: Tensor, target: Tensor, places: Tensor) -> Tensor:
     if source.shape == target.shape:
         return source
-    differing = [axis for axis, (a, b) in enumerate(zip(source.shape, target.shape, strict=True)) if a != b]
-    if len(differing) != 1 or source.shape[differing[0]] != len(places):
-        raise UserError(f"{where} has the shape {tuple(source.shape)}, {tuple(target.shape)} is needed")
-    placed: Tensor = torch.zeros_like(target).index_copy_(differing[0], places.to(target.device), source.to(target))
+    (axis,) = (axis for axis, (a, b) in enumerate(zip(source.shape, target.shape, strict=True)) if a != b)
+    placed: Tensor = torch.zeros_like(target).index_copy_(axis, places.to(target.device), source.to(target))
     return placed

@@ -16,7 +16,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from fmsci.config import TrainSettings, dump_settings
 from fmsci.errors import UserError
-from fmsci.files import write_text
+from fmsci.files import entries_of, open_to_append, regular_file, write_text
 from fmsci.train.mirror import Mirror
 
 ONLY_IN_LINES = {"perf/elapsed_s", "perf/data_wait", "perf/ranks"}
@@ -40,7 +40,7 @@ class Journal:
         self._mirror = None if settings.monitor.wandb is None else Mirror(settings)
         with self._writing():
             self._forget_after(step)
-            self._lines = (self.run / "metrics.jsonl").open("a", encoding="utf-8")
+            self._lines = open_to_append(self.run / "metrics.jsonl")
             folder = self.run / "tensorboard"
             again = step + 1 if step else 0  # the first point that this start writes
             self._board = SummaryWriter(str(folder), purge_step=again if folder.exists() else None, flush_secs=FLUSH_S)
@@ -89,14 +89,17 @@ class Journal:
             self._mirror.picture(tag, step, pixels)
 
     def _forget_after(self, step: int) -> None:
-        """Drop the lines that a killed start wrote after the checkpoint that this one continues from."""
+        """Drop the lines that a killed start wrote after the checkpoint that this one continues from, and what is no
+        entry."""
         path: Path = self.run / "metrics.jsonl"
-        if not path.exists():
+        if path.is_symlink() or not path.exists():  # a link is refused where the file is opened
             return
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step] if step else []
+        lines = regular_file(path).read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and any(e["step"] <= step for e in entries_of(line))]
+        if not step:
+            kept = []
         if len(kept) < len(lines):
-            write_text(path, "".join(kept))
+            write_text(path, b"".join(kept).decode())
 
 
 def layout(systems: list[str]) -> dict[str, Any]:

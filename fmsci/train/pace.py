@@ -6,11 +6,9 @@ import time
 
 from fmsci.engine.collective import by_rank
 from fmsci.engine.device import peak_memory, product_rate
+from fmsci.model.sizes import STEP_FLOPS
 from fmsci.train.build import Job
 from fmsci.train.state import State
-
-STEP = 3
-"""A training step takes so many times the operations of a prediction: the gradient is two products for each one."""
 
 
 class Pace:
@@ -19,7 +17,7 @@ class Pace:
     def __init__(self, job: Job, state: State) -> None:
         self._job = job
         grid = job.loader.samples.grid
-        self._sample_flops = STEP * job.architecture.flops(grid, grid)
+        self._sample_flops = STEP_FLOPS * job.architecture.flops(grid, grid)
         self._reachable: float | None = None
         self.restart(state)
 

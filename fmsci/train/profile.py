@@ -17,8 +17,6 @@ from fmsci.train.trouble import Trouble
 SKIPPED, WARM = 2, 1
 """Steps of a start before the profile: the first ones make constants and choose kernels."""
 
-INSIDE_LAYERS = ("transform", "mix", "inverse", "pointwise")
-
 Rows = list[dict[str, Any]]
 
 

@@ -10,7 +10,7 @@ import torch
 
 import fmsci
 from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
-from fmsci.config import TrainSettings, parse
+from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement
 from fmsci.errors import Failure, Interrupted, UserError
 from fmsci.files import discard, read_json, write_json
@@ -20,10 +20,11 @@ from fmsci.train.build import Job, build_job
 from fmsci.train.hparams import write_hparams
 from fmsci.train.loop import train
 from fmsci.train.monitor import Monitor, NotFinite
+from fmsci.train.outcome import RESULT, read_result
 from fmsci.train.preempt import StopAsked, find_deadline
 from fmsci.train.recorded import check_recorded
 from fmsci.train.saving import Saver, advice
-from fmsci.train.state import Result, State, read_saved
+from fmsci.train.state import State, read_saved
 from fmsci.train.trouble import Trouble
 from fmsci.world import StopSignals, World
 
@@ -92,13 +93,12 @@ def run_training(
 def _finished(attempt: Attempt) -> dict[str, Any] | None:
     """Return the result of a run that needs no more training, or None."""
     run = attempt.settings.run
-    path = run / "result.json"
 
     def look() -> float:
         check_recorded(attempt.settings)
         if run.is_dir():
             attempt.lock_folder()  # what it holds is not to change any more while this start looks at it
-        if not path.exists():
+        if not (run / RESULT).exists():
             return 0.0
         attempt.own_folder()
         say(f"{run} is finished already")
@@ -106,7 +106,7 @@ def _finished(attempt: Attempt) -> dict[str, Any] | None:
 
     if not attempt.decided_by_main(look):
         return None
-    result = parse(Result, read_json(path), str(path)).model_dump()
+    result = read_result(run).model_dump()
     attempt.position.step = result["steps"]
     return result
 
@@ -150,7 +150,7 @@ def _train(attempt: Attempt) -> dict[str, Any]:
 
     def publish() -> float:
         trouble.told()
-        write_json(settings.run / "result.json", result)
+        write_json(settings.run / RESULT, result)
         return 0.0
 
     attempt.decided_by_main(publish)

@@ -57,29 +57,6 @@ class Saved(Schema):
     model: ModelFacts
 
 
-class Error(Schema):
-    """``best`` and ``last`` in ``result.json``."""
-
-    valid_rel_l2: float | None
-    step: Whole
-
-
-class Result(Schema):
-    """``result.json``: what a run that is finished came to."""
-
-    version: str
-    steps: Whole
-    samples_seen: Whole
-    train_samples: Count
-    best: Error
-    last: Error
-    elapsed_s: float
-    world_size: Count
-    device: str
-    host: str
-    num_parameters: Count
-
-
 def read_saved(path: Path, document: Any) -> dict[str, Any]:
     """Return the content of a checkpoint's ``state.json``.
 

@@ -1,6 +1,6 @@
 """Who am I among the processes of this job: rank facts from torchrun, mpiexec, srun, or nothing.
 
-The only reader of launcher variables. The innermost launcher counts: torchrun inside srun, mpiexec inside a Slurm job.
+The innermost launcher counts: torchrun inside srun, mpiexec inside a Slurm job.
 Missing or contradictory variables are an error, never a silent world of one: N such worlds would each do the whole job.
 """
 

@@ -10,7 +10,7 @@ import pytest
 from fmsci.cluster.queue import Queued
 from fmsci.cluster.status import describe, find_runs, folder_of, run_status
 from fmsci.errors import UserError
-from fmsci.files import lock
+from fmsci.locks import lock
 from tests.commands import run as fmsci
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 
 from fmsci.cluster.watch import Watched, sparkline
 from fmsci.errors import UserError
-from fmsci.files import lock
+from fmsci.locks import lock
 from tests.commands import run as fmsci
 from tests.conftest import TRAINING
 from tests.test_terminal import on_a_terminal

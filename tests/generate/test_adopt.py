@@ -13,6 +13,7 @@ from fmsci.pde import SYSTEMS, solve
 from fmsci.shards import open_split, read_manifest
 from fmsci.shards.check import check_folder
 from tests.commands import run
+from tests.shards.hostile import HOSTILE, K, write
 
 N = 24
 COEFFICIENTS = {
@@ -190,6 +191,28 @@ def test_what_cannot_be_imported_is_a_sentence(tmp_path, name, system, options, 
     said = run(["data", "import", tmp_path / name, "--system", system, "--output", tmp_path / "out", *options], code=2)
     assert says in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("make_file", "sentence"), [one[1:] for one in HOSTILE], ids=[one[0] for one in HOSTILE])
+def test_a_strangers_file_is_refused_and_leaves_nothing(tmp_path, make_file, sentence):
+    path = tmp_path / "train.h5"
+    make_file(path)
+    with pytest.raises(UserError) as caught:
+        import_files({"train": [path]}, SYSTEMS["poisson"], tmp_path / "data")
+    assert str(caught.value).replace(str(path), "IN").startswith(sentence)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_sources_that_give_no_scale_are_refused_and_leave_nothing(tmp_path):
+    """Zero solves the equation; what is wrong is seen when all shards are written."""
+    path = write(tmp_path / "train.h5", np.zeros((3, 2, 16, 16)), np.tile(K, (3, 1)))
+    for place in (tmp_path / "new", tmp_path / "old"):
+        (tmp_path / "old").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match="half of the sources or more are zero everywhere"):
+            import_files({"train": [path]}, SYSTEMS["poisson"], place)
+    assert not (tmp_path / "new").exists()
+    assert list((tmp_path / "old").iterdir()) == []
 
 
 def test_a_taken_folder_is_refused(tmp_path):

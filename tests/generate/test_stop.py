@@ -14,8 +14,8 @@ import pytest
 import fmsci.generate.run as generation
 from fmsci.config import GenerateSettings, parse
 from fmsci.errors import Interrupted, UserError
-from fmsci.files import lock
 from fmsci.generate import generate
+from fmsci.locks import lock
 from fmsci.shards.layout import LOCK
 from fmsci.world import World
 from tests.commands import clean_environment, command, run

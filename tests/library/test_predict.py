@@ -12,18 +12,10 @@ from fmsci.dataset.samples import SampleSet
 from fmsci.errors import UserError
 from fmsci.library.predict import predict_file
 from fmsci.pde import solve
-from fmsci.shards.samples_file import open_samples
+from fmsci.shards.foreign import open_samples
 from tests.commands import run
 from tests.library.test_model import build
-
-K = [0.02, 0.03, 0.004]
-
-
-def write(path, fields, tensor, **attributes):
-    with h5py.File(path, "w") as file:
-        file["fields"], file["tensor"] = fields, tensor
-        file.attrs.update(attributes)
-    return path
+from tests.shards.hostile import HOSTILE, K, write
 
 
 def make(path, count=3, channels=2, grid=16, **attributes):
@@ -114,67 +106,13 @@ def test_many_samples_go_through_in_pieces(model, tmp_path, monkeypatch):
 # ------------------------------------------------------------------ mistakes and strangers' files
 
 
-def outside_file(path):
-    """A file whose fields lie in another one, which an external link names."""
-    make(path.with_name("other.h5"))
-    with h5py.File(path, "w") as file:
-        file["tensor"] = np.tile(K, (3, 1))
-        file["fields"] = h5py.ExternalLink("other.h5", "/fields")
-
-
-def by_detour(path):
-    make(path.with_name("other.h5"))
-    with h5py.File(path, "w") as file:
-        file["tensor"] = np.tile(K, (3, 1))
-        file["away"] = h5py.ExternalLink("other.h5", "/")
-        file["fields"] = h5py.SoftLink("/away/fields")
-
-
-def raw_storage(path):
-    path.with_name("secret").write_bytes(bytes(4 * 2 * 256))
-    with h5py.File(path, "w") as file:
-        file["tensor"] = np.tile(K, (1, 1))
-        file.create_dataset("fields", (1, 2, 16, 16), "f4", external=[(str(path.with_name("secret")), 0, 2048)])
-
-
-def far_virtual(path):
-    make(path.with_name("other.h5"))
-    layout = h5py.VirtualLayout((3, 2, 16, 16), "f8")
-    layout[...] = h5py.VirtualSource(str(path.with_name("other.h5")), "fields", (3, 2, 16, 16))
-    with h5py.File(path, "w") as file:
-        file["tensor"] = np.tile(K, (3, 1))
-        file.create_virtual_dataset("fields", layout)
-
-
-def huge(path):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("fields", (10**9, 2, 4096, 4096), "f4", chunks=(1, 1, 64, 64))
-        file.create_dataset("tensor", (10**9, 3), "f4", chunks=(100, 3))
-
-
 @pytest.mark.parametrize(
     ("make_file", "sentence"),
     [
-        (lambda path: None, "there is no file IN"),
-        (lambda path: path.write_bytes(b"\x80\x04pickle" * 99), "IN is not an HDF5 file that can be read"),
-        (lambda path: path.mkdir(), "IN is not an HDF5 file that can be read"),
-        (
-            lambda path: write(path, np.ones((2, 16, 16)), np.ones((2, 3))),
-            "IN: fields is (2, 16, 16) but should be (N, ",
-        ),
-        (lambda path: write(path, np.ones((2, 3, 16, 16)), np.ones((2, 3))), "IN: fields is (2, 3, 16, 16) but should"),
-        (lambda path: write(path, np.ones((0, 2, 16, 16)), np.ones((0, 3))), "IN: fields is (0, 2, 16, 16) but should"),
-        (
-            lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((3, 3))),
-            "IN: tensor is (3, 3) but should be (2, K)",
-        ),
+        *(pytest.param(make_file, sentence, id=name) for name, make_file, sentence in HOSTILE),
         (
             lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((2, 2))),
             "IN has the coefficients 2 columns without",
-        ),
-        (
-            lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((2, 3)), columns=["a"]),
-            "IN: its attribute columns ",
         ),
         (
             lambda path: write(path, np.ones((2, 2, 16, 16)), np.ones((2, 3)), columns=["a", "b", "c"]),
@@ -184,19 +122,6 @@ def huge(path):
             lambda path: write(path, np.ones((2, 2, 6, 6)), np.ones((2, 3))),
             "a model with 4 modes needs a grid of at le",
         ),
-        (
-            lambda path: write(path, np.full((2, 2, 16, 16), np.nan), np.ones((2, 3))),
-            "IN: sample 0 holds a value that ",
-        ),
-        (
-            lambda path: write(path, np.full((2, 1, 16, 16), b"a"), np.ones((2, 3))),
-            "IN: 'fields' holds |S1, but should",
-        ),
-        (outside_file, "IN: 'fields' is a link to "),
-        (by_detour, "IN: 'fields' is a link to "),
-        (raw_storage, "IN: 'fields' is kept in "),
-        (far_virtual, "IN: 'fields' is kept in "),
-        (huge, "IN: 'fields' declares (1000000000, 2, 4096, 4096), more than its "),
     ],
 )
 def test_a_file_that_does_not_serve_is_a_sentence(model, tmp_path, make_file, sentence):

@@ -28,7 +28,7 @@ DOCUMENT = (ROOT / "docs/scaling.md").read_text()
 
 
 def test_the_projection_shown_is_the_one_that_is_printed(tmp_path):
-    command, shown = re.search(r"```\n\$ fmsci (.*?)\n(.*?)```", DOCUMENT, re.DOTALL).groups()
+    command, shown = re.search(r"```text\n\$ fmsci (.*?)\n(.*?)```", DOCUMENT, re.DOTALL).groups()
     said = run([*shlex.split(command), f"run={tmp_path}"], cwd=ROOT)
     assert shown in said
 

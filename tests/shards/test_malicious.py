@@ -65,13 +65,13 @@ def test_a_shard_that_is_a_link_out_of_the_folder(folder, outside):
     shard = folder / "train/shard-00000.h5"
     shard.unlink()
     shard.symlink_to(outside)
-    refused(folder, "lies outside of the data folder")
+    refused(folder, "lies outside of the folder")
 
 
 def test_a_split_that_is_a_link_out_of_the_folder(folder, tmp_path):
     (folder / "train").rename(tmp_path / "elsewhere")
     (folder / "train").symlink_to(tmp_path / "elsewhere")
-    refused(folder, "lies outside of the data folder")
+    refused(folder, "lies outside of the folder")
 
 
 def test_the_folder_itself_may_be_a_link(folder, tmp_path):

@@ -24,6 +24,7 @@ def leave(run, valid, test):
         return
     result = {"steps": run.steps, "samples_seen": run.samples_seen, "elapsed_s": 2.5, "device": "cpu", "world_size": 1}
     result |= {"best": {"valid_rel_l2": valid, "step": run.steps}, "num_parameters": 99, "host": "node7"}
+    result |= {"last": result["best"], "version": "0", "train_samples": run.samples}
     (run.folder / "result.json").write_text(json.dumps(result))
     run.evaluation.parent.mkdir()
     run.evaluation.write_text(json.dumps({"rel_l2": test}))

@@ -67,7 +67,7 @@ def test_the_grid_is_whole_and_scratch_is_shared_by_models_of_one_architecture(c
     assert len(whole.sweep) == 2 * len(arms)
     assert {run.seed for run in whole.sweep} == {5}
     assert len(named(whole.sweep)) == len(whole.sweep)
-    assert whole.num_repeats == 2 * len(arms)
+    assert len(whole.stage("repeats", {})) == 2 * len(arms)
     assert [job.name for job in whole.data] == ["near", "far"]
     assert len(whole.zero_shot) == 3
     assert planned(config).jobs({}) == whole.jobs({})
@@ -168,7 +168,7 @@ def test_the_rate_is_chosen_by_validation_error_and_diverged_ones_lose(config):
 def test_repeats_take_the_chosen_rate_with_the_other_seeds_in_places_that_do_not_move(config):
     whole = planned(config)
     none = repeats(whole, {})
-    assert none == (None,) * whole.num_repeats
+    assert none == (None,) * 2 * len(whole.groups)
     last = whole.groups[-1]
     errors = {last.sweep[0].folder: 0.2, last.sweep[1].folder: 0.1}
     known = repeats(whole, errors)

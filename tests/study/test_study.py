@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from fmsci.config import StudySettings, load_settings
-from fmsci.files import is_locked, lock
+from fmsci.locks import is_locked, lock
 from fmsci.study.board import steps_done, valid_errors
 from fmsci.study.plan import plan
 from fmsci.study.report import expectation

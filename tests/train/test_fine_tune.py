@@ -5,11 +5,18 @@ import shutil
 from itertools import pairwise
 
 import pytest
+import torch
 
+from fmsci.checkpoint import read_tensors, write_tensors
 from fmsci.config import TrainSettings, load_settings
 from fmsci.config.sections import OptimSettings
 from fmsci.errors import UserError
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.sizes import Architecture
+from fmsci.model_folder import load_operator, open_model_folder
+from fmsci.shards.manifest import Scales
 from fmsci.train.dry_run import describe, dry_run
+from fmsci.train.extend import extended_scales, load_extended
 from fmsci.train.optim import learning_rate
 from tests.commands import run
 from tests.conftest import TRAINING
@@ -61,6 +68,46 @@ def test_a_contradicting_architecture_is_refused(trained, train_config, tmp_path
 
 def test_a_folder_that_is_no_model_is_refused(train_config, tmp_path):
     assert "is no model folder" in run(["train", train_config, f"run={tmp_path / 'r'}", f"init={tmp_path}"], code=2)
+
+
+def spoilt(how, tensors):
+    name = "fno.layers.0.pointwise"
+    if how == "rank":
+        tensors[name] = tensors[name].unsqueeze(-1)
+    elif how == "type":
+        tensors[name] = tensors[name].double()
+    elif how == "nan":
+        tensors[name] = torch.full_like(tensors[name], float("nan"))
+    elif how == "lacks":
+        del tensors[name]
+    else:
+        tensors["more"] = tensors[name].clone()
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("rank", "does not fit its architecture: fno.layers.0.pointwise"),
+        ("type", "does not fit its architecture: fno.layers.0.pointwise"),
+        ("lacks", "does not fit its architecture: fno.layers.0.pointwise"),
+        ("more", "does not fit its architecture: more"),
+        ("nan", "fno.layers.0.pointwise is not finite"),
+    ],
+)
+@pytest.mark.parametrize("new", [False, True])
+def test_weights_that_are_not_the_models_are_refused_by_each_reader_alike(trained, tmp_path, how, sentence, new):
+    """Loading a model, starting from one, and starting from one that knows fewer coefficients."""
+    folder = shutil.copytree(trained / "model", tmp_path / "model")
+    write_tensors(folder / "model.safetensors", spoilt(how, read_tensors(folder / "model.safetensors")))
+    opened = open_model_folder(folder)
+    more = {"v1": 1.0} if new else {}
+    scales = extended_scales(opened.scales, Scales(source=1.0, coefficients={**opened.scales.coefficients, **more}))
+    facts = opened.architecture
+    operator = SolutionOperator(Architecture(facts.in_channels + new, facts.width, facts.modes, facts.layers), scales)
+    for load in (lambda: load_operator(folder), lambda: load_extended(operator, opened)):
+        with pytest.raises(UserError, match=f"model.safetensors:? {sentence}.*; make the model anew"):
+            load()
 
 
 @pytest.mark.parametrize(

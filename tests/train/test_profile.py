@@ -2,6 +2,10 @@
 
 import gzip
 import json
+import re
+import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,17 +14,25 @@ from fmsci.stages import STAGES, named, naming, stage
 from tests.commands import run
 from tests.conftest import TRAINING
 
+ROOT = Path(__file__).parents[2]
+
 
 def read(folder):
     return json.loads((folder / "profile" / "stages.json").read_text())
 
 
-def test_a_profile_has_a_trace_and_a_table_of_all_stages(train_config, tmp_path):
-    folder = tmp_path / "run"
-    said = run(["train", train_config, f"run={folder}", *TRAINING, "monitor.profile=3"])
-    assert f"profile of 3 steps: {folder}/profile/stages.txt" in said
+def test_the_profile_of_the_page_has_a_trace_and_a_table_of_all_stages(poisson_data, tmp_path):
+    """The command of docs/monitoring.md, on small data and a small model."""
+    page = (ROOT / "docs/monitoring.md").read_text()
+    given = re.search(r"^fmsci (train configs/finetune/quickstart.yaml run=runs/profiled .*)$", page, re.MULTILINE)[1]
+    folder = tmp_path / "runs/profiled"
+    shutil.copytree(ROOT / "configs/finetune", tmp_path / "configs/finetune")
+    smaller = [word for word in TRAINING if "epochs" not in word]
+    more = [f"data.path={poisson_data}", "data.train_samples=null", "data.valid_samples=7", "init=null", *smaller]
+    said = run([*shlex.split(given), *more], cwd=tmp_path)
+    assert "profile of 5 steps: runs/profiled/profile/stages.txt" in said
     found = read(folder)
-    assert (found["steps"], found["device"]) == (3, "cpu")
+    assert (found["steps"], found["device"]) == (5, "cpu")
     rows = {row["stage"]: row for row in found["stages"]}
     assert list(rows) == list(STAGES)
     for name in STAGES:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from fmsci.checkpoint import newest_checkpoint
-from fmsci.files import lock
+from fmsci.locks import lock
 from tests.commands import clean_environment, command, run
 from tests.conftest import TRAINING
 

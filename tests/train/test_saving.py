@@ -7,17 +7,21 @@ import shlex
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fmsci import files
 from fmsci.checkpoint import newest_checkpoint, read_tensors
 from fmsci.config import TrainSettings, load_settings
 from fmsci.engine.api import Snapshot
 from fmsci.errors import UserError
+from fmsci.files import ASIDE_PREFIX
 from fmsci.train.build import build_job
+from fmsci.train.run import run_training
 from fmsci.train.saving import Saver
 from fmsci.train.state import State
 from fmsci.train.trouble import Trouble
@@ -121,6 +125,51 @@ def test_the_newest_the_best_and_those_of_some_epochs_stay(job):
         saver.close()
     kept = sorted(int(path.name[5:]) for path in (job.run / "checkpoints").iterdir())
     assert kept == [6, 9, 12, 15]  # epochs 2 and 4, the best, the newest
+
+
+def test_on_a_slow_disk_steps_go_on_and_a_second_save_waits(job, monkeypatch):
+    """Storage takes a second, and longer, to say that the first checkpoint is there."""
+    state, there = State(), threading.Event()
+
+    def slow(path):
+        if path.name.startswith(f"{ASIDE_PREFIX}step-00000000"):
+            assert there.wait(60)
+        files_sync(path)
+
+    files_sync = files.sync
+    monkeypatch.setattr(files, "sync", slow)
+    with Saver(job, Trouble()) as saver:
+        saver.save(state)
+        train_epoch(job, state)
+        assert state.step == 3
+        assert newest_checkpoint(job.run) is None  # all these steps were made meanwhile
+        begun = time.monotonic()
+        threading.Timer(1.0, there.set).start()
+        saver.save(state)
+        assert time.monotonic() - begun >= 1.0
+        assert newest_checkpoint(job.run)[1]["position"]["step"] == 0
+        saver.close()
+    assert newest_checkpoint(job.run)[1]["position"]["step"] == 3
+
+
+def test_on_a_slow_disk_a_run_ends_in_the_same_bits(trained, train_config, tmp_path, monkeypatch):
+    slept = []
+
+    def slow(path):
+        if path.name.startswith(f"{ASIDE_PREFIX}step-"):
+            slept.append(path)
+            time.sleep(1.0)
+        files_sync(path)
+
+    files_sync = files.sync
+    monkeypatch.setattr(files, "sync", slow)
+    settings = load_settings(TrainSettings, train_config, [f"run={tmp_path / 'run'}", *TRAINING])
+    run_training(settings, World(), torch.device("cpu"))
+    assert len(slept) >= 3
+    ended, wanted = (newest_checkpoint(folder)[0] for folder in (settings.run, trained))
+    assert ended.name == wanted.name
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (ended / name).read_bytes() == (wanted / name).read_bytes()
 
 
 def test_there_is_a_checkpoint_of_the_best_and_of_every_so_many_epochs_where_no_other_is_due(train_config, tmp_path):

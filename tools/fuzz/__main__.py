@@ -1,16 +1,18 @@
 #!/usr/bin/env python
-"""Feed fmsci broken and malicious files: settings, data folders, checkpoints, model folders.
+"""Feed fmsci broken and malicious files: settings, samples, data folders, run folders, checkpoints, model folders.
 
-    python tools/fuzz.py                             10,000 cases and more, about half an hour on one core
-    python tools/fuzz.py --cases 40 --target data    some of one kind
-    python tools/fuzz.py --seed 7                    other cases
+    python tools/fuzz                             10,000 cases and more, about half an hour on one core
+    python tools/fuzz --cases 40 --target data    some of one kind
+    python tools/fuzz --seed 7                    other cases
 
-Every case changes something that was whole (tools/fuzz_cases.py) and gives it to the function that the command calls.
+Every case changes something that was whole (the files beside this one) and gives it to the function that the command
+calls.
 It must be refused in one sentence (UserError), or be accepted for what it is. A case fails where it
 
 - raises anything else: that is a traceback for a user's mistake,
 - takes longer than 120 s, or asks for more than 3 GiB of memory,
-- runs code, opens a connection, or writes outside its folder (seen by Python's own audit events),
+- runs code, opens a connection, or writes outside its folder (seen by Python's own audit events; the file that links
+  lead to is also looked at),
 - is accepted although it means something else than it says: see ``check`` of each target.
 
 hypothesis makes the cases, shrinks one that fails, and prints it. With one ``--seed`` they are the same every time.
@@ -35,12 +37,13 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import fuzz_cases
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from spoiling import VICTIM, Target
+from targets import prepare
 
 LONGEST_S = 120
 MOST_BYTES = 3 << 30
-CASES = {"settings": 5000, "data": 3500, "checkpoint": 1000, "model": 1500}
+CASES = {"settings": 2500, "status": 3000, "import": 2000, "data": 1500, "model": 2000, "checkpoint": 500}
 NEVER = {
     "os.system",
     "os.exec",
@@ -80,7 +83,8 @@ class Guard:
         if event == "open" and isinstance(arguments[0], (str, bytes)):
             path, mode, flags = Path(os.fsdecode(arguments[0])), arguments[1] or "", arguments[2] or 0
             writes = any(letter in mode for letter in "wax+") or flags & (os.O_WRONLY | os.O_RDWR)
-            if writes and path != Path(os.devnull) and not path.resolve().is_relative_to(self.place):
+            real = path.parent.resolve() / path.name if flags & os.O_NOFOLLOW else path.resolve()
+            if writes and path != Path(os.devnull) and not real.is_relative_to(self.place):
                 self.seen = f"wrote {path}"
         if event == "import" and self.place is not None and str(arguments[1] or "").startswith(str(self.place)):
             self.seen = f"imported {arguments[1]}"
@@ -112,7 +116,7 @@ def main() -> int:
     """Run the chosen cases; return the exit code."""
     parser = argparse.ArgumentParser(description="Feed fmsci broken and malicious files.")
     parser.add_argument("--target", nargs="*", choices=CASES, default=list(CASES))
-    parser.add_argument("--cases", type=int, help="of each target; 11,000 in all if not given")
+    parser.add_argument("--cases", type=int, help="of each target; 11,500 in all if not given")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -120,7 +124,8 @@ def main() -> int:
     memory = Path("/dev/shm")  # a case is some files: in memory they cost little
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         place = Path(name)
-        targets = fuzz_cases.prepare(place / "whole", chosen.target)
+        (place / "victim").write_text(VICTIM)
+        targets = prepare(place / "whole", chosen.target)
         resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + MOST_BYTES, resource.RLIM_INFINITY))
         for target in targets:
             begun, counts = time.monotonic(), Counter[str]()
@@ -133,16 +138,17 @@ def main() -> int:
                 sys.excepthook(type(error), error, error.__traceback__)
                 failed, ended = True, "FAILED"
             number = sum(counts.values())
-            rows.append((target.name, number, counts["refused"], counts["accepted"], ended))
-            print(f"{target.name}: {number} cases in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    print("| files | cases | refused in one sentence | accepted | |")
-    print("|---|---|---|---|---|")
+            seconds = round(time.monotonic() - begun)
+            rows.append((target.name, number, seconds, counts["refused"], counts["accepted"], ended))
+            print(f"{target.name}: {number} cases in {seconds} s", file=sys.stderr, flush=True)
+    print("| files | cases | seconds | refused in one sentence | accepted | |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) + " |")
     return int(failed)
 
 
-def run(target: fuzz_cases.Target, guard: Guard, place: Path, number: int, start: int, counts: Counter[str]) -> None:
+def run(target: Target, guard: Guard, place: Path, number: int, start: int, counts: Counter[str]) -> None:
     """Try so many cases of a target; raise what the smallest failing one raises."""
 
     @seed(start)
@@ -161,12 +167,13 @@ def run(target: fuzz_cases.Target, guard: Guard, place: Path, number: int, start
         target.make(case, place)
         with guard.watching(place):
             accepted = refusal_of(target, place, case)
+        assert (place.parent / "victim").read_text() == VICTIM, "a file outside was changed"
         counts["accepted" if accepted else "refused"] += 1
 
     one()
 
 
-def refusal_of(target: fuzz_cases.Target, place: Path, case: Any) -> bool:
+def refusal_of(target: Target, place: Path, case: Any) -> bool:
     """Return whether a case was accepted; it was refused where it raises what the command tells in one sentence."""
     from fmsci.cli import NOT_OURS_TO_USE
     from fmsci.errors import UserError

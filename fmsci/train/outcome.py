@@ -1,0 +1,70 @@
+"""How a run ended, ``outcome.json``, and what it came to, ``result.json``: what both say, and who reads them.
+
+No torch here: ``fmsci status`` and studies ask often.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fmsci.config import Open, Schema, parse
+from fmsci.config.sections import Count, Whole
+from fmsci.errors import UserError
+from fmsci.files import read_json
+
+OUTCOME, RESULT = "outcome.json", "result.json"
+
+
+class Outcome(Open):
+    """``outcome.json``: how the last start of a run ended, also where its exit code was lost on the way."""
+
+    status: str
+    """finished, saved, failed, or another word of a later version."""
+    why: str
+    step: Whole = 0
+
+
+class Error(Schema):
+    """``best`` and ``last`` in ``result.json``."""
+
+    valid_rel_l2: float | None
+    step: Whole
+
+
+class Result(Schema):
+    """``result.json``: what a run that is finished came to."""
+
+    version: str
+    steps: Whole
+    samples_seen: Whole
+    train_samples: Count
+    best: Error
+    last: Error
+    elapsed_s: float
+    world_size: Count
+    device: str
+    host: str = "unknown"
+    num_parameters: Count
+
+
+def read_outcome(run: Path) -> Outcome | None:
+    """Return how the last start of a run ended; None where it has not ended, or without a word.
+
+    Raises UserError where the file is there and does not say it.
+    """
+    path = run / OUTCOME
+    return parse(Outcome, read_json(path), str(path)) if path.exists() else None
+
+
+def read_result(run: Path) -> Result:
+    """Return what a finished run came to; UserError where it is not finished, or the file is none of a run."""
+    path = run / RESULT
+    return parse(Result, read_json(path), str(path))
+
+
+def best_error(run: Path) -> float:
+    """Return the best validation error of a finished run; UserError where it says none."""
+    found = read_result(run).best.valid_rel_l2
+    if found is None:
+        raise UserError(f"{run / RESULT} names no validation error; remove the run folder to repeat the run")
+    return found
