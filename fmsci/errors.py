@@ -31,6 +31,10 @@ class Failure(Exception):  # noqa: N818 - the word of the exit codes
     """The job failed though nobody made a mistake: one sentence, no traceback."""
 
 
+class Lost(Failure):
+    """Ranks do not answer any more, and none of them has said why: a process was killed, or its node is gone."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: what was finished is kept
     """The work was asked to stop, has saved what it had, and continues when it is started again."""
 

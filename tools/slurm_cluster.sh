@@ -23,7 +23,8 @@
 # to have 8 cores, 16 GB and 4 GPUs; nothing enforces that. A requeued job is eligible again after about 6 s, not two minutes.
 # Slurm notices a lost node after a minute or two; scontrol update nodename=node2 state=down reason=power tells it at once.
 #
-# Exit codes: 0 done, 2 this machine cannot run it (the reason in one line), anything else failed.
+# Exit codes: 0 done, 2 this machine cannot run it (the reason in one line), 3 its Slurm could not be installed, anything else
+# failed.
 set -euo pipefail
 
 SELF=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)/$(basename "${BASH_SOURCE[0]}")
@@ -85,8 +86,8 @@ install_packages() {
     apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >>"$STATE/log/apt.log" 2>&1; }
     apt install -y --no-install-recommends "${PACKAGES[@]}" ||
         { apt update && apt install -y --no-install-recommends "${PACKAGES[@]}"; } ||
-        stop 2 "apt-get could not install ${PACKAGES[*]}: $(grep -E '^E:' "$STATE/log/apt.log" | tail -n 1)"
-    installed || stop 2 "the packages ${PACKAGES[*]} do not bring all of slurmctld, slurmd, sbatch, munged, mungekey and ip"
+        stop 3 "apt-get could not install ${PACKAGES[*]}: $(grep -E '^E:' "$STATE/log/apt.log" | tail -n 1)"
+    installed || stop 3 "the packages ${PACKAGES[*]} do not bring all of slurmctld, slurmd, sbatch, munged, mungekey and ip"
 }
 
 up() {

@@ -7,6 +7,7 @@
 #
 # Tests marked slurm run jobs on a real Slurm cluster of two nodes that tools/slurm_cluster.sh makes on this machine, as root
 # on Debian (its Slurm is installed with apt-get the first time); elsewhere they are skipped and the summary says why.
+# Where apt-get cannot install it they fail; FMSCI_SLURM_OPTIONAL=yes skips them then (a machine without a network).
 #
 # Ends with the exit code of the first check that fails; the last line of the tests is pytest's summary.
 set -euo pipefail

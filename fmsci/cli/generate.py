@@ -23,6 +23,7 @@ def generate(
     test: Annotated[int | None, typer.Option(help="test samples")] = None,
     seed: Annotated[int | None, typer.Option(help="another seed, other samples")] = None,
     output: Annotated[Path | None, typer.Option(help="the data folder to write")] = None,
+    path: Annotated[bool, typer.Option("--path", help="instead: print the data folder, as job scripts do")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print a machine-readable result as the last line")] = False,
 ) -> None:
     """Make training, validation and test data, on any number of MPI ranks: mpiexec -n 4 fmsci generate CONFIG.
@@ -36,7 +37,6 @@ def generate(
 
     one_numpy_thread()
     from fmsci.config import GenerateSettings, load_settings
-    from fmsci.generate import generate as make_data
     from fmsci.terminal import say
 
     config, overrides = split_arguments(arguments or [])
@@ -44,6 +44,11 @@ def generate(
     given |= {"seed": seed, "output": None if output is None else str(output)}
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = load_settings(GenerateSettings, config, [*options, *overrides])
+    if path:
+        say(str(settings.output))
+        return
+    from fmsci.generate import generate as make_data
+
     world = detect_world()
     manifest = make_data(settings, world)
     if world.rank != 0:

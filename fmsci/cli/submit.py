@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from fmsci.cluster.submit import Request
 
 
+NODES_ELSEWHERE = {
+    "pipeline": "write nodes.pretrain=4 and the like behind the file, or nodes: in it",
+    "scaling": "its points have as many as their ranks fill (world_sizes)",
+    "report": "one process writes it",
+}
+
+
 def submit(
     template: Annotated[
         str, typer.Argument(help="generate, pretrain, finetune, evaluate, study, report, scaling, pipeline")
@@ -22,10 +29,14 @@ def submit(
         typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="settings, as for the verb that the job runs"),
     ],
     site: Annotated[str, typer.Option(help="a file of configs/site/, by name, or a path")] = "generic",
-    nodes: Annotated[str, typer.Option(help="nodes, or a range such as 2-4 that survives the loss of some")] = "1",
+    nodes: Annotated[
+        str | None, typer.Option(help="nodes (1), or a range such as 2-4 that survives the loss of some")
+    ] = None,
     account: Annotated[str | None, typer.Option(help="whom the hours are charged to")] = None,
     time: Annotated[str | None, typer.Option(help="time limit, as 12:00:00")] = None,
-    concurrent: Annotated[int, typer.Option(min=1, help="runs of a study at the same time")] = 4,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="runs of a study, or points of a scaling run, at the same time (4)")
+    ] = None,
     chain: Annotated[
         int | None,
         typer.Option(min=1, help="submit so many, one after the other: where none is requeued (a pipeline there: 3)"),
@@ -33,19 +44,27 @@ def submit(
     option: Annotated[
         list[str] | None, typer.Option("--sbatch", help="one more option for sbatch, as --sbatch=--exclusive")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the job script, submit nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the job script and what Slurm says of it, submit nothing")
+    ] = False,
 ) -> None:
     """Write a job script for a site and submit it; print the job's id, its log, and how to watch it."""
-    from fmsci.cluster.queue import has_slurm
-    from fmsci.cluster.submit import Request, check, log_of, prepare, send, send_chain
+    from fmsci.cluster.submit import Request, log_of, prepare, send, send_chain, verdict
     from fmsci.errors import UserError
-    from fmsci.terminal import say, warn
+    from fmsci.terminal import say
 
     passed_on = template == "evaluate"  # its options are those of fmsci evaluate
     strange = [word for word in arguments if word.startswith("-") and not passed_on]
     if strange:
         raise UserError(f"there is no option {strange[0]}; see 'fmsci submit --help'")
-    request = Request(template, tuple(arguments), site, nodes, account, time, concurrent, tuple(option or ()), chain)
+    if nodes is not None and template in NODES_ELSEWHERE:
+        raise UserError(f"--nodes is not for {template}: {NODES_ELSEWHERE[template]}")
+    if concurrent is not None and template not in {"study", "scaling"}:
+        elsewhere = ": write concurrent=N behind the file" if template == "pipeline" else ", but for study and scaling"
+        raise UserError(f"--concurrent is not for {template}{elsewhere}")
+    request = Request(
+        template, tuple(arguments), site, nodes or "1", account, time, concurrent or 4, tuple(option or ()), chain
+    )
     if template == "pipeline":
         _pipeline(request, dry_run)
         return
@@ -57,11 +76,7 @@ def submit(
     prepared = prepare(request)
     if dry_run:
         say(prepared.text)
-        if has_slurm():
-            try:
-                check(prepared)
-            except UserError as error:
-                warn(str(error))
+        say(f"# {verdict(prepared)}")  # a comment: the output is a script still
         return
     jobs: list[str] = []
     try:
@@ -88,10 +103,14 @@ def tell(placed: Sequence[Placed], dry_run: bool) -> None:
     from fmsci.terminal import say
 
     for link in placed:
+        if link.script:
+            say(f"# ---- {link.name}\n{link.script}")
+    for link in placed:
         words = "would be submitted" if dry_run and link.what == "submitted" else link.what
         job = f" as job {' then '.join(link.jobs)}" if link.jobs else ""
         after = f", after {', '.join(link.after)}" if link.after else ""
         log = f", log {link.log}" if link.log else ""
-        say(f"{link.name}: {words}{job}{after}{log}")
+        judged = f"; {link.verdict}" if link.verdict else ""
+        say(f"{link.name}: {words}{job}{after}{log}{judged}")
     if not dry_run:
         say("where they are: fmsci status. What fails stops what waits for it: mend it, then submit again")

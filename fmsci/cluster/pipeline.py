@@ -10,7 +10,18 @@ from typing import Any
 
 from fmsci.cluster.queue import Queued, queue
 from fmsci.cluster.status import PIPELINE_FILE
-from fmsci.cluster.submit import Prepared, Request, check, load_site, log_of, missing_runs, prepare, send, send_chain
+from fmsci.cluster.submit import (
+    Prepared,
+    Request,
+    check,
+    load_site,
+    log_of,
+    missing_runs,
+    prepare,
+    send,
+    send_chain,
+    verdict,
+)
 from fmsci.config import GenerateSettings, PipelineSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.evaluate import evaluation_path
@@ -46,6 +57,9 @@ class Placed:
     jobs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     log: str = ""
+    script: str = ""
+    """The text of the job script, and what Slurm says of it, of a link that would be submitted."""
+    verdict: str = ""
 
     @property
     def last(self) -> str:
@@ -95,7 +109,8 @@ def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_r
     """Submit every link whose result is missing and that is not in the queue; return what became of each.
 
     A link starts when all it waits for ended well; where one failed, Slurm cancels what waits for it. Where the site
-    requeues no job, a link that can be continued is a chain of jobs. With ``dry_run`` nothing is submitted.
+    requeues no job, a link that can be continued is a chain of jobs. With ``dry_run`` nothing is submitted, and each
+    link brings its script and what Slurm says of it.
 
     Raises UserError for a mistake in any link before the first is submitted, and where Slurm stops taking jobs.
     """
@@ -116,7 +131,7 @@ def submit_links(
     placed = decide(wanted, {name: tuple(entry["jobs"]) for name, entry in sent.items()}, known)
     ready = {link.name: prepare(link.request) for link in wanted if placed[link.name].what == "submitted"}
     if dry_run:
-        return [replace(place, log=ready[name].log) if name in ready else place for name, place in placed.items()]
+        return [_looked_at(place, ready.get(name)) for name, place in placed.items()]
     for prepared in ready.values():
         check(prepared)
     document = {**source, "links": sent}
@@ -136,6 +151,16 @@ def submit_links(
             told = f" ({', '.join(done)} submitted so far; the same command submits the rest)" if done else ""
             raise UserError(f"{link.name}: {error}{told}") from None
     return list(placed.values())
+
+
+def _looked_at(place: Placed, prepared: Prepared | None) -> Placed:
+    """Return what a look tells of a link that would be submitted. UserError where Slurm would not take it."""
+    if prepared is None:
+        return place
+    try:
+        return replace(place, log=prepared.log, script=prepared.text, verdict=verdict(prepared))
+    except UserError as error:
+        raise UserError(f"{place.name}: {error}") from None
 
 
 def decide(wanted: Sequence[Link], sent: Mapping[str, Sequence[str]], known: Mapping[str, Queued]) -> dict[str, Placed]:

@@ -46,6 +46,10 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
+class NoSlurmError(UserError):
+    """There is no Slurm here, or it does not answer: nothing is known, and nothing was refused."""
+
+
 def queue() -> dict[str, Queued]:
     """Return this user's jobs by id (an array's tasks by the id of the array, too); nothing where there is no Slurm.
 
@@ -53,7 +57,7 @@ def queue() -> dict[str, Queued]:
     """
     if shutil.which("squeue") is None:
         return {}
-    lines = _call(["squeue", "--me", "--noheader", "--states=all", "--array", "--format=%A|%F|%T|%r|%L"])
+    lines = _call(["squeue", "--me", "--noheader", "--states=all", "--array", "--format=%A|%F|%T|%r|%L"]).stdout
     jobs: dict[str, Queued] = {}
     for line in lines.splitlines():
         job, array, state, reason, left = (part.strip() for part in line.split("|"))
@@ -65,28 +69,34 @@ def queue() -> dict[str, Queued]:
 
 def submit(script: Path, options: Sequence[str] = ()) -> str:
     """Submit a job script; return the job's id. Raises UserError with Slurm's own reason where it refuses."""
-    return _call(["sbatch", "--parsable", *options, str(script)]).strip().partition(";")[0]
+    return _call(["sbatch", "--parsable", *options, str(script)]).stdout.strip().partition(";")[0]
 
 
-def try_submit(script: Path, options: Sequence[str] = ()) -> None:
-    """Ask Slurm whether it would take a job script. Raises UserError with its reason where not."""
-    _call(["sbatch", "--test-only", *options, str(script)])
+def try_submit(script: Path, options: Sequence[str] = ()) -> str:
+    """Ask Slurm whether it would take a job script; return what it says: when and where the job would start.
+
+    Raises UserError with its reason where it would not.
+    """
+    said = _call(["sbatch", "--test-only", *options, str(script)]).stderr.splitlines()
+    return (said or ["Slurm would take it"])[-1].removeprefix("sbatch: ")
 
 
-def _call(command: Sequence[str]) -> str:
+def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Return what a command printed; UserError with its last complaint where it failed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     except FileNotFoundError:
-        raise UserError(
+        raise NoSlurmError(
             f"there is no {command[0]} here: run this on a login node of the cluster, or use --dry-run"
         ) from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} gave no answer within {TIMEOUT_S:.0f} s: is Slurm up? try: sinfo") from None
+        raise NoSlurmError(f"{command[0]} gave no answer within {TIMEOUT_S:.0f} s: is Slurm up? try: sinfo") from None
     if done.returncode != 0:
         told = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
         reason = (told or done.stderr.splitlines() or ["it gave no reason"])[-1].strip()
         if "fetch config" in reason or "contact slurm controller" in reason:
-            raise UserError(f"Slurm does not answer here ({command[0]}: {reason}); go to a login node of the cluster")
+            raise NoSlurmError(
+                f"Slurm does not answer here ({command[0]}: {reason}); go to a login node of the cluster"
+            )
         raise UserError(f"Slurm refused the job: {reason}" if command[0] == "sbatch" else f"{command[0]}: {reason}")
-    return done.stdout
+    return done

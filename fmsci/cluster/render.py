@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +41,10 @@ def render(template: str, job: Job, site: SiteSettings, site_name: str) -> str:
             f"{site_name} takes no job without an account: add --account NAME, or account: to the site file"
         )
     own, body = _split(template)
-    options = _table(own) | _table(_site_options(job, site, account)) | _table(job.options)
+    options = _table(own) | _table(_site_options(job, site, account))
+    if job.time is None and site.max_time is not None and "time" in options:
+        options["time"] = min(options["time"], site.max_time, key=seconds_of)
+    options |= _table(job.options)
     if "no-requeue" in options:
         options.pop("requeue", None)
     lines = ["#!/bin/bash", f"# {job.template} for {site_name}, written by fmsci submit."]
@@ -87,15 +91,30 @@ def is_range(nodes: str) -> bool:
     return "-" in nodes
 
 
+def seconds_of(limit: str) -> float:
+    """Return a time limit of sbatch in seconds: minutes, m:s, h:m:s, d-h, d-h:m or d-h:m:s. UserError for others."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
+    if match is None:
+        raise UserError(f"'{limit}' is no time limit; write it as 12:00:00 or 1-06:00:00")
+    days, *rest = match.groups()
+    parts = [int(part) for part in rest if part is not None]
+    if days is not None or len(parts) == 3:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    else:
+        hours, minutes, seconds = 0, *[*parts, 0][:2]
+    return 86400.0 * int(days or 0) + 3600.0 * hours + 60.0 * minutes + seconds
+
+
 def _environment(job: Job, site: SiteSettings) -> list[str]:
     """Return the shell lines before the template's body."""
     lines = [f"module load {shlex.join(site.modules)}"] if site.modules else []
     variables = dict(site.environment)
     variables["FMSCI_MPI"] = site.mpi or ""
+    nodes = nodes_of(job.template, site)
     if is_range(job.nodes):
-        variables["FMSCI_TASKS"] = str(tasks_of(nodes_of(job.template, site)))
-    if site.srun:
-        variables["FMSCI_SRUN_ARGS"] = " ".join(site.srun)
+        variables["FMSCI_TASKS"] = str(tasks_of(nodes))
+    if nodes.srun:
+        variables["FMSCI_SRUN_ARGS"] = " ".join(nodes.srun)
     if site.host_suffix:
         variables["FMSCI_HOST_SUFFIX"] = site.host_suffix
     if not site.requeue:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.cluster.queue import Queued
-from fmsci.config import GenerateSettings, TrainSettings, load_settings
+from fmsci.config import GenerateSettings, ScalingSettings, StudySettings, TrainSettings, load_settings
 from fmsci.config.load import read_yaml
 from fmsci.dataset.order import num_batches
 from fmsci.errors import UserError
@@ -32,8 +32,8 @@ class RunStatus:
 
     run: str
     state: str
-    """What its outcome says (finished, saved, failed), running, stopped (ended without a word), not started, or
-    unreadable; or Slurm's state in capitals."""
+    """What its outcome says (finished, saved, failed, lost: a rank of another node is gone), running, stopped (ended
+    without a word), not started, or unreadable; or Slurm's state in capitals."""
     why: str | None = None
     job: str | None = None
     restarts: int | None = None
@@ -47,13 +47,17 @@ class RunStatus:
 
 
 def folder_of(config: Path, overrides: Sequence[str]) -> Path:
-    """Return the folder that a settings file of ``fmsci train`` or ``fmsci generate`` writes to.
+    """Return the folder that a settings file of ``fmsci train``, ``generate``, ``study`` or ``scaling`` writes to.
 
     Raises UserError for what is wrong with the settings.
     """
     document = read_yaml(config)
     if isinstance(document, dict) and "system" in document:
         return load_settings(GenerateSettings, config, overrides).output
+    if isinstance(document, dict) and "world_sizes" in document:
+        return load_settings(ScalingSettings, config, overrides).run
+    if isinstance(document, dict) and "study" in document:
+        return load_settings(StudySettings, config, overrides).run
     return load_settings(TrainSettings, config, overrides).run
 
 

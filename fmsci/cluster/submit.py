@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmsci.cluster.queue import submit, try_submit
+from fmsci.cluster.queue import NoSlurmError, has_slurm, submit, try_submit
 from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
 from fmsci.cluster.status import JOB_FILE, folder_of
 from fmsci.config import ScalingSettings, SiteSettings, StudySettings, load_settings
 from fmsci.errors import UserError, nearest
-from fmsci.files import write_text
+from fmsci.files import is_locked, write_text
 from fmsci.scaling.points import missing
 from fmsci.study.board import jobs_of
 from fmsci.study.plan import plan
@@ -89,12 +89,22 @@ def prepare(request: Request) -> Prepared:
     return Prepared(folder, folder / f"{script}.sbatch", log, text, follows)
 
 
-def check(prepared: Prepared) -> None:
-    """Ask Slurm whether it would take the job. Raises UserError with its reason where not."""
+def check(prepared: Prepared) -> str:
+    """Ask Slurm whether it would take the job; return what it says. Raises UserError with its reason where not."""
     with tempfile.NamedTemporaryFile("w", suffix=".sbatch", encoding="utf-8") as trial:
         trial.write(prepared.text)
         trial.flush()
-        try_submit(Path(trial.name))
+        return try_submit(Path(trial.name))
+
+
+def verdict(prepared: Prepared) -> str:
+    """Return what Slurm says of the job without submitting it; where there is none to ask, why."""
+    if not has_slurm():
+        return "not checked: there is no Slurm here"
+    try:
+        return f"Slurm: {check(prepared)}"
+    except NoSlurmError as error:
+        return f"not checked: {error}"
 
 
 def send(prepared: Prepared, options: Sequence[str] = ()) -> str:
@@ -102,7 +112,7 @@ def send(prepared: Prepared, options: Sequence[str] = ()) -> str:
     check(prepared)  # before anything is written
     write_text(prepared.script, prepared.text)
     job = submit(prepared.script, options)
-    if prepared.follows:
+    if prepared.follows and not is_locked(prepared.folder / ".lock"):  # the job that trains there now stays known
         write_text(prepared.folder / JOB_FILE, f"{job} 0\n")
     return job
 
@@ -177,10 +187,6 @@ def _folder(template: str, arguments: Sequence[str]) -> Path:
     first, settings = Path(arguments[0]), [word for word in arguments[1:] if not word.startswith("-")]
     if template == "evaluate":
         return first.parent
-    if template in {"study", "report"}:
-        return load_settings(StudySettings, first, settings).run
-    if template == "scaling":
-        return load_settings(ScalingSettings, first, settings).run
     folder = folder_of(first, settings)
     return Path("runs") / f"generate-{folder.name}" if template == "generate" else folder
 

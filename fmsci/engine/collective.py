@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
-from fmsci.errors import Failure, SettingsError, UserError
+from fmsci.errors import Failure, Lost, SettingsError, UserError
 from fmsci.world import World
 
 GRACE_S = 8.0
@@ -59,12 +59,14 @@ def process_group(
     except RuntimeError as error:
         failure = lost_rank(error, world)
         if failure is None:
+            _leave_word(world)
             dist.destroy_process_group()
             raise
         raise failure from None  # the group is broken: to end it in order could wait for the lost rank
     except Failure:
         raise
     except BaseException:
+        _leave_word(world)
         dist.destroy_process_group()
         raise
     else:
@@ -109,6 +111,13 @@ def _not_met(world: World, reason: str) -> str:
     return f"rank {world.rank} on {world.host} did not meet the others at {world.address}:{world.port}: {reason}"
 
 
+def _leave_word(world: World) -> None:
+    """Tell the others that this rank ends of a cause of its own: they are not to take its node for lost."""
+    if _Meeting.store is not None:
+        with suppress(RuntimeError):
+            _Meeting.store.set(f"ended/{world.rank}", "1")
+
+
 def lost_rank(error: RuntimeError, world: World) -> Failure | None:
     """Return what to say where ``error`` means that ranks do not answer any more; None where it means something else.
 
@@ -128,12 +137,20 @@ def lost_rank(error: RuntimeError, world: World) -> Failure | None:
     except RuntimeError:
         silent = [] if world.launcher == "torchrun" else [0]
     if not silent:
-        return Failure(f"the ranks lost touch ({str(error).splitlines()[0][:120]}); start the same command again")
+        return Lost(f"the ranks lost touch ({str(error).splitlines()[0][:120]}); start the same command again")
     who = ", ".join(f"rank {rank} on {_Meeting.hosts[rank]}" for rank in silent)
-    return Failure(
+    kind = Failure if _said_why(store, silent) else Lost
+    return kind(
         f"no sign of life from {who}, noticed by rank {world.rank} on {world.host}; see the messages of the lost rank, "
         "then start the same command again: it continues from the last checkpoint"
     )
+
+
+def _said_why(store: Store, ranks: Sequence[int]) -> bool:
+    """Tell whether one of these ranks has left word that it ends of a cause of its own."""
+    with suppress(RuntimeError):  # the store is gone, with rank 0
+        return any(store.check([f"ended/{rank}"]) for rank in ranks)
+    return False
 
 
 def total(values: Sequence[float], device: torch.device) -> list[float]:

@@ -13,7 +13,7 @@ from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement, decided_by_main, lost_rank
 from fmsci.errors import UserError
 from fmsci.files import discard, write_json
-from fmsci.locks import lock
+from fmsci.locks import is_locked, lock
 from fmsci.terminal import warn
 from fmsci.train.outcome import OUTCOME
 from fmsci.train.preempt import Preempt
@@ -26,9 +26,10 @@ from fmsci.world import StopSignals, World, stale_lock_s
 def forget_outcome(settings: TrainSettings, world: World) -> None:
     """Remove how an earlier start ended, before anything can fail: job scripts read it, a stale one would mislead.
 
-    Where it cannot be removed the folder cannot be locked either, which all ranks are told of.
+    Where it cannot be removed the folder cannot be locked either, which all ranks are told of. While another process
+    trains there it is left alone.
     """
-    if world.is_main:
+    if world.is_main and not is_locked(settings.run / ".lock"):
         discard(settings.run / OUTCOME)
 
 
@@ -78,6 +79,7 @@ class Attempt:
             lock(run / ".lock", refusal, patience, lambda holder: warn(f"{run}: waiting for {holder}"))
         )
         self.locked = True
+        discard(run / OUTCOME)  # a start whose lock was waited for has left one meanwhile
 
     def own_folder(self) -> float:
         """Lock the run folder; from now on how this start ends is written there."""
@@ -94,7 +96,7 @@ class Attempt:
     def ended(self, status: str, why: str, step: int, **more: Any) -> None:
         """Write how this start ended. A failure is told even where it cannot be written."""
         if self.owned:
-            with suppress(*([UserError] if status == "failed" else [])):
+            with suppress(*([UserError] if status in {"failed", "lost"} else [])):
                 write_json(self.settings.run / OUTCOME, {"status": status, "why": why, "step": step, **more})
 
     def failure(self, error: RuntimeError) -> Exception | None:

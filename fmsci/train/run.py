@@ -12,7 +12,7 @@ import fmsci
 from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
 from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement
-from fmsci.errors import Failure, Interrupted, UserError
+from fmsci.errors import Failure, Interrupted, Lost, UserError
 from fmsci.files import discard, read_json, write_json
 from fmsci.terminal import say, warn
 from fmsci.train.attempt import Attempt
@@ -79,7 +79,9 @@ def run_training(
             attempt.ended("failed", str(error), error.step, samples=error.samples)
             raise
         except (UserError, Failure) as error:
-            attempt.ended("failed", str(error), attempt.position.step)
+            elsewhere = world.size > world.local_size  # on one host no rank is lost with its node and leaves another
+            status = "lost" if isinstance(error, Lost) and elsewhere else "failed"
+            attempt.ended(status, str(error), attempt.position.step)
             raise
         except BaseException as error:
             attempt.ended("failed", f"{type(error).__name__}: {error}", attempt.position.step)

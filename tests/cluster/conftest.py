@@ -106,8 +106,8 @@ def running_cluster(tmp_path_factory):
     cluster = Cluster(folder, state)
     cluster.environment["FMSCI_SLURM_SHARE"] = f"{ROOT} {tmp_path_factory.getbasetemp()}"
     up = cluster.tool("up", timeout=300)
-    if up.returncode == 2:
-        pytest.skip(up.stderr.strip())
+    if up.returncode == 2 or (up.returncode == 3 and os.environ.get("FMSCI_SLURM_OPTIONAL") == "yes"):
+        pytest.skip(up.stderr.strip())  # 3 is a mishap, not a property of this machine: the tests are not to be missed
     assert up.returncode == 0, up.stderr
     yield cluster
     assert cluster.tool("down").returncode == 0
