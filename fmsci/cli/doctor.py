@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +14,19 @@ def doctor(
     generate: Annotated[bool, typer.Option("--generate", help="look also at what fmsci generate needs")] = False,
 ) -> None:
     """Check whether this machine, or the nodes of this job, are fit; say what to do where they are not."""
-    from fmsci.cluster.doctor import examine
+    from fmsci.cluster.doctor import LIMIT_S, bounded, examine
     from fmsci.terminal import say
     from fmsci.world import detect_world
 
     world = detect_world()
-    checks = examine(world, folder, generate)
+
+    def give_up(under_way: str) -> None:
+        say(f"  BAD  {under_way}: no end after {LIMIT_S:.0f} s, rank {world.rank} on {world.host}")
+        say("       what to do: leave out a node that alone says so (sbatch --exclude); else tell the site what hangs")
+        os._exit(1)  # what hangs in the kernel would keep an orderly end waiting
+
+    with bounded(LIMIT_S, give_up) as doing:
+        checks = examine(world, folder, generate, doing)
     failed = [check for check in checks if check.advice is not None]
     if world.is_main:  # it tells for all
         for check in checks:

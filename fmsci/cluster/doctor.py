@@ -2,107 +2,117 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import fmsci
-from fmsci.engine.collective import lost_rank, process_group
-from fmsci.engine.device import pick_device
-from fmsci.engine.probe import all_reduce_speed, clock_after_barrier, gather_facts
-from fmsci.errors import UserError
+from fmsci.cluster.own_checks import Check, own_checks
+from fmsci.engine.collective import process_group
+from fmsci.engine.device import HOST, device_identity, pick_device
+from fmsci.engine.probe import all_reduce_speed, clock_after_barrier, gather_facts, host_group
+from fmsci.errors import Failure, UserError
 from fmsci.files import discard, publish_file
-from fmsci.locks import can_lock
 from fmsci.terminal import amount
-from fmsci.world import World, cores_per_process, gpus_of_job, hdf5_locks, num_cores, thread_limit
+from fmsci.world import World, job_hosts
 
-NEEDED_FREE_BYTES = 1 << 30
-PACKAGES = ("torch", "h5py", "numpy", "safetensors", "mpi4py", "deepspeed")
-NOT_ALWAYS = {"mpi4py": "fmsci generate on several ranks", "deepspeed": "engine.kind=zero"}
-"""Packages that only some jobs need, and which."""
-MEETING_S = 20.0
-"""How long ranks wait for each other; with the start of the processes it is to be over within half a minute."""
+LIMIT_S = 25.0
+"""All of it ends within this: with the start of the processes in half a minute."""
+MEETING_S, GROUP_S = 18.0, 12.0
+"""How long ranks wait for each other until all have come, and for each answer then."""
 MAX_SKEW_S = 5.0
 
-
-@dataclass(frozen=True)
-class Check:
-    """One question: its name, what was found, and what to do where it failed (None where it passed)."""
-
-    name: str
-    found: str
-    advice: str | None = None
+Doing = Callable[[str], None]
 
 
-def examine(world: World, folder: Path, generate: bool = False) -> list[Check]:
+def examine(world: World, folder: Path, generate: bool = False, doing: Doing = lambda what: None) -> list[Check]:
     """Return all checks, of this process and of what lies between the ranks; ``folder`` is where jobs will write.
 
-    With ``generate`` also of what ``fmsci generate`` needs. Collective: all ranks call it. Rank 0 returns what failed
-    on any of them, the others only their own.
+    With ``generate`` also of what ``fmsci generate`` needs; ``doing`` hears what is looked at next. Collective: all
+    ranks call it. Rank 0 returns what failed on any of them, the others only their own.
 
     Raises UserError on the other ranks where they do not meet rank 0, Failure where one is lost.
     """
-    own = [_versions(generate and world.size > 1), _device(world), _threads(world), *_folder(folder, world)]
+    own = own_checks(world, folder, generate, doing)
     if world.size == 1:
         return [*own, Check("ranks", f"one, on {world.host}, launcher: {world.launcher}")]
     try:
-        between = _between(world, folder, own)
+        between = _between(world, folder, own, doing)
         return between if world.is_main else own
-    except (UserError, RuntimeError) as error:
-        known = error if isinstance(error, UserError) else lost_rank(error, world)
-        if known is None or not world.is_main:
-            raise known or error from None
-        return [*own, Check("ranks", str(known), NOT_MET)]
+    except (UserError, Failure) as error:
+        if not world.is_main:
+            raise
+        return [*own, Check("ranks", str(error), NOT_MET)]
 
 
-def _between(world: World, folder: Path, own: Sequence[Check]) -> list[Check]:
+@contextmanager
+def bounded(seconds: float, give_up: Callable[[str], None]) -> Iterator[Doing]:
+    """Call ``give_up`` with what is under way where the block takes longer; it is to end the process.
+
+    What hangs in the kernel, a file system or a driver, is left by nothing else.
+    """
+    under_way = ["the start"]
+    timer = threading.Timer(seconds, lambda: give_up(under_way[-1]))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield under_way.append
+    finally:
+        timer.cancel()
+
+
+def _between(world: World, folder: Path, own: Sequence[Check], doing: Doing) -> list[Check]:
     """Return what the ranks find together, on rank 0; nothing on the others. UserError where they do not meet."""
     device = pick_device("auto", world)
+    doing(f"the meeting of {world.size} ranks at {world.address}:{world.port}")
     began = time.monotonic()
-    with process_group(world, device, MEETING_S, rendezvous_s=MEETING_S):
+    with process_group(world, device, GROUP_S, rendezvous_s=MEETING_S):
         met_s = time.monotonic() - began
+        doing("an exchange between the hosts")
+        hosts = host_group(GROUP_S)
+        place = {"rank": world.rank, "host": world.host, "device": device_identity(device)}
+        places = gather_facts(place, HOST, hosts)
+        met = [
+            Check("ranks", _hosts(places) + f", launcher: {world.launcher}"),
+            Check("address", f"all met at {world.address}:{world.port} within {met_s:.1f} s"),
+            *_nodes(places, job_hosts()),
+            *_devices(places),
+        ]
+        if any(check.name == "a device each" and check.advice for check in met):
+            return [*own, *met] if world.is_main else []  # NCCL refuses them
         token = folder / f".fmsci-doctor-{world.port}"
+        doing(f"a file in {folder} that all ranks look for")
         if world.is_main and folder.is_dir():
             with suppress(UserError), publish_file(token) as temporary:  # where it cannot, a check says so
                 temporary.write_text(world.host)
+        doing("the all-reduce")
         right, speed = all_reduce_speed(device)
         facts = {
-            "rank": world.rank,
-            "host": world.host,
-            "device": str(device),
+            **place,
             "sum_is_right": right,
             "clock": clock_after_barrier(),
             "sees_token": token.exists(),
             "checks": [asdict(check) for check in own],
         }
-        found = gather_facts(facts, device)
+        doing("an exchange between the hosts")
+        found = gather_facts(facts, HOST, hosts)
         clock_after_barrier()  # all have looked
         if world.is_main:
             discard(token)
     if not world.is_main:
         return []
-    wrong = [f"{fact['rank']} on {fact['host']}" for fact in found if not fact["sum_is_right"]]
-    told = f"WRONG on rank {', '.join(wrong)}" if wrong else "right"
-    return [
-        *merge(found),
-        Check("ranks", _hosts(found) + f", launcher: {world.launcher}"),
-        Check("address", f"all met at {world.address}:{world.port} within {met_s:.1f} s"),
-        Check("all-reduce", f"{told}, {amount(speed)}/s", BROKEN_SUM if wrong else None),
-        *compare(found, folder),
-    ]
+    return [*merge(found), *met, _sum(found, speed), *compare(found, folder)]
 
 
 NOT_MET = (
     "see whether each node finds that host (getent hosts NAME) and reaches that port; on a site with a second network "
     "set host_suffix in its file of configs/site; leave out a node that never answers (sbatch --exclude)"
 )
+STEP_ON_ALL = "start one step on all nodes of the job, from a shell without the variables of an older one"
 BROKEN_SUM = "the network or its driver loses data: leave these nodes out (sbatch --exclude) and tell the site"
 
 
@@ -133,11 +143,6 @@ def compare(found: Sequence[dict[str, Any]], folder: Path) -> list[Check]:
         checks.append(Check("same versions", text, "let every node use one environment, on a shared file system"))
     else:
         checks.append(Check("same versions", "on all ranks"))
-    shared = [(fact["host"], fact["device"]) for fact in found if fact["device"] != "cpu"]
-    twice = [pair for pair, count in Counter(shared).items() if count > 1 and pair[1] != "cuda:0"]
-    if twice:
-        text = f"several ranks on {twice[0][0]} use {twice[0][1]}"
-        checks.append(Check("a device each", text, "start one task per GPU: --ntasks-per-node as --gpus-per-node"))
     if found[0]["sees_token"]:  # else rank 0 could not write there, which is told already
         blind = sorted({fact["host"] for fact in found if not fact["sees_token"]})
         advice = f"choose a folder on a file system that all nodes share, not {folder.resolve()}" if blind else None
@@ -150,71 +155,50 @@ def compare(found: Sequence[dict[str, Any]], folder: Path) -> list[Check]:
     return checks
 
 
+def _sum(found: Sequence[dict[str, Any]], speed: float) -> Check:
+    wrong = [f"{fact['rank']} on {fact['host']}" for fact in found if not fact["sum_is_right"]]
+    told = f"WRONG on rank {', '.join(wrong)}" if wrong else "right"
+    return Check("all-reduce", f"{told}, {amount(speed)}/s", BROKEN_SUM if wrong else None)
+
+
+def _devices(places: Sequence[dict[str, Any]]) -> list[Check]:
+    """Return whether each rank has a GPU of its own; nothing where there is none."""
+    ranks: dict[tuple[str, str], list[str]] = {}
+    for place in places:
+        if place["device"] is not None:
+            ranks.setdefault((place["host"], place["device"]), []).append(str(place["rank"]))
+    if not ranks:
+        return []
+    for (host, device), several in ranks.items():
+        if len(several) > 1:
+            text = f"ranks {', '.join(several)} on {host} use the same one, {device}"
+            advice = "start one task per GPU: --ntasks-per-node as --gpus-per-node"
+            return [Check("a device each", text, advice)]
+    return [Check("a device each", f"{len(ranks)} GPUs")]
+
+
+def _nodes(places: Sequence[dict[str, Any]], expected: Sequence[str]) -> list[Check]:
+    """Return whether there is a rank on each node of the job, and nowhere else; nothing outside a job.
+
+    Where host names are others than Slurm's names of the nodes, they are counted only.
+    """
+    if not expected:
+        return []
+    hosts = {place["host"].partition(".")[0].lower(): None for place in places}
+    nodes = {name.partition(".")[0].lower(): name for name in expected}
+    common = hosts.keys() & nodes.keys()
+    missing = [name for short, name in nodes.items() if short not in hosts] if common else []
+    strange = [host for host in hosts if host not in nodes] if common else []
+    if not common and len(hosts) < len(nodes):
+        missing = [f"{len(nodes) - len(hosts)} of them"]
+    if not missing and not strange:
+        return [Check("nodes", f"a rank on each of the job's {len(nodes)}")]
+    parts = [f"no rank on {', '.join(missing[:8])}"] if missing else []
+    parts += [f"ranks on {', '.join(strange[:8])}, of another job"] if strange else []
+    return [Check("nodes", f"{'; '.join(parts)} (the job has {', '.join(expected[:8])})", STEP_ON_ALL)]
+
+
 def _hosts(found: Sequence[dict[str, Any]]) -> str:
     hosts = Counter(fact["host"] for fact in found)
     shown = ", ".join(f"{host} ({count})" for host, count in list(hosts.items())[:8])
     return f"{len(found)} on {len(hosts)} hosts: {shown}" + (", ..." if len(hosts) > 8 else "")
-
-
-def _versions(several_make_data: bool) -> Check:
-    """Return the versions of what is installed; a package that this job can do without is only told as missing."""
-    found = [f"fmsci {fmsci.__version__}", f"Python {sys.version_info.major}.{sys.version_info.minor}"]
-    missing = []
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            if package not in NOT_ALWAYS or (package == "mpi4py" and several_make_data):
-                missing.append(package)
-            else:
-                found.append(f"no {package} (only {NOT_ALWAYS[package]} needs it)")
-    if not missing:
-        return Check("versions", ", ".join(found))
-    return Check("versions", f"no {', '.join(missing)}; {', '.join(found)}", f"pip install {' '.join(missing)}")
-
-
-def _device(world: World) -> Check:
-    device = pick_device("auto", world)
-    if device.type != "cpu":
-        return Check("device", str(device))
-    if gpus_of_job():
-        return Check("device", "the job has GPUs but torch sees none", "install a torch that is built for these GPUs")
-    return Check("device", "no GPU, computing on CPU")
-
-
-def _threads(world: World) -> Check:
-    cores, limit = cores_per_process(world), thread_limit()
-    found = f"{num_cores()} cores, {cores} for each process"
-    if limit is None:
-        return Check("threads", found)
-    advice = f"export OMP_NUM_THREADS={cores}" if limit > cores else None
-    return Check("threads", f"{found}, OMP_NUM_THREADS={limit}", advice)
-
-
-def _folder(folder: Path, world: World) -> list[Check]:
-    """Try to write, in a folder that is there: a look leaves nothing behind."""
-    if not folder.is_dir():
-        what = f"{folder} is a file" if folder.exists() else f"there is no folder {folder.absolute()}"
-        return [Check("write access", what, "make it (mkdir -p), or name the folder that jobs will write to")]
-    trial = folder / f".fmsci-doctor-{world.host}-{world.rank}"
-    try:
-        with publish_file(trial) as temporary:
-            temporary.write_bytes(b"doctor")
-        locks = can_lock(trial)
-        trial.unlink()
-    except UserError as error:
-        return [Check("write access", str(error), f"choose a folder that you may write to, not {folder}")]
-    free = shutil.disk_usage(folder).free
-    advice = f"free at least {amount(NEEDED_FREE_BYTES)} there" if free < NEEDED_FREE_BYTES else None
-    return [
-        Check("write access", str(folder.resolve())),
-        Check("free space", amount(free), advice),
-        _locks(locks),
-    ]
-
-
-def _locks(work: bool) -> Check:
-    if work:
-        return Check("file locks", "work")
-    advice = "export HDF5_USE_FILE_LOCKING=FALSE" if hdf5_locks() else None
-    return Check("file locks", "not on this file system" + ("" if advice else "; HDF5 is told to do without"), advice)

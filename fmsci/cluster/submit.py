@@ -13,7 +13,8 @@ from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
 from fmsci.cluster.status import JOB_FILE, folder_of
 from fmsci.config import ScalingSettings, SiteSettings, StudySettings, load_settings
 from fmsci.errors import UserError, nearest
-from fmsci.files import is_locked, write_text
+from fmsci.files import write_text
+from fmsci.locks import is_locked
 from fmsci.scaling.points import missing
 from fmsci.study.board import jobs_of
 from fmsci.study.plan import plan

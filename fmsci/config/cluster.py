@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field
 from fmsci.config.schema import Schema
 from fmsci.config.sections import Count
 
-
 NumNodes = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
 """As sbatch --nodes: a number, or a range such as 2-4."""
 

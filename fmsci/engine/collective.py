@@ -18,7 +18,16 @@ from fmsci.world import World
 GRACE_S = 8.0
 """How long a rank that lost the others waits for signs of life before it says who is missing."""
 
-BROKEN = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Timed out", "timed out")
+BROKEN = (
+    "gloo",
+    "NCCL",
+    "Connection closed",
+    "Connection reset",
+    "Broken pipe",
+    "Timed out",
+    "timed out",
+    "wait timeout",
+)
 """Words of torch's errors when ranks do not answer each other any more."""
 
 

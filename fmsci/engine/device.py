@@ -11,6 +11,8 @@ import torch
 from fmsci.errors import UserError
 from fmsci.world import World, cores_per_process, thread_limit
 
+HOST = torch.device("cpu")
+
 
 def pick_device(wanted: str, world: World) -> torch.device:
     """Return this rank's device; UserError where a GPU is asked for and there is none."""
@@ -27,6 +29,13 @@ def pick_device(wanted: str, world: World) -> torch.device:
 def gpu_name(wanted: str) -> str | None:
     """Return what the GPU is called that :func:`pick_device` would take, None where it would take none."""
     return None if wanted == "cpu" or not torch.cuda.is_available() else torch.cuda.get_device_name(0)
+
+
+def device_identity(device: torch.device) -> str | None:
+    """Return what no other GPU of this host is called, whichever of them this process sees; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    return f"GPU {torch.cuda.get_device_properties(device).uuid}"
 
 
 def free_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,18 +14,30 @@ PROBE_BYTES = 1 << 24
 REPEATS = 3
 
 
-def gather_facts(facts: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:
-    """Return the facts of every rank, in rank order, on every rank; they travel as JSON. Collective."""
+def host_group(timeout_s: float) -> dist.ProcessGroup:
+    """Return all ranks as a group whose messages go from host to host, whatever device they compute on. Collective."""
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def gather_facts(
+    facts: dict[str, Any], device: torch.device, group: dist.ProcessGroup | None = None
+) -> list[dict[str, Any]]:
+    """Return the facts of every rank, in rank order, on every rank; they travel as JSON. Collective.
+
+    ``device`` is where the messages of the group (all ranks, where none is given) begin and end.
+    """
     if not dist.is_initialized():
         return [facts]
     text = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8).to(device)
     lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
-    dist.all_gather(lengths, torch.tensor([len(text)], device=device))
+    dist.all_gather(lengths, torch.tensor([len(text)], device=device), group=group)
     longest = max(int(length) for length in lengths)
     padded = torch.zeros(longest, dtype=torch.uint8, device=device)
     padded[: len(text)] = text
     found = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(found, padded)
+    dist.all_gather(found, padded, group=group)
     return [json.loads(bytes(one[: int(length)].cpu().tolist())) for one, length in zip(found, lengths, strict=True)]
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 
+from fmsci.nodelist import expand_nodelist
 from fmsci.world.ranks import FIRST_PORT, World
 
 STALE_LOCK_S = 120.0
@@ -52,6 +53,12 @@ def gpus_of_job() -> int:
     """Return how many GPUs Slurm gave this job on this node; 0 where none were asked for."""
     text = os.environ.get("SLURM_GPUS_ON_NODE", "")
     return int(text) if text.isdigit() else 0
+
+
+def job_hosts() -> list[str]:
+    """Return Slurm's names of the nodes of this job; none outside of one."""
+    text = os.environ.get("SLURM_JOB_NODELIST", "")
+    return expand_nodelist(text) if text else []
 
 
 def hdf5_locks() -> bool:

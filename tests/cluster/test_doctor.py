@@ -1,39 +1,46 @@
 """The doctor: between real ranks on two nodes, and its judgement of what ranks found."""
 
 import socket
+import subprocess
+import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+import torch
 
-from fmsci.cluster import doctor
-from fmsci.cluster.doctor import Check, compare, examine, merge
+from fmsci.cluster import doctor, own_checks
+from fmsci.cluster.doctor import _devices, _nodes, _sum, compare, examine, merge
+from fmsci.cluster.own_checks import Check
 from fmsci.world import World
+from tests.commands import clean_environment
 from tests.commands import run as fmsci
 
 FOUND = "fmsci 1, torch 2"
 
 
-def fact(rank, host, device="cpu", clock=0.0, versions=FOUND, sees_token=True, advice=None):
+def fact(rank, host, device=None, clock=0.0, versions=FOUND, sees_token=True, advice=None, right=True):
     checks = [{"name": "versions", "found": versions, "advice": advice}]
     return {
         "rank": rank,
         "host": host,
         "device": device,
         "clock": clock,
+        "sum_is_right": right,
         "sees_token": sees_token,
         "checks": checks,
     }
 
 
 def failed(facts):
-    return {check.name: (check.found, check.advice) for check in compare(facts, Path("runs")) if check.advice}
+    checks = [*_devices(facts), _sum(facts, 1e9), *compare(facts, Path("runs"))]
+    return {check.name: (check.found, check.advice) for check in checks if check.advice}
 
 
 def test_equal_ranks_pass():
     assert failed([fact(0, "a"), fact(1, "b", clock=0.5)]) == {}
-    assert failed([fact(0, "a", "cuda:0"), fact(1, "a", "cuda:1"), fact(2, "b", "cuda:0")]) == {}
+    assert failed([fact(0, "a", "GPU 1"), fact(1, "a", "GPU 2"), fact(2, "b", "GPU 1")]) == {}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +49,7 @@ def test_equal_ranks_pass():
         (fact(2, "c", versions="fmsci 1, torch 3"), "same versions", "c has fmsci 1, torch 3, others fmsci 1, torch 2"),
         (fact(2, "c", sees_token=False), "shared folder", "not seen on c"),
         (fact(2, "c", clock=-9.0), "clocks", "at most 9.00 s apart"),
+        (fact(2, "c", right=False), "all-reduce", "WRONG on rank 2 on c, 953.7 MiB/s"),
     ],
 )
 def test_what_differs_between_ranks_is_told_with_what_to_do(other, name, sentence):
@@ -52,8 +60,123 @@ def test_what_differs_between_ranks_is_told_with_what_to_do(other, name, sentenc
 
 
 def test_two_ranks_on_one_device_are_told():
-    found = failed([fact(0, "a", "cuda:1"), fact(1, "a", "cuda:1")])
-    assert found["a device each"][0] == "several ranks on a use cuda:1"
+    """Each may call it its first one: a GPU is known by what it is called on its host."""
+    found = failed([fact(0, "a", "GPU 7"), fact(1, "b", "GPU 7"), fact(2, "a", "GPU 7")])
+    assert found["a device each"][0] == "ranks 0, 2 on a use the same one, GPU 7"
+    assert found["a device each"][1].startswith("start one task per GPU")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_two_ranks_on_one_gpu_are_told_before_nccl_refuses_them(tmp_path):
+    said = fmsci(["doctor", "--folder", tmp_path], ranks=2, code=1)
+    if torch.cuda.device_count() == 1:
+        assert "BAD  a device each: ranks 0, 1 on " in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("hosts", "nodes", "found"),
+    [
+        (["n1", "n2"], ["n1", "n2"], None),
+        (["n1.site.org", "N2"], ["n1", "n2"], None),
+        (["n1", "n1"], ["n1", "n2"], "no rank on n2 (the job has n1, n2)"),
+        (["n1", "n3"], ["n1", "n2"], "no rank on n2; ranks on n3, of another job (the job has n1, n2)"),
+        (["x1", "x2"], ["n1", "n2"], None),  # hosts have other names than Slurm's nodes
+        (["x1", "x1"], ["n1", "n2"], "no rank on 1 of them (the job has n1, n2)"),
+    ],
+)
+def test_ranks_are_held_against_the_nodes_of_the_job(hosts, nodes, found):
+    places = [fact(rank, host) for rank, host in enumerate(hosts)]
+    (check,) = _nodes(places, nodes)
+    assert (check.name, check.advice is None) == ("nodes", found is None)
+    assert check.found == (found or "a rank on each of the job's 2")
+    assert _nodes(places, []) == []
+
+
+def full_disk(monkeypatch, folder):
+    monkeypatch.setattr(own_checks, "NEEDED_FREE_BYTES", 1 << 62)
+    return folder
+
+
+def no_locks(monkeypatch, folder):
+    monkeypatch.setattr(own_checks, "can_lock", lambda path: False)
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    return folder
+
+
+def many_threads(monkeypatch, folder):
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    return folder
+
+
+def no_gpu(monkeypatch, folder):
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return folder
+
+
+def unwritable(monkeypatch, folder):
+    return Path("/proc")  # where not even root can write
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "advice"),
+    [
+        (full_disk, "free space", "free at least "),
+        (no_locks, "file locks", "export HDF5_USE_FILE_LOCKING=FALSE"),
+        (many_threads, "threads", "export OMP_NUM_THREADS="),
+        (no_gpu, "device", "install a torch that is built for these GPUs"),
+        (unwritable, "write access", "choose a folder that you may write to, not /proc"),
+    ],
+)
+def test_each_check_that_fails_says_what_to_do(monkeypatch, tmp_path, spoil, name, advice):
+    folder = spoil(monkeypatch, tmp_path)
+    (bad,) = [check for check in examine(World(), folder) if check.advice is not None]
+    assert bad.name == name
+    assert bad.advice.startswith(advice)
+    assert list(tmp_path.iterdir()) == []
+
+
+PARTNER = """
+import sys, time
+from datetime import timedelta
+import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore
+store = TCPStore("127.0.0.1", int(sys.argv[1]), 2, False, timeout=timedelta(seconds=60))
+store.set("host/1", "b")
+store.wait(["host/0"])
+dist.init_process_group("gloo", store=PrefixStore("group", store), rank=1, world_size=2)
+time.sleep(60)
+"""
+"""Rank 1: it comes, and then says nothing more."""
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ("doctor.LIMIT_S = 6.0", "BAD  an exchange between the hosts: no end after 6 s, rank 0 on "),
+        ("doctor.GROUP_S = 2.0; collective.GRACE_S = 1.0", "BAD  ranks: no sign of life from rank 1 on b, noticed by"),
+    ],
+)
+def test_what_hangs_is_told_and_ends(tmp_path, limits, sentence):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = f"from fmsci.cluster import doctor; from fmsci.engine import collective; {limits}"
+    script += "; from fmsci.cli import main; main(['doctor', '--folder', '.'])"
+    facts = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = clean_environment(**{name: str(value) for name, value in facts.items()})
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    options = {"env": environment, "cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    partner = subprocess.Popen([sys.executable, "-c", PARTNER, str(port)], **options)
+    try:
+        done = subprocess.run([sys.executable, "-c", script], **options, text=True, timeout=60, check=False)
+    finally:
+        partner.kill()
+        partner.communicate()
+    assert done.returncode == 1, done.stdout
+    assert sentence in done.stdout
+    assert "what to do: " in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_what_failed_on_any_rank_is_told_with_its_place():
@@ -93,8 +216,8 @@ def test_a_package_is_missed_by_the_jobs_that_need_it(monkeypatch, tmp_path, pac
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(doctor, "version", without)
-    monkeypatch.setattr(doctor, "_between", lambda world, folder, own: own)
+    monkeypatch.setattr(own_checks, "version", without)
+    monkeypatch.setattr(doctor, "_between", lambda world, folder, own, doing: own)
     check = examine(World(size=size), tmp_path, generate)[0]
     assert (check.name, check.advice) == ("versions", advice)
     assert f"no {package}" in check.found  # it differs from that of a node which has it
@@ -122,6 +245,7 @@ def test_two_nodes_are_examined_within_half_a_minute(cluster):
     assert time.monotonic() - began < 30
     checks = dict(line[6:].split(": ", 1) for line in said.splitlines() if line.startswith("  ok "))
     assert checks[" ranks"] == "2 on 2 hosts: node1 (1), node2 (1), launcher: srun"
+    assert checks[" nodes"] == "a rank on each of the job's 2"
     assert checks[" address"].startswith("all met at node1:")
     assert checks[" all-reduce"].startswith("right, ")
     assert checks[" shared folder"] == "seen by all ranks"
