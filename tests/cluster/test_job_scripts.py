@@ -1,0 +1,96 @@
+"""Small jobs on a real cluster that ask one thing of the scripts of slurm/, or of a submission, each."""
+
+import re
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+STEP = """#!/bin/bash
+{before}
+. slurm/env.sh
+prepare ''
+step bash -c 'trap "" TERM; trap "{heard}" USR2; echo listening; sleep 60 & wait'
+settle
+"""
+STOPPED = {
+    "cancelled while it saves": (
+        "",
+        "sleep 3; exit 75",
+        ["USR2", "TERM"],
+        "stopped by TERM: Slurm requeues a preempted job by itself, a cancelled one ends",
+    ),
+    "out of time while it saves": (
+        "SLURM_JOB_END_TIME=$(date +%s)",
+        "sleep 3; exit 75",
+        ["USR2", "TERM"],
+        "saved: requeued to continue",
+    ),
+    "failed when it was to stop": ("", "exit 1", ["USR2"], "failed with exit code 1: not requeued"),
+    "killed by the signal": ("", "trap - USR2; kill -USR2 $BASHPID", ["USR2"], "stopped: requeued to continue"),
+}
+"""What stands before the prologue, what the step does at USR2, the signals that the job gets, its last words."""
+
+
+def test_how_a_stopped_job_ends(cluster):
+    """The four at a time, each on some cores of a node."""
+    jobs = {}
+    for name, (before, heard, _, _) in STOPPED.items():
+        path = cluster.folder / f"{name}.sbatch"
+        path.write_text(STEP.format(before=before, heard=heard))
+        jobs[name] = cluster.sbatch(path, nodes=1)
+    for name, job in jobs.items():
+        cluster.wait_for(f"the step that is {name}", lambda job=job: "listening" in cluster.log(job))
+        for signal in STOPPED[name][2]:
+            cluster.login("scancel", "--batch", f"--signal={signal}", job)
+            cluster.wait_for(signal, lambda job=job, signal=signal: f"received {signal}" in cluster.log(job))
+    for name, job in jobs.items():
+        words = STOPPED[name][3]
+        cluster.wait_for(words, lambda job=job, words=words: words in cluster.log(job), 30)
+        state = "PENDING" if "requeued to continue" in words else "FAILED"
+        cluster.wait_for(f"{name}: {state}", lambda job=job, state=state: cluster.states(job) == {state}, 30)
+        cluster.login("scancel", job)
+
+
+def test_tasks_are_counted_for_the_whole_job_too(cluster):
+    path = cluster.folder / "tasks.sbatch"
+    path.write_text("#!/bin/bash\n. slurm/env.sh\nstep hostname\nsettle\n")
+    even, odd = (
+        cluster.login("sbatch", "--parsable", *options, "--output=%j.log", path).strip()
+        for options in (["--nodes=2", "--ntasks=16"], ["--nodes=2", "--ntasks=3"])
+    )
+    assert cluster.ended(even) == "COMPLETED", cluster.log(even)
+    assert re.findall(r"^node\d$", cluster.log(even), re.MULTILINE).count("node2") == 8
+    assert cluster.ended(odd) == "FAILED"
+    assert "3 tasks lie unevenly on 2 nodes" in cluster.log(odd)
+
+
+def test_torchrun_is_no_launcher_of_mpi(cluster):
+    words = ["configs/data/quickstart_pretrain.yaml", "output=never-made"]
+    job = cluster.sbatch("slurm/generate.sbatch", *words, nodes=1, FMSCI_LAUNCH="torchrun")
+    assert cluster.ended(job) == "FAILED"
+    assert "the ranks of fmsci generate speak MPI, which torchrun does not start" in cluster.log(job)
+    assert not (cluster.folder / "never-made").exists()
+
+
+def test_a_dry_run_asks_slurm_and_leaves_nothing(cluster, train_config):
+    words = ["fmsci", "submit", "pretrain", train_config, "run=dry", "--site", "local", "--dry-run"]
+    said = cluster.login(*words, "--nodes", "2").splitlines()
+    assert said[0] == "#!/bin/bash"
+    assert "#SBATCH --nodes=2" in said
+    assert re.fullmatch(
+        r"# Slurm: Job \d+ to start at \S+ using \d+ processors on nodes node\[1-2\] in partition main", said[-1]
+    )
+    refused = cluster.login(*words, "--sbatch=--partition=nope", code=2).splitlines()
+    assert refused[-1] == "fmsci: Slurm refused the job: invalid partition specified: nope"
+    (cluster.folder / "dry.yaml").write_text("{run: dry-scaling, world_sizes: [1, 2], weak: [1], models: [64K]}")
+    words = ["fmsci", "submit", "scaling", "dry.yaml", "--site", "local", "--dry-run"]
+    said = cluster.login(*words)
+    assert said.count("#!/bin/bash") == 3
+    assert len(re.findall(r"would be submitted.*; Slurm: Job \d+ to start at", said)) == 3
+    assert "fmsci: 1 ranks: Slurm refused the job: invalid" in cluster.login(
+        *words, "--sbatch=--partition=nope", code=2
+    )
+    assert cluster.login("squeue", "--noheader", "--states=all", "--name=pretrain,scaling", "--states=PD,R") == ""
+    assert not (cluster.folder / "dry").exists()
+    assert not (cluster.folder / "dry-scaling").exists()
