@@ -80,7 +80,7 @@ class MpiRanks:
                 f"{world.size} ranks were started but mpi4py cannot be imported ({error}); "
                 "install it with: pip install mpi4py mpich (on a cluster only: pip install mpi4py)"
             ) from None
-        self._mpi = MPI
+        self._mpi, self._host = MPI, world.host
         self._world = MPI.COMM_WORLD
         self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
         if (self.rank, self.size) != (world.rank, world.size):
@@ -173,7 +173,7 @@ class MpiRanks:
 
     def abort(self, message: str, code: int) -> None:
         """Print the message and end every rank: the others would wait for ever."""
-        sys.stderr.write(f"fmsci: rank {self.rank} of {self.size}: {message}\n")  # in one piece, beside the others'
+        sys.stderr.write(f"fmsci: rank {self.rank} on {self._host}: {message}\n")  # in one piece, beside the others'
         sys.stderr.flush()
         time.sleep(self.PULSE_S)  # a launcher that is told to end at once does not read it any more
         self._world.Abort(code)

@@ -136,7 +136,7 @@ def _train(attempt: Attempt) -> dict[str, Any]:
         if attempt.world.is_main:
             say(f"continuing {settings.run} after step {position.step}")
     if attempt.world.is_main:
-        say(f"{settings.run}: {job.headline}")
+        say(f"{settings.run}: {job.headline}, from step {position.step}")
     while True:
         trouble = Trouble()
         try:

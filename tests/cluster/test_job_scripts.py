@@ -26,6 +26,12 @@ STOPPED = {
         ["USR2", "TERM"],
         "saved: requeued to continue",
     ),
+    "the same restart of a generation that has made nothing": (
+        "data=$PWD SLURM_RESTART_COUNT=1",
+        "exit 75",
+        ["USR2"],
+        "this restart came no further than 0 shards: not requeued",
+    ),
     "failed when it was to stop": ("", "exit 1", ["USR2"], "failed with exit code 1: not requeued"),
     "killed by the signal": ("", "trap - USR2; kill -USR2 $BASHPID", ["USR2"], "stopped: requeued to continue"),
 }
@@ -33,7 +39,7 @@ STOPPED = {
 
 
 def test_how_a_stopped_job_ends(cluster):
-    """The four at a time, each on some cores of a node."""
+    """All at a time, each on some cores of a node."""
     jobs = {}
     for name, (before, heard, _, _) in STOPPED.items():
         path = cluster.folder / f"{name}.sbatch"

@@ -193,7 +193,9 @@ def test_a_lost_node_is_done_without(cluster, run, train_config, undisturbed, lo
     Where it is node2 the run hears of it long before Slurm does, and the job script waits for that.
     """
     words = [train_config, f"run={run}", *TRAINING, *LONG, "engine.timeout_s=20"]
-    said = cluster.login("fmsci", "submit", "pretrain", *words, "--site", "local", "--nodes", "1-2")
+    # srun would wait five minutes for a task of which it hears nothing more: as long as Slurm itself, on many sites.
+    submit = ["fmsci", "submit", "pretrain", *words, "--site", "local", "--nodes", "1-2"]
+    said = cluster.login(*submit, FMSCI_SRUN_ARGS="--wait=2")
     job = said.split(":")[0].removeprefix("job ")
     log = run / f"slurm-{job}.log"
     assert said.splitlines()[0] == f"job {job}: script {run}/pretrain.sbatch, log {log}"
@@ -204,7 +206,7 @@ def test_a_lost_node_is_done_without(cluster, run, train_config, undisturbed, lo
     node = f"node{lost}"
     try:
         if lost == 2:
-            cluster.wait_for("the wait for Slurm", lambda: "lost a rank: waiting up to 600 s" in log.read_text(), 60)
+            cluster.wait_for("the wait for Slurm", lambda: "lost a rank: waiting up to 600 s" in log.read_text(), 120)
             outcome = json.loads((run / "outcome.json").read_text())
             assert (outcome["status"], "rank 1 on node2" in outcome["why"]) == ("lost", True)
             assert cluster.states(job) == {"RUNNING"}

@@ -1,7 +1,10 @@
 """Where runs are, from real run folders and a queue as squeue tells it."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +14,9 @@ from fmsci.cluster.queue import Queued
 from fmsci.cluster.status import describe, find_runs, folder_of, run_status
 from fmsci.errors import UserError
 from fmsci.locks import lock
+from tests.commands import clean_environment
 from tests.commands import run as fmsci
+from tests.conftest import TRAINING
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +54,42 @@ def test_a_run_under_way_has_time_left(copy):
         found = run_status(copy, {})
     assert (found.state, found.step, found.steps) == ("running", 7, 12)
     assert found.left_s == pytest.approx(5 * 5 / found.samples_per_s)  # 5 steps of 5 samples
+
+
+LINES = """
+from fmsci import terminal
+terminal.LINE_EVERY_S = 0.0
+from fmsci.cli import main
+import sys
+main(sys.argv[1:])
+"""
+
+
+def test_every_line_of_a_log_between_start_and_end_names_its_step(train_config, tmp_path):
+    """Rank 0's, of a start that is stopped in the middle and of the one that continues it; torch's warnings aside."""
+    words = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "optim.epochs=40"]
+    told = []
+    for more in (["checkpoint.deadline_minutes=1e-9"], []):
+        done = subprocess.run(
+            [sys.executable, "-c", LINES, *map(str, words), *more],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("[W")]
+        assert [line for line in lines if not re.search(r"\bstep \d+|\d+ of \d+ steps|^next: ", line)] == []
+        told += lines
+    assert sum("from step" in line for line in told) == 2
+    assert sum("of 120 steps" in line for line in told) > 50
+
+
+@pytest.mark.parametrize("status", ["finished", "saved", "failed", "lost"])
+def test_status_says_how_a_run_ended_in_the_word_of_its_outcome(copy, status):
+    (copy / "outcome.json").write_text(json.dumps({"status": status, "why": "rank 1 on node2", "step": 12}))
+    told = run_status(copy, {})
+    assert (told.state, told.why) == (status, "rank 1 on node2")
 
 
 def test_the_queue_knows_better_than_an_earlier_outcome(copy):
