@@ -49,3 +49,14 @@ def trained(tmp_path_factory, train_config):
     folder = tmp_path_factory.mktemp("trained") / "run"
     run(["train", train_config, f"run={folder}", *TRAINING])
     return folder
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell how long the cluster took, which is to stay under six minutes."""
+    reports = [
+        one for some in terminalreporter.stats.values() for one in some if "slurm" in getattr(one, "keywords", ())
+    ]
+    called = {one.nodeid for one in reports if one.when == "call"}
+    if called:
+        seconds = sum(one.duration for one in reports)
+        terminalreporter.write_line(f"cluster part: {len(called)} tests, {seconds:.0f} seconds")
