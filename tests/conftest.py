@@ -53,9 +53,8 @@ def trained(tmp_path_factory, train_config):
 
 def pytest_terminal_summary(terminalreporter):
     """Tell how long the cluster took, which is to stay under six minutes."""
-    reports = [
-        one for some in terminalreporter.stats.values() for one in some if "slurm" in getattr(one, "keywords", ())
-    ]
+    found = [one for some in terminalreporter.stats.values() for one in some if isinstance(one, pytest.TestReport)]
+    reports = [one for one in found if "slurm" in one.keywords]
     called = {one.nodeid for one in reports if one.when == "call"}
     if called:
         seconds = sum(one.duration for one in reports)

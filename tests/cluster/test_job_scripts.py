@@ -27,7 +27,7 @@ STOPPED = {
         "saved: requeued to continue",
     ),
     "the same restart of a generation that has made nothing": (
-        "data=$PWD SLURM_RESTART_COUNT=1",
+        "data=$PWD/none SLURM_RESTART_COUNT=1",
         "exit 75",
         ["USR2"],
         "this restart came no further than 0 shards: not requeued",

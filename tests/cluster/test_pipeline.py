@@ -33,6 +33,7 @@ FILES = {
 }
 
 
+SITE = Path(__file__).parents[2] / "configs/site/generic.yaml"
 NAMES = ["generate data", "pretrain", "study", "evaluate data", "report"]
 
 
@@ -78,6 +79,28 @@ def test_what_is_finished_stays_so_and_summaries_are_made_again(files, poisson_d
     }
     make("pretrain/result.json")
     assert would() == dict.fromkeys(NAMES, ("finished", ()))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("pipeline pipeline.yaml --nodes 4", "--nodes is not for pipeline: write nodes.pretrain=4 and the like"),
+        ("pipeline pipeline.yaml --concurrent 2", "--concurrent is not for pipeline: write concurrent=N behind"),
+        ("scaling scaling.yaml --nodes 2", "--nodes is not for scaling: its points have as many as their ranks fill"),
+        ("report study.yaml --nodes 2", "--nodes is not for report: one process writes it"),
+        ("pretrain pretrain.yaml --concurrent 2", "--concurrent is not for pretrain, but for study and scaling"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(files, words, sentence):
+    assert sentence in fmsci(["submit", *words.split()], code=2, cwd=files)
+
+
+def test_a_dry_run_prints_each_script(files):
+    said = fmsci(["submit", "pipeline", "pipeline.yaml", "nodes.pretrain=4", "--site", SITE, "--dry-run"], cwd=files)
+    assert said.count("#!/bin/bash") == 5
+    assert said.count(": would be submitted") == 5
+    assert said.count("#SBATCH --nodes=4") == 1
+    assert not (files / "study").exists()
 
 
 def test_a_mistake_in_any_link_comes_before_the_first_is_submitted(files):

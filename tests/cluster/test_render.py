@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fmsci.cluster.render import TEMPLATES
+from fmsci.cluster.render import TEMPLATES, seconds_of
 from fmsci.cluster.submit import Request, load_site, prepare
 from fmsci.config import StudySettings, load_settings
 from fmsci.errors import UserError
@@ -76,6 +76,32 @@ def test_what_the_user_asks_for_wins():
     assert "export FMSCI_TASKS=4\n" in prepare(request).text
     assert given["exclusive"] == ""
     assert given["output"] == "'runs/a b/slurm-%j.log'"
+
+
+def test_no_script_asks_for_more_time_than_the_site_gives():
+    """Frontier gives a small job two hours; the script of pretraining asks for twelve, that of generation for two."""
+    for template in JOBS:
+        given = directives(prepare(Request(template, JOBS[template], "frontier", account="m1")).text)
+        assert seconds_of(given["time"]) <= seconds_of("02:00:00")
+    assert given["time"] == "00:15:00"  # less stays less
+    request = Request("pretrain", JOBS["pretrain"], "frontier", "200", "m1", "12:00:00")
+    assert directives(prepare(request).text)["time"] == "12:00:00"  # asked for
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-12", 129600), ("1-0:30", 88200), ("2-00:00:01", 172801)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(limit, seconds):
+    assert seconds_of(limit) == seconds
+    with pytest.raises(UserError, match="is no time limit; write it as 12:00:00"):
+        seconds_of(limit + ":x")
+
+
+def test_options_of_srun_are_those_of_the_nodes_that_a_job_gets():
+    gpu, cpu = (prepare(Request(name, JOBS[name], "frontier", account="m1")).text for name in ("pretrain", "generate"))
+    assert "FMSCI_SRUN_ARGS=--gpu-bind=closest" in gpu
+    assert "FMSCI_SRUN_ARGS" not in cpu
 
 
 def test_a_site_file_of_ones_own(tmp_path):
