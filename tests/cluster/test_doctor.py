@@ -142,6 +142,7 @@ import sys, time
 from datetime import timedelta
 import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore
+print("ready", flush=True)
 store = TCPStore("127.0.0.1", int(sys.argv[1]), 2, False, timeout=timedelta(seconds=60))
 store.set("host/1", "b")
 store.wait(["host/0"])
@@ -169,6 +170,7 @@ def test_what_hangs_is_told_and_ends(tmp_path, limits, sentence):
     options = {"env": environment, "cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     partner = subprocess.Popen([sys.executable, "-c", PARTNER, str(port)], **options)
     try:
+        assert partner.stdout.readline() == b"ready\n"
         done = subprocess.run([sys.executable, "-c", script], **options, text=True, timeout=60, check=False)
     finally:
         partner.kill()
