@@ -58,6 +58,34 @@ def test_how_a_stopped_job_ends(cluster):
         cluster.login("scancel", job)
 
 
+LOST = """#!/bin/bash
+#SBATCH --open-mode=append
+. slurm/env.sh
+prepare "$PWD/lost-run"
+step bash -c 'echo "  \\"status\\": \\"lost\\"," >lost-run/outcome.json; exit 1'
+settle "$PWD/lost-run"
+"""
+
+
+def test_a_rank_whose_node_is_there_is_lost_so_often_and_no_more(cluster):
+    """Slurm has nothing to notice: the job script requeues the job itself, and not again where that was in vain."""
+    path = cluster.folder / "lost.sbatch"
+    path.write_text(LOST)
+    job = cluster.sbatch(path, nodes=1, FMSCI_NODE_WAIT=1)
+    assert cluster.ended(job, 60) == "FAILED"
+    told = [
+        "start 0 of",
+        "waiting up to 1 s for Slurm",
+        "lost: requeued to continue",
+        "start 1 of",
+        "no further than step 0",
+    ]
+    places = [cluster.log(job).find(words) for words in told]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert (cluster.folder / "lost-run" / "slurm_job").read_text() == f"{job} 1\n"
+
+
 def test_tasks_are_counted_for_the_whole_job_too(cluster):
     path = cluster.folder / "tasks.sbatch"
     path.write_text("#!/bin/bash\n. slurm/env.sh\nstep hostname\nsettle\n")
