@@ -19,7 +19,7 @@ class Outcome(Open):
     """``outcome.json``: how the last start of a run ended, also where its exit code was lost on the way."""
 
     status: str
-    """finished, saved, failed, or another word of a later version."""
+    """finished, saved, failed, lost (a rank of another node is gone), or another word of a later version."""
     why: str
     step: Whole = 0
 
