@@ -6,7 +6,7 @@ import pytest
 
 from fmsci.config import StudySettings, load_settings
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
-from fmsci.study.collect import collect
+from fmsci.study.collect import Comparison, Curve, Found, Point, collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
 from fmsci.study.plan import plan
@@ -133,3 +133,26 @@ def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_ther
     assert cost(whole).hours == pytest.approx(taken.hours)
     assert (tmp_path / "study" / "throughput.json").read_text() == timed
     assert not (tmp_path / "near").exists()
+
+
+def comparison(tuned, scratch):
+    """Curves on 16 and 64 samples, with the errors of three seeds each."""
+    one, other = (
+        Curve("t", arm, "m", tuple(Point(n, errors, 3) for n, errors in zip((16, 64), values, strict=True)))
+        for arm, values in (("finetune", tuned), ("scratch", scratch))
+    )
+    return Comparison("t", "m", "64K", 1, one, other, None)
+
+
+def test_a_gain_that_is_a_bound_shows_its_lower_end_and_an_error_reached_in_some_draws_its_interval():
+    one = comparison(((0.1, 0.2, 0.3), (0.05, 0.06, 0.09)), ((0.5, 0.6, 0.7), (0.09, 0.3, 0.4)))
+    found = Found((), (), (one,), (), (), "m")
+    row = reach_table(found, [0.1]).rows[0]
+    assert row[:4] == ("t", "m", "0.1000", "target")
+    assert row[5].startswith("not reached (59")  # of the draws from scratch some are there, before 64
+    assert row[5].endswith(" to more)")
+    assert row[6].startswith(">= ")
+    assert "more" not in row[6]
+    assert row[6].endswith(" (from 1.13x)")
+    row = reach_table(found, [0.001]).rows[0]
+    assert row[4:] == ("not reached", "not reached", "-")

@@ -177,6 +177,17 @@ def test_repeats_take_the_chosen_rate_with_the_other_seeds_in_places_that_do_not
     assert not {run.folder for run in known[-2:]} & {run.folder for run in whole.sweep}
 
 
+def test_a_seed_draws_the_samples_too_the_same_for_both_arms_and_the_first_ones_for_0(config):
+    whole = planned(config, "seeds=[0, 6]")
+    drawn = {}
+    for group in whole.groups:
+        for run in (*group.sweep, group.repeat(group.sweep[0], 6)):
+            wanted = load_settings(TrainSettings, Path(run.words[1]), run.words[2:-1])
+            assert wanted.data.train_samples == run.samples
+            drawn.setdefault((group.task, group.samples, run.seed), set()).add(wanted.data.subset)
+    assert {key[2]: subsets for key, subsets in drawn.items()} == {0: {0}, 6: {6}}
+
+
 def test_data_that_are_not_what_the_configuration_says_are_refused(config, poisson_data, tmp_path):
     (tmp_path / "near").symlink_to(poisson_data)  # 13 training samples, not 8
     with pytest.raises(UserError, match=r"holds other data than .*near.yaml says \(counts\)"):
