@@ -16,6 +16,8 @@ from fmsci.errors import UserError
 from fmsci.evaluate import evaluation_path
 from fmsci.files import read_json, write_json
 from fmsci.shards.layout import MANIFEST
+from fmsci.study.plan import plan
+from fmsci.study.reported import is_reported
 
 CONTINUED = {"generate", "pretrain", "study"}
 """Jobs that are asked to save before their time limit, and go on in another one."""
@@ -86,7 +88,7 @@ def _links(settings: PipelineSettings, base: Request, train: TrainSettings, stud
         awaited.append(f"evaluate {folder.name}")
         done = evaluation_path(model, folder, "test").exists()
         yield Link(awaited[-1], request("evaluate", model, "--data", folder), ("pretrain", *data), done, summary=True)
-    done = (study.run / "table.json").exists()
+    done = is_reported(plan(study), ["sweep"])  # the stage that a pipeline makes
     yield Link("report", request("report", settings.study), tuple(awaited), done, summary=True)
 
 

@@ -11,6 +11,7 @@ from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import STAGE, Request, missing_runs
 from fmsci.config import StudySettings, load_settings
 from fmsci.study.plan import plan
+from fmsci.study.reported import is_reported
 
 AFTER = {
     "pretrain": ("data",),
@@ -46,7 +47,7 @@ def study_links(config: Path, overrides: Sequence[str], base: Request) -> list[L
         names[stage] = (stage,)
     report = replace(base, template="report", arguments=(str(config), *overrides), nodes="1")
     awaited = tuple(name for stage in ("zero-shot", "sweep", "repeats") for name in names.get(stage, ()))
-    links.append(Link("report", report, awaited, (settings.run / "table.json").exists(), summary=True))
+    links.append(Link("report", report, awaited, is_reported(planned), summary=True))
     return links
 
 

@@ -100,6 +100,7 @@ class Group:
             steps=steps,
             samples_seen=epochs * self.samples,
             folder=folder,
+            tests=(self.base.folders.tested(data),),
         )
 
     def repeat(self, best: Run, seed: int) -> Run:

@@ -18,6 +18,7 @@ from fmsci.study.content import TITLES, content
 from fmsci.study.fit import Estimate, gain, is_bound
 from fmsci.study.plan import plan
 from fmsci.study.recipe import recipe_table, recipes
+from fmsci.study.reported import TABLE
 from fmsci.study.tables import error_table
 from fmsci.terminal import say, table
 
@@ -48,7 +49,7 @@ def report(settings: StudySettings) -> dict[str, Any]:
     write_text(folder / "results.csv", _csv([*found.pretraining, *found.records]))
     write_text(folder / "report.md", as_markdown(f"{settings.study.upper()}: {title}", blocks))
     write_text(folder / "report.html", as_html(f"{settings.study.upper()}: {title}", blocks))
-    write_json(folder / "table.json", document)
+    write_json(folder / TABLE, document)
     say(f"report {folder / 'report.html'}, figures {folder / 'results.csv'}")
     return document
 

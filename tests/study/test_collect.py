@@ -1,15 +1,19 @@
 """Collecting as a function of what is on disk: medians at the chosen rate, what is missing stays missing."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from fmsci.config import StudySettings, load_settings
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
+from fmsci.study.board import Board
 from fmsci.study.collect import Comparison, Curve, Found, Point, collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
 from fmsci.study.plan import plan
+from fmsci.study.reported import is_reported
 from fmsci.study.tables import reach_table
 from tests.study.test_plan import config  # noqa: F401 - the fixture
 
@@ -80,6 +84,78 @@ def test_what_is_missing_and_what_diverged_is_named(found):
     assert whole.groups[1].sweep[1].name not in what.missing
     assert "near finetune small 8 seed 6" in what.missing
     assert {job.name for job in (*whole.data, *whole.pretraining)} <= set(what.missing)
+
+
+def test_a_group_that_diverges_at_every_rate_stops_nothing_else(found):
+    whole, _ = found
+    before = Board([whole], None)
+    assert before.hopeless == ()
+    lost = whole.groups[3]
+    for run in lost.sweep:
+        leave(run, None, None)
+        run.log.write_text("fmsci: error: training diverged\n")
+    after = Board([whole], None)
+    (sentence,) = after.hopeless
+    assert sentence.startswith(f"{lost.sweep[-1].name} failed at every learning rate (0.001, 0.01): ")
+    assert {job.name for job in before.waiting} - {job.name for job in after.waiting} == {r.name for r in lost.sweep}
+
+
+def test_a_run_whose_outcome_is_removed_in_this_moment_has_not_diverged(found, monkeypatch):
+    """A start removes how the last one ended: whoever looks then finds a file, and no file when it reads."""
+    run = found[0].groups[2].sweep[1]
+    run.folder.mkdir(parents=True)
+    outcome = run.folder / "outcome.json"
+    exists = Path.exists
+
+    def once(path, **options):
+        there = exists(path, **options)
+        if path == outcome:
+            path.unlink(missing_ok=True)
+        return there
+
+    outcome.write_text('{"status": "saved", "why": "it was asked to", "step": 3}')
+    monkeypatch.setattr(Path, "exists", once)
+    assert not run.diverged
+    assert not run.diverged
+
+
+def test_a_report_is_the_last_word_when_it_has_all_results_as_they_are(found):
+    whole, _ = found
+    jobs = [*whole.jobs({}), *(group.repeat(group.sweep[0], seed) for group in whole.groups for seed in (6, 7))]
+    for job in jobs:
+        for path in job.results:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if "runs" in path.parts and not path.exists():
+                path.write_text('{"rel_l2": 0.1, "best": {"valid_rel_l2": 0.1, "step": 2}}')
+    table = whole.settings.run / "table.json"
+    assert not is_reported(whole, ["sweep"])
+    table.write_text('{"missing": []}')
+    assert is_reported(whole, ["pretrain", "zero-shot", "sweep"])
+    assert not is_reported(whole)  # there are no data, and not all repeats: one group swept another rate
+    table.write_text(json.dumps({"missing": [whole.sweep[0].name]}))
+    assert not is_reported(whole, ["sweep"])
+    table.write_text('{"missing": []}')
+    later = table.stat().st_mtime + 60
+    os.utime(whole.sweep[0].results[0], (later, later))
+    assert not is_reported(whole, ["sweep"])
+    os.utime(table, (later, later))
+    assert is_reported(whole, ["sweep"])
+    whole.sweep[0].evaluation.unlink()
+    assert not is_reported(whole, ["sweep"])
+
+
+@pytest.mark.parametrize("other", [{"grid": 32}, {"count": 3}, {"range": [1, 2]}, {"content": "0"}], ids=str)
+def test_an_error_measured_on_other_data_of_the_same_name_is_none_of_the_study(found, other):
+    whole, what = found
+    run = whole.groups[2].sweep[0]
+    told = run.evaluation.read_text()
+    run.evaluation.write_text(json.dumps(json.loads(told) | other))
+    again = collect(whole)
+    assert len(again.records) == len(what.records) - 1
+    assert set(again.missing) - set(what.missing) == {run.name}
+    same = {"system": "poisson", "range": [1.0, 5.0], "grid": 16, "count": 2, "content": run.tests[0].content}
+    run.evaluation.write_text(json.dumps(json.loads(told) | same))
+    assert collect(whole) == what
 
 
 def test_a_report_of_a_part_marks_what_is_missing_and_names_what_diverged(found):

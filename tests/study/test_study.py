@@ -13,6 +13,7 @@ from fmsci.config import StudySettings, load_settings
 from fmsci.files import is_locked, lock
 from fmsci.study.board import steps_done, valid_errors
 from fmsci.study.plan import plan
+from fmsci.study.pool import Pool, last_line
 from fmsci.study.report import expectation
 from tests.browser import look_at, needs_browser
 from tests.commands import clean_environment, command, run
@@ -99,6 +100,7 @@ def test_a_study_runs_stops_continues_and_reports(config):
             assert (again.rate, again.seed) == (best.rate, 1)
             tests = [json.loads(r.evaluation.read_text()) for r in (best, again)]
             assert [test["count"] for test in tests] == [5, 5]  # the whole test split
+            assert {test["content"] for test in tests} == {best.tests[0].content}
             assert row[name] == pytest.approx(sum(test["rel_l2"] for test in tests) / 2)
             assert not (best.folder / "checkpoints").exists()
         assert row["ratio"] == pytest.approx(row["finetuned"] / row["scratch"])
@@ -197,6 +199,33 @@ def test_a_rate_that_diverges_is_left_out_and_a_study_of_such_rates_fails(config
     assert "failed at every learning rate (1e+18)" in printed
     assert "training diverged" in printed
     assert "/log.txt)" in printed
+    lost, other = tmp_path / "lost.yaml", tmp_path / "other.yaml"
+    text = config.read_text().replace("seeds: [0, 1]", "seeds: [0]").replace("run: ", f"runs: {runs}\nrun: ")
+    lost.write_text(text.replace("rates: [1e-3, 3e-3]", "rates: [1e18]").replace("/study\n", "/lost\n"))
+    other.write_text(text.replace("samples: [4]", "samples: [7]").replace("steps: 60", "steps: 4"))
+    printed = run(["study", lost, "run", "--also", other], code=2)
+    assert printed.count("finished same-") == 4  # of the other study, two rates in two arms
+    assert "failed at every learning rate (1e+18)" in printed.splitlines()[-1]
+    assert "1 more failed" in printed
+
+
+def test_a_worker_that_died_while_it_was_idle_gets_no_job(config, poisson_data, tmp_path):
+    few = [f"run={tmp_path}", f"tasks={{one: {poisson_data}, other: {poisson_data}}}"]
+    whole = planned(config, *few)
+    with Pool(whole.settings) as pool:
+        for job in whole.zero_shot:
+            pool.start(job, at_once=1)
+            deadline = time.monotonic() + 120
+            while pool.jobs:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+                pool.ended()
+            (idle,) = pool._everyone
+            idle.process.kill()
+            idle.process.wait()
+        assert not pool.failed
+    assert all(job.finished for job in whole.zero_shot)
+    assert last_line(tmp_path / "none") == "it printed nothing"
 
 
 def test_another_evaluation_of_a_run_is_not_taken_for_its_result(config, poisson_data, tmp_path):
