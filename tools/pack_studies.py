@@ -15,9 +15,10 @@ import tarfile
 from pathlib import Path
 
 from fmsci.checkpoint import newest_checkpoint
-from fmsci.config import StudySettings, load_settings
+from fmsci.config import StudySettings
 from fmsci.files import publish_file, publish_folder
 from fmsci.study.plan import plan, runs_folder
+from fmsci.study.several import load_studies
 from fmsci.terminal import amount, say
 
 PART_BYTES = 15_000_000
@@ -85,7 +86,7 @@ def main() -> int:
     parser.add_argument("--parts", type=int, default=1000, help="at most so many files of state")
     given = parser.parse_args()
     overrides = [word for word in given.words if "=" in word]
-    studies = [load_settings(StudySettings, Path(word), overrides) for word in given.words if "=" not in word]
+    studies = load_studies([Path(word) for word in given.words if "=" not in word], overrides)
     reports = [path for one in studies for path in sorted(one.run.glob("*")) if path.is_file()]
     with publish_file(given.output / "studies.tar.gz") as fresh:
         fresh.write_bytes(_archive(reports))

@@ -12,12 +12,12 @@ from fmsci.errors import Interrupted, UserError
 from fmsci.files import lock, read_json
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board, valid_errors
-from fmsci.study.identity import model_hash
 from fmsci.study.jobs import Job, Run
 from fmsci.study.plan import Plan, plan, runs_folder
 from fmsci.study.pool import Pool
 from fmsci.terminal import Progress, say
 from fmsci.train.dry_run import dry_run
+from fmsci.train.origin import model_hash
 from fmsci.train.recorded import check_recorded
 
 POLL_S = 0.1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from fmsci.config import GenerateSettings, TrainSettings
 from fmsci.errors import UserError
 from fmsci.pde import SYSTEMS
 from fmsci.train.optim import DEFAULT_LR, PAPER_LR
+from fmsci.train.origin import HASH_CHARACTERS
 
-HASH_CHARACTERS = 8
 HOW_NOT_WHAT = {
     "run": None,
     "init": None,
@@ -77,32 +76,3 @@ def run_hash(settings: TrainSettings, data: Mapping[Path, Mapping[str, Any]], in
     facts["mixture"] = [[part.weight, part.train_samples] for part in parts]
     facts["from"] = init
     return digest(facts)
-
-
-def model_hash(folder: Path) -> str:
-    """Return the hash of a model folder's weights and facts; UserError where it is none."""
-    names = ("config.json", "normalization.json", "model.safetensors")
-    try:
-        stamps = tuple((name, *_stamp(folder / name)) for name in names)
-    except OSError:
-        raise UserError(
-            f"there is no pretrained model in {folder}; make it first with fmsci train, or let the study do so "
-            "(models.NAME.train)"
-        ) from None
-    return _model_hash(folder, stamps)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-@lru_cache
-def _model_hash(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """Read the files once as long as their stamps stay: a plan is asked for often."""
-    seen = hashlib.sha256()
-    for name, *_ in stamps:
-        with (folder / name).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                seen.update(block)
-    return seen.hexdigest()[:HASH_CHARACTERS]

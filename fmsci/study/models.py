@@ -9,7 +9,7 @@ from typing import Any
 from fmsci.config import TrainSettings
 from fmsci.files import read_json
 from fmsci.model.sizes import DEFAULT_LAYERS, SIZES, Architecture, architecture
-from fmsci.study.identity import model_hash
+from fmsci.train.origin import model_hash
 
 UNKNOWN = "unknown"
 """The hash of a model that is not there yet."""

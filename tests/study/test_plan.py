@@ -12,6 +12,7 @@ from fmsci.shards.content import made_data
 from fmsci.study.downstream import epochs_for
 from fmsci.study.identity import planned_data, run_hash
 from fmsci.study.plan import chosen, plan, repeats
+from fmsci.study.several import load_studies
 
 ROOT = Path(__file__).parents[2]
 BASE = """
@@ -235,3 +236,24 @@ def test_words_of_a_run_say_what_its_name_was_made_of(config):
         assert run_hash(wanted, {wanted.data.path: folders[wanted.data.path]}, init) == run.key
         assert wanted.run.name.endswith(run.key)
     assert json.loads(json.dumps(run.words)) == list(run.words)
+
+
+def test_settings_on_the_command_line_are_for_all_studies_that_know_them(config, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"{{study: recipe, run: {tmp_path}/recipe, models: {{a: {{train: t.yaml}}}}, train: {tmp_path}/train.yaml}}"
+    )
+    words = ["samples=[2]", "tasks.far=RUN/else", "workers=3", "rates=[0.5]"]
+    both = load_studies([config, recipe], words)
+    assert [one.samples for one in both] == [(2,), ()]
+    assert [(one.workers, one.rates) for one in both] == [(3, (0.5,))] * 2
+    assert [set(one.tasks) for one in both] == [{"near", "far"}, set()]
+    with pytest.raises(UserError, match=r"'run=there' is for one study, not for 2: each has a folder of its own"):
+        load_studies([config, recipe], ["run=there"])
+    assert load_studies([config], ["run=there"])[0].run == Path("there")
+    with pytest.raises(UserError, match="have the same folder"):
+        load_studies([config, config], [])
+    with pytest.raises(UserError, match="should have no 'samples': recipe has no runs downstream"):
+        load_studies([recipe], words)
+    with pytest.raises(UserError, match="unknown setting 'wrokers'"):
+        load_studies([config, recipe], ["wrokers=3"])
