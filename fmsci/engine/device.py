@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,16 @@ def pick_device(wanted: str, world: World) -> torch.device:
 def gpu_name(wanted: str) -> str | None:
     """Return what the GPU is called that :func:`pick_device` would take, None where it would take none."""
     return None if wanted == "cpu" or not torch.cuda.is_available() else torch.cuda.get_device_name(0)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a GPU, or this host's processor, is called by its maker."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8", errors="replace").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def free_memory() -> None:

@@ -22,6 +22,8 @@ def made_data(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.seed is None:
         facts["checksums"] = [shard.checksum for split in manifest.splits.values() for shard in split.shards]
+    elif manifest.revision:
+        facts["revision"] = manifest.revision
     return facts
 
 

@@ -77,7 +77,7 @@ class DataFolders:
             return UNKNOWN if source is None else planned_data(source.settings)
         made = made_data(read_manifest(folder))
         if source is not None and made != planned_data(source.settings):
-            differing = [name for name, value in planned_data(source.settings).items() if made[name] != value]
+            differing = [name for name, value in planned_data(source.settings).items() if made.get(name) != value]
             raise UserError(
                 f"{folder} holds other data than {source.config} says ({', '.join(differing)}); choose another "
                 "data.folder, or remove it"

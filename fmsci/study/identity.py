@@ -14,9 +14,14 @@ from typing import Any
 
 from fmsci.config import GenerateSettings, TrainSettings
 from fmsci.errors import UserError
+from fmsci.pde import REVISION as DATA_REVISION
 from fmsci.pde import SYSTEMS
 from fmsci.train.optim import DEFAULT_LR, PAPER_LR
 from fmsci.train.origin import HASH_CHARACTERS
+
+REVISION = 0
+"""Raised by hand when the same settings come to train differently (beyond rounding): all runs are then made anew. 0 is
+not hashed. Samples have their own: :data:`fmsci.pde.REVISION`."""
 
 HOW_NOT_WHAT = {
     "run": None,
@@ -25,7 +30,7 @@ HOW_NOT_WHAT = {
     "data": {"path", "mixture", "cache", "prefetch"},
     "engine": {"kind", "zero_stage", "offload", "deepspeed_config", "accumulate", "device", "threads"}
     | {"rendezvous_s", "timeout_s", "transform", "recompute", "replay"},
-    "monitor": {"every_steps", "pictures"},
+    "monitor": {"every_steps", "pictures", "profile", "wandb"},
 }
 """Settings that decide where, how fast and on how many devices, but not (beyond rounding) what comes out; None: all
 of a section. The data and ``init`` are left out because what they hold counts, not where it lies."""
@@ -53,6 +58,7 @@ def planned_data(settings: GenerateSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "options": defaults | settings.options,
         "counts": {"train": settings.train, "valid": settings.valid, "test": settings.test},
+        **({"revision": DATA_REVISION} if DATA_REVISION else {}),
     }
 
 
@@ -75,4 +81,6 @@ def run_hash(settings: TrainSettings, data: Mapping[Path, Mapping[str, Any]], in
     facts["samples"] = [data[folder] for folder in settings.data.folders]
     facts["mixture"] = [[part.weight, part.train_samples] for part in parts]
     facts["from"] = init
+    if REVISION:
+        facts["revision"] = REVISION
     return digest(facts)

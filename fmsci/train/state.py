@@ -76,6 +76,8 @@ class Result(Schema):
     elapsed_s: float
     world_size: Count
     device: str
+    device_name: str = "unknown"
+    torch: str = "unknown"
     host: str
     num_parameters: Count
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fmsci.study.collect import Comparison, Curve, Found, Point, collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
 from fmsci.study.plan import plan
+from fmsci.study.report import report
 from fmsci.study.reported import is_reported
 from fmsci.study.tables import reach_table
 from tests.study.test_plan import config  # noqa: F401 - the fixture
@@ -27,6 +29,7 @@ def leave(run, valid, test):
         )
         return
     result = {"steps": run.steps, "samples_seen": run.samples_seen, "elapsed_s": 2.5, "device": "cpu", "world_size": 1}
+    result |= {"torch": "2.9", "device_name": "a GPU" if run.arm == "scratch" else "a CPU"}
     result |= {"best": {"valid_rel_l2": valid, "step": run.steps}, "num_parameters": 99, "host": "node7"}
     (run.folder / "result.json").write_text(json.dumps(result))
     run.evaluation.parent.mkdir()
@@ -158,6 +161,26 @@ def test_an_error_measured_on_other_data_of_the_same_name_is_none_of_the_study(f
     assert collect(whole) == what
 
 
+def test_a_repeat_that_diverged_is_left_out_and_told(found):
+    whole, what = found
+    assert what.diverged_repeats == ()
+    tuned = whole.groups[0]
+    lost = tuned.repeat(tuned.sweep[1], 7)
+    shutil.rmtree(lost.folder)
+    leave(lost, None, None)
+    again = collect(whole)
+    assert again.diverged_repeats == (lost.name,)
+    assert lost.name not in again.missing
+    (row, *_) = again.rows
+    assert (row.finetuned_seeds, row.scratch_seeds) == (2, 3)
+    document = report(whole.settings)
+    assert document["diverged_repeats"] == [lost.name]
+    assert document["rows"][0]["finetuned_seeds"] == 2
+    page = (whole.settings.run / "report.html").read_text()
+    assert f"1 repeats diverged at the rate that served their first seed: {lost.name}." in page
+    assert "(2 of 3 seeds)" in page
+
+
 def test_a_report_of_a_part_marks_what_is_missing_and_names_what_diverged(found):
     whole, what = found
     page = as_html("A title & more", content(whole, what))
@@ -166,6 +189,8 @@ def test_a_report_of_a_part_marks_what_is_missing_and_names_what_diverged(found)
     assert f"1 runs diverged: {what.diverged[0]}" in page
     assert '<td class="missing">missing</td>' in page
     assert "(still falling)" in page
+    assert "5 runs with torch 2.9 on a CPU\n3 runs with torch 2.9 on a GPU" in page
+    assert f"under HParams: tensorboard --logdir {whole.settings.run / 'runs'}" in page
     assert "data:image/svg+xml;base64," in page
     (row,) = [row for row in reach_table(what, ()).rows if row[:2] == ("near", "small")]
     assert row[2:] == ("0.8000", "scratch at 2", "<= 2", "<= 2", "-")
@@ -222,7 +247,7 @@ def comparison(tuned, scratch):
 
 def test_a_gain_that_is_a_bound_shows_its_lower_end_and_an_error_reached_in_some_draws_its_interval():
     one = comparison(((0.1, 0.2, 0.3), (0.05, 0.06, 0.09)), ((0.5, 0.6, 0.7), (0.09, 0.3, 0.4)))
-    found = Found((), (), (one,), (), (), "m")
+    found = Found((), (), (one,), (), (), (), "m")
     row = reach_table(found, [0.1]).rows[0]
     assert row[:4] == ("t", "m", "0.1000", "target")
     assert row[5].startswith("not reached (59")  # of the draws from scratch some are there, before 64

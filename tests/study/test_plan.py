@@ -8,7 +8,9 @@ import pytest
 
 from fmsci.config import GenerateSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
+from fmsci.shards import read_manifest
 from fmsci.shards.content import made_data
+from fmsci.shards.manifest import write_manifest
 from fmsci.study.downstream import epochs_for
 from fmsci.study.identity import planned_data, run_hash
 from fmsci.study.plan import chosen, plan, repeats
@@ -112,6 +114,7 @@ def test_steps_may_depend_on_the_samples(config):
         ("workers=7", set()),
         ("ratio_below=0.5", set()),
         ("overrides=[engine.device=cpu, engine.threads=3, monitor.every_steps=7, monitor.pictures=false]", set()),
+        ("overrides=[monitor.profile=3, monitor.wandb=there]", set()),
         ("overrides=[engine.replay=false, engine.transform=fft]", set()),
         ("overrides=[checkpoint.every_minutes=1, data.prefetch=5, data.cache=host]", set()),
     ],
@@ -139,6 +142,25 @@ def test_other_data_make_anew_what_is_trained_or_measured_on_them(config, tmp_pa
     assert named(planned(config).sweep) == named(new.sweep)  # how the same samples are cut into files
 
 
+def test_other_numerics_make_anew_what_rests_on_them(config, monkeypatch, tmp_path, poisson_data):
+    def names():
+        whole = planned(config)
+        return named(whole.pretraining) | named(whole.sweep)
+
+    old = names()
+    for place in ("REVISION", "DATA_REVISION"):
+        monkeypatch.setattr(f"fmsci.study.identity.{place}", 1)
+        assert not names() & old
+        monkeypatch.setattr(f"fmsci.study.identity.{place}", 0)
+        assert names() == old
+
+    manifest = read_manifest(poisson_data)
+    assert "revision" not in (poisson_data / "manifest.json").read_text()
+    (tmp_path / "later").mkdir()
+    write_manifest(tmp_path / "later", manifest.model_copy(update={"revision": 1}))
+    assert made_data(read_manifest(tmp_path / "later")) == made_data(manifest) | {"revision": 1}
+
+
 def test_where_things_lie_does_not_count(config, tmp_path):
     settings = load_settings(TrainSettings, tmp_path / "train.yaml")
     moved = load_settings(TrainSettings, tmp_path / "train.yaml", ["run=else", "data.path=moved", "init=there"])
@@ -148,8 +170,6 @@ def test_where_things_lie_does_not_count(config, tmp_path):
 
 
 def test_data_are_the_same_planned_and_made(poisson_data):
-    from fmsci.shards import read_manifest
-
     text = "{system: poisson, range: [1, 5], grid: 16, train: 13, valid: 7, test: 5, output: o}"
     settings = GenerateSettings.model_validate(__import__("yaml").safe_load(text))
     assert planned_data(settings) == made_data(read_manifest(poisson_data))

@@ -43,7 +43,7 @@ def test_the_model_that_a_run_starts_from_may_move_but_not_become_another(traine
     record(mine(new))  # it goes on from its own checkpoint: what is there now does not count
     with pytest.raises(UserError, match=f"holds a run with init={new}, not {other}"):
         check_recorded(mine(other))
-    with pytest.raises(UserError, match="there is no pretrained model in .*/old"):
+    with pytest.raises(UserError, match=r"there is no pretrained model in .*/old"):
         check_recorded(mine(old))
 
 
