@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import unicodedata
 
-import pypdf
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -63,6 +62,8 @@ def look_at_all(pages, scratch):
 
 def text_in_print(page, scratch):
     """Return what a page says on paper, without spaces: where a word is broken they tell nothing."""
+    import pypdf
+
     paper = scratch / "page.pdf"
     chromium(scratch, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page.as_uri())
     said = "".join(sheet.extract_text() for sheet in pypdf.PdfReader(paper).pages)

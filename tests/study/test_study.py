@@ -8,6 +8,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from fmsci.config import StudySettings, load_settings
 from fmsci.files import is_locked, lock
@@ -121,6 +122,9 @@ def test_a_study_runs_stops_continues_and_reports(config):
         assert start.startswith(b"\x89PNG") if kind == "data:image/png" else b"<?xml" in start
     assert f"{document['rows'][0]['finetuned']:.4f}" in page.text
     assert "missing" not in page.text
+    result = json.loads((runs[0].folder / "result.json").read_text())
+    assert f"6 runs with torch {torch.__version__} on {result['device_name']}" in page.text
+    assert result["device_name"] not in {"", "unknown", "cpu"}
     markdown = (settings.run / "report.md").read_text()
     assert markdown.count("learning rate that was tried") >= 1  # of two rates each is at an end
     assert all((settings.run / name.partition(")")[0]).exists() for name in markdown.split("](")[1:])
@@ -167,6 +171,33 @@ def test_a_report_of_a_part_says_what_is_missing(config, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "6 results are missing" in page
     assert '<td class="missing">missing</td>' in page
+
+
+def test_the_plan_says_what_a_study_takes_as_a_table_as_json_and_in_gpu_hours(config, tmp_path):
+    few = ["study", config, "plan", f"run={tmp_path}", "seeds=[0, 1, 2]"]
+    printed = run([*few, "--json"])
+    document = json.loads(printed.splitlines()[-1])
+    stages = {one["stage"]: one for one in document["stages"]}
+    assert (stages["sweep"]["jobs"], stages["repeats"]["jobs"], stages["zero-shot"]["jobs"]) == (4, 4, 1)
+    steps = planned(config).sweep[0].steps
+    assert (stages["sweep"]["steps"], stages["sweep"]["samples_seen"]) == (4 * steps, 4 * 4 * steps)
+    lines = [line.split("│")[1:-1] for line in printed.splitlines() if "│" in line]
+    rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in lines}
+    assert rows["sweep"][:4] == ["4", "0", f"{4 * steps:,}", f"{16 * steps:,}"]
+    assert rows["all"][:2] == ["9", "0"]
+    assert document["gpu_hours"] is None
+    assert "GPU-hours" not in printed
+    assert [one["name"] for one in document["jobs"] if one["stage"] == "repeats"] == [None] * 4
+    assert document["hours"] == pytest.approx(sum(one["hours"] for one in document["stages"]))
+
+    timed = tmp_path / "throughput.json"
+    measured = json.loads(timed.read_text())
+    timed.write_text(json.dumps({key: one | {"device": "a GPU"} for key, one in measured.items()}))  # as one writes it
+    printed = run([*few, "gpus=2", "--json"])
+    document = json.loads(printed.splitlines()[-1])
+    assert document["device"] == "a GPU"
+    assert document["gpu_hours"] == pytest.approx(2 * document["hours"])
+    assert f"{document['gpu_hours']:.1f} GPU-hours; " in printed
 
 
 def test_the_plan_tells_a_job_script_what_each_job_needs(config):
