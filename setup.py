@@ -19,6 +19,7 @@ EXTRAS = {
     "dev": [
         "hypothesis>=6.100",
         "mypy>=1.10",
+        "pypdf>=5.0",
         "pytest>=8.0",
         "pytest-xdist>=3.5",
         "ruff>=0.6",

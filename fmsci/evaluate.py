@@ -19,6 +19,7 @@ from fmsci.files import read_json, write_json
 from fmsci.model.sizes import check_grid
 from fmsci.model_folder import load_operator, open_model_folder
 from fmsci.shards import read_manifest
+from fmsci.shards.content import content_hash, made_data
 from fmsci.world import World
 
 
@@ -68,6 +69,7 @@ def evaluate(
             "range": list(manifest.range),
             "grid": manifest.grid,
             "count": measured.count,
+            "content": content_hash(made_data(manifest)),
             "rel_l2": measured.rel_l2,
             "loss": measured.loss,
         }

@@ -7,6 +7,7 @@ import re
 import select
 import shutil
 import subprocess
+import unicodedata
 
 import pytest
 
@@ -23,28 +24,64 @@ addEventListener("load", () => {
   }
   const wide = document.documentElement.scrollWidth;
   if (wide > innerWidth) wrong.push("wider than the window: " + wide);
-  document.body.setAttribute("data-found", JSON.stringify({pictures: document.images.length, wrong: wrong}));
+  const found = JSON.stringify({pictures: document.images.length, wrong: wrong});
+  document.body.setAttribute("data-found", found);
+  if (parent !== window) parent.postMessage([name, found], "*");
 });
 </script>"""
+
+FRAMES = """<!DOCTYPE html><html><head><meta charset="utf-8"><script>
+addEventListener("message", event => document.body.setAttribute("data-found-" + event.data[0], event.data[1]));
+</script></head><body>FRAMES</body></html>"""
 
 
 def look_at(page, scratch, width=1200):
     """Return how many pictures a page has, and what is wrong: missing pictures, errors of scripts, too wide a page."""
-    probed = scratch / "probed.html"
-    probed.write_text(page.read_text().replace("<head>", f"<head>{PROBE}", 1))
+    return look_at_all([(page, width)], scratch)[0]
+
+
+def look_at_all(pages, scratch):
+    """Return the same for several (page, width), each in a frame of its own in one window.
+
+    A frame may be as narrow as a phone; Chromium's windows are 500 pixels wide at least.
+    """
+    frames = []
+    for number, (page, width) in enumerate(pages):
+        probed = scratch / f"probed-{number}.html"
+        probed.write_text(page.read_text().replace("<head>", f"<head>{PROBE}", 1))
+        size = f'width="{width}" height="800" frameborder="0"'
+        frames.append(f'<iframe name="{number}" src="{probed.name}" {size}></iframe>')
+    whole = scratch / "frames.html"
+    whole.write_text(FRAMES.replace("FRAMES", "\n".join(frames)))
+    printed = chromium(scratch, "--window-size=1400,900", "--virtual-time-budget=20000", "--dump-dom", whole.as_uri())
+    told = {int(key): html.unescape(text) for key, text in re.findall(r'data-found-(\d+)="([^"]*)"', printed)}
+    assert sorted(told) == list(range(len(pages))), printed[:1000]
+    found = [json.loads(told[number]) for number in range(len(pages))]
+    return [(one["pictures"], one["wrong"]) for one in found]
+
+
+def text_in_print(page, scratch):
+    """Return what a page says on paper, without spaces: where a word is broken they tell nothing."""
+    import pypdf
+
+    paper = scratch / "page.pdf"
+    chromium(scratch, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page.as_uri())
+    said = "".join(sheet.extract_text() for sheet in pypdf.PdfReader(paper).pages)
+    return "".join(unicodedata.normalize("NFKC", said).split())  # no ligatures
+
+
+def chromium(scratch, *words):
+    """Run Chromium without a window, and return what it prints."""
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    options += ["--virtual-time-budget=20000", f"--user-data-dir={scratch / 'profile'}"]
     done = subprocess.run(
-        [CHROMIUM, *options, f"--window-size={width},900", "--dump-dom", probed.as_uri()],
+        [CHROMIUM, *options, f"--user-data-dir={scratch / 'profile'}", *words],
         capture_output=True,
         text=True,
         timeout=180,
         check=False,
     )
-    found = re.search(r'data-found="([^"]*)"', done.stdout)
-    assert found, done.stderr
-    seen = json.loads(html.unescape(found[1]))
-    return seen["pictures"], seen["wrong"]
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 EVERYTHING = """

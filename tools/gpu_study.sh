@@ -5,7 +5,7 @@
 #
 # Makes data, pretrains, fine-tunes and trains from scratch with `fmsci study`, all studies as one, in the order given. It stops
 # STUDY_SECONDS (540) after its start, then writes reports and packs: OUTPUT_FOLDER/studies.tar.gz (report.html, report.md,
-# table.json, results.csv, figures of each) and OUTPUT_FOLDER/state/part-000 ..., all files under 16 MB. The parts are every run
+# table.json, results.csv, figures of each; where it is larger, studies/part-000 ...) and OUTPUT_FOLDER/state/part-000 ..., all files under 16 MB. The parts are every run
 # folder (tools/pack_studies.py says what is in them): from them the next step goes on, on another machine too. Data are not among
 # them, they are made anew in seconds; nor are weights of measured downstream runs. STUDY_PARTS: at most so many parts (1000).
 # Exit codes: 0 all are finished; 75 saved, start it again; anything else failed.

@@ -47,21 +47,21 @@ def study(
     ] = None,
 ) -> None:
     """Answer a question of the paper: plan its runs, make those that are missing, report."""
-    from fmsci.config import StudySettings, load_settings
     from fmsci.errors import SettingsError, UserError, nearest
     from fmsci.terminal import say, warn
     from fmsci.world import detect_world
 
     if action not in ACTIONS:
         raise UserError(f"study can do {', '.join(ACTIONS)}, not '{action}'{nearest(action, ACTIONS)}")
-    settings = load_settings(StudySettings, config, overrides or [])
-    studies = [settings, *(load_settings(StudySettings, other, overrides or []) for other in also or [])]
     if also and action not in {"run", "report"}:
         raise UserError(f"--also goes with run and report, not with {action}")
     if detect_world().size > 1:
         raise SettingsError("a study starts processes of its own: run it as one, without mpiexec, srun or torchrun")
     from fmsci.study.plan import STAGES
+    from fmsci.study.several import load_studies
 
+    studies = load_studies([config, *(also or [])], overrides or [])
+    settings = studies[0]
     if stage is not None and stage not in STAGES:
         raise UserError(f"there is no stage '{stage}'{nearest(stage, STAGES)}; there is {', '.join(STAGES)}")
     if action == "plan":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.cluster.queue import Queued, queue
+from fmsci.cluster.sharing import check_alone, remember
 from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import (
     Prepared,
@@ -27,6 +28,8 @@ from fmsci.errors import UserError
 from fmsci.evaluate import evaluation_path
 from fmsci.files import read_json, write_json
 from fmsci.shards.layout import MANIFEST
+from fmsci.study.plan import plan, runs_folder
+from fmsci.study.reported import is_reported
 from fmsci.train.outcome import RESULT
 
 CONTINUED = {"generate", "pretrain", "study"}
@@ -101,7 +104,7 @@ def _links(settings: PipelineSettings, base: Request, train: TrainSettings, stud
         awaited.append(f"evaluate {folder.name}")
         done = evaluation_path(model, folder, "test").exists()
         yield Link(awaited[-1], request("evaluate", model, "--data", folder), ("pretrain", *data), done, summary=True)
-    done = (study.run / "table.json").exists()
+    done = is_reported(plan(study), ["sweep"])  # the stage that a pipeline makes
     yield Link("report", request("report", settings.study), tuple(awaited), done, summary=True)
 
 
@@ -115,18 +118,27 @@ def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_r
     Raises UserError for a mistake in any link before the first is submitted, and where Slurm stops taking jobs.
     """
     settings = load_pipeline(config, overrides)
-    record = load_settings(StudySettings, settings.study).run / PIPELINE_FILE
+    study = load_settings(StudySettings, settings.study)
     document = {"pipeline": str(config), "overrides": list(overrides)}
-    return submit_links(links(settings, base), record, document, dry_run)
+    return submit_links(links(settings, base), study.run / PIPELINE_FILE, document, dry_run, runs_folder(study))
 
 
 def submit_links(
-    wanted: Sequence[Link], record: Path, source: Mapping[str, Any], dry_run: bool = False
+    wanted: Sequence[Link],
+    record: Path,
+    source: Mapping[str, Any],
+    dry_run: bool = False,
+    shared: Path | None = None,
 ) -> list[Placed]:
-    """Submit links as :func:`submit_pipeline` does; ``record`` keeps their jobs, and what they came from."""
+    """Submit links as :func:`submit_pipeline` does; ``record`` keeps their jobs, and what they came from.
+
+    ``shared`` is a folder of runs that serves one pipeline at a time.
+    """
     known: dict[str, Queued] = {}
     with suppress(*([UserError] if dry_run else [])):  # a look works without Slurm too
         known = queue()
+    if shared is not None:
+        check_alone(shared, record, known)
     sent: dict[str, Any] = read_json(record)["links"] if record.exists() else {}
     placed = decide(wanted, {name: tuple(entry["jobs"]) for name, entry in sent.items()}, known)
     ready = {link.name: prepare(link.request) for link in wanted if placed[link.name].what == "submitted"}
@@ -134,6 +146,8 @@ def submit_links(
         return [_looked_at(place, ready.get(name)) for name, place in placed.items()]
     for prepared in ready.values():
         check(prepared)
+    if shared is not None and ready:
+        remember(shared, record)
     document = {**source, "links": sent}
     for link in wanted:
         if link.name not in ready:

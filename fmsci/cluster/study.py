@@ -10,7 +10,8 @@ from fmsci.cluster.pipeline import Link, Placed, submit_links
 from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import STAGE, Request, missing_runs
 from fmsci.config import StudySettings, load_settings
-from fmsci.study.plan import plan
+from fmsci.study.plan import plan, runs_folder
+from fmsci.study.reported import is_reported
 
 AFTER = {
     "pretrain": ("data",),
@@ -46,7 +47,7 @@ def study_links(config: Path, overrides: Sequence[str], base: Request) -> list[L
         names[stage] = (stage,)
     report = replace(base, template="report", arguments=(str(config), *overrides), nodes="1")
     awaited = tuple(name for stage in ("zero-shot", "sweep", "repeats") for name in names.get(stage, ()))
-    links.append(Link("report", report, awaited, (settings.run / "table.json").exists(), summary=True))
+    links.append(Link("report", report, awaited, is_reported(planned), summary=True))
     return links
 
 
@@ -55,6 +56,7 @@ def submit_study(config: Path, overrides: Sequence[str], base: Request, dry_run:
 
     Raises UserError for a mistake in any of them before the first is submitted.
     """
-    record = load_settings(StudySettings, config, overrides).run / PIPELINE_FILE
+    settings = load_settings(StudySettings, config, overrides)
     source = {"study": str(config), "overrides": list(overrides)}
-    return submit_links(study_links(config, overrides, base), record, source, dry_run)
+    record, shared = settings.run / PIPELINE_FILE, runs_folder(settings)
+    return submit_links(study_links(config, overrides, base), record, source, dry_run, shared)

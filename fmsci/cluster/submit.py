@@ -11,12 +11,13 @@ from pathlib import Path
 from fmsci.cluster.queue import NoSlurmError, has_slurm, submit, try_submit
 from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
 from fmsci.cluster.status import JOB_FILE, folder_of
-from fmsci.config import ScalingSettings, SiteSettings, StudySettings, load_settings
+from fmsci.config import ScalingSettings, SiteSettings, StudySettings, dump_settings, load_settings
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
 from fmsci.locks import is_locked
 from fmsci.scaling.points import missing
 from fmsci.study.board import jobs_of
+from fmsci.study.identity import digest
 from fmsci.study.plan import plan
 
 SITES = Path("configs/site")
@@ -50,6 +51,8 @@ class Prepared:
     text: str
     follows: bool
     """Whether ``folder`` is a run folder, which remembers its job."""
+    settings: tuple[Path, str] | None = None
+    """A file, with its text, of the settings that the job was submitted with; None: it reads its own when it starts."""
 
 
 def prepare(request: Request) -> Prepared:
@@ -63,8 +66,9 @@ def prepare(request: Request) -> Prepared:
     folder = _folder(request.template, request.arguments)
     options = request.options
     name = "slurm-%j.log"
-    script, nodes = request.template, request.nodes
+    script, nodes, arguments, settings = request.template, request.nodes, request.arguments, None
     if request.template == "study":
+        settings, arguments = _as_submitted(folder, request.arguments)
         missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
             raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
@@ -81,13 +85,13 @@ def prepare(request: Request) -> Prepared:
     elif request.template in {"report", "scaling"}:
         script, name, nodes = "report", "report-%j.log", "1"  # a process writes it
     log = str(folder / name)
-    job = Job(request.template, request.arguments, log, nodes, request.account, request.time, options)
+    job = Job(request.template, arguments, log, nodes, request.account, request.time, options)
     template = _template_folder() / f"{request.template}.sbatch"
     text = render(template.read_text(encoding="utf-8"), job, load_site(request.site), request.site)
     if template.parent != Path("slurm"):
         text = text.replace("\nset -- ", f"\nexport FMSCI_SLURM={shlex.quote(str(template.parent))}\nset -- ", 1)
     follows = request.template in {"pretrain", "finetune"}
-    return Prepared(folder, folder / f"{script}.sbatch", log, text, follows)
+    return Prepared(folder, folder / f"{script}.sbatch", log, text, follows, settings)
 
 
 def check(prepared: Prepared) -> str:
@@ -111,6 +115,8 @@ def verdict(prepared: Prepared) -> str:
 def send(prepared: Prepared, options: Sequence[str] = ()) -> str:
     """Write the script into its folder, submit it, and return the job's id."""
     check(prepared)  # before anything is written
+    if prepared.settings is not None:
+        write_text(*prepared.settings)
     write_text(prepared.script, prepared.text)
     job = submit(prepared.script, options)
     if prepared.follows and not is_locked(prepared.folder / ".lock"):  # the job that trains there now stays known
@@ -144,6 +150,18 @@ def missing_runs(arguments: Sequence[str]) -> list[int]:
     overrides = [word for word in arguments[1:] if not word.startswith("-")]
     jobs = jobs_of(plan(load_settings(StudySettings, Path(arguments[0]), overrides)), stage_of(arguments))
     return [number for number, job in enumerate(jobs) if job is None or not job.over]
+
+
+def _as_submitted(folder: Path, arguments: Sequence[str]) -> tuple[tuple[Path, str], tuple[str, ...]]:
+    """Return a file with a study's settings as they are now, and the arguments that name it.
+
+    A task of an array is told its number: it has to look it up in the settings that the array was submitted with, even
+    where the file that they came from has changed while it waited.
+    """
+    overrides, options = ([word for word in arguments[1:] if word.startswith("-") is dash] for dash in (False, True))
+    settings = load_settings(StudySettings, Path(arguments[0]), overrides)
+    path = folder / f"submitted-{digest(settings.model_dump(mode='json', exclude_defaults=True))}.yaml"
+    return (path, dump_settings(settings)), (str(path), *options)
 
 
 def stage_of(arguments: Sequence[str]) -> str:

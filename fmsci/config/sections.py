@@ -53,6 +53,9 @@ class DataSettings(Schema):
 
     path: Path | None = Field(None, description="a data folder made by fmsci generate")
     train_samples: Count | None = Field(None, description="use the first so many training samples (subsets are nested)")
+    subset: Seed = Field(
+        0, description="not 0: train_samples are so many others, drawn by this number (those of one number are nested)"
+    )
     valid_samples: Count | None = Field(None, description="use the first so many validation samples of each folder")
     mixture: Annotated[tuple[MixtureSettings, ...], Field(min_length=1)] | None = Field(
         None, description="instead of path: several data folders, for one model with all six coefficients"
@@ -70,6 +73,8 @@ class DataSettings(Schema):
             raise ValueError("should have exactly one of path and mixture")
         if self.mixture is not None and self.train_samples is not None:
             raise ValueError("should have train_samples inside the entries of its mixture")
+        if self.subset and self.train_samples is None:
+            raise ValueError("should have subset only with train_samples: without them all samples are taken")
         names = [folder.name for folder in self.folders]
         for name in names:
             if names.count(name) > 1:  # results are filed under the folder's name

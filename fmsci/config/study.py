@@ -68,7 +68,7 @@ class StudySettings(Schema):
     overrides: tuple[str, ...] = Field((), description="key=value settings over it")
     rates: tuple[Positive, ...] = Field((), description="learning rates to try; that of ``train`` alone where not set")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
-        (0,), description="the rates are tried with the first; the others repeat the best"
+        (0,), description="the rates are tried with the first, the others repeat the best; each draws its own samples"
     )
     steps: Count | dict[Count, Count] | None = Field(
         None, description="optimizer steps of a run in either arm, in whole epochs; one number, or one by samples"

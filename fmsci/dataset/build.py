@@ -66,7 +66,7 @@ def build_data(settings: DataSettings, columns: tuple[str, ...] | None = None) -
     """
     if settings.mixture is None:
         assert settings.path is not None, "the settings have one of path and mixture"
-        train = SampleSet(settings.path, "train", settings.train_samples, columns)
+        train = SampleSet(settings.path, "train", settings.train_samples, columns, settings.subset)
         valid = SampleSet(settings.path, "valid", settings.valid_samples, columns)
         return Data(train, {valid.manifest.system: valid})
     six = tuple(NAMES)

@@ -11,6 +11,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+SUBSET_STREAM = (0, 0, 0, 1)
+"""Behind the number of a subset: a longer key than any epoch's, so that the draws are other ones than those."""
+
 
 def epoch_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
     """Return the permutation of 0..num_samples-1 for one epoch, (num_samples,)."""
@@ -21,6 +24,11 @@ def _permutation(key: list[int], count: int) -> NDArray[np.int64]:
     """Sort raw Philox numbers: the raw stream of a bit generator is fixed for good, that of shuffles is not."""
     raw = np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
     return np.argsort(raw, kind="stable").astype(np.int64)
+
+
+def subset_order(subset: int, available: int) -> NDArray[np.int64]:
+    """Return the samples of a split in the order in which a subset takes them, (available,): so sizes are nested."""
+    return _permutation([subset, *SUBSET_STREAM], available)
 
 
 def apportion(weights: Sequence[float], total: int) -> tuple[int, ...]:

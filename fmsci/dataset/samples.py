@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmsci.dataset.order import epoch_order
+from fmsci.dataset.order import epoch_order, subset_order
 from fmsci.errors import UserError
 from fmsci.pde import NAMES, SYSTEMS
 from fmsci.shards import Manifest, open_split
@@ -81,7 +81,7 @@ class SampleSource(Protocol):
 
 
 class SampleSet:
-    """The first ``limit`` samples of a split (subsets are nested), read from the shards when asked for.
+    """``limit`` samples of a split, the first or those of a ``subset`` (nested), read from the shards when asked for.
 
     ``columns`` are the coefficients that a model takes: those of the data, or all six of the general operator, with
     zeros where the data's system has none. Files are opened by the thread that first gathers.
@@ -90,7 +90,12 @@ class SampleSet:
     """
 
     def __init__(
-        self, folder: Path, split: str, limit: int | None = None, columns: tuple[str, ...] | None = None
+        self,
+        folder: Path,
+        split: str,
+        limit: int | None = None,
+        columns: tuple[str, ...] | None = None,
+        subset: int = 0,
     ) -> None:
         self._reader = open_split(folder, split)
         self.folder, self.split = folder, split
@@ -103,6 +108,8 @@ class SampleSet:
                 f"{folder} has {available} {split} samples, {limit} were asked for; ask for fewer or make more"
             )
         self._count = available if limit is None else limit
+        self._rows = subset_order(subset, available)[:limit] if subset and limit is not None else None
+        """Which samples of the split they are; None: the first ones."""
 
     @property
     def grid(self) -> int:
@@ -124,7 +131,8 @@ class SampleSet:
 
     def gather_into(self, samples: Samples, places: NDArray[np.int64], indices: NDArray[np.int64]) -> None:
         """Write the samples ``indices`` to the rows ``places`` of ``samples``."""
-        _, tensor, _ = self._reader.gather(indices, samples.fields.numpy(), places)
+        stored = indices if self._rows is None else self._rows[indices]
+        _, tensor, _ = self._reader.gather(stored, samples.fields.numpy(), places)
         samples.coefficients.numpy()[places] = self.expand(tensor)
 
     def expand(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -148,7 +156,8 @@ class SampleSet:
 
     def figure(self, name: str) -> NDArray[Any]:
         """Return a figure that is stored with every sample (source_norm, tensor, ...) of the samples of this set."""
-        return self._reader.figure(name)[: self._count]
+        whole = self._reader.figure(name)
+        return whole[: self._count] if self._rows is None else whole[self._rows]
 
 
 def _expansion(

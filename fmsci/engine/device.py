@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -36,6 +38,16 @@ def device_identity(device: torch.device) -> str | None:
     if device.type != "cuda":
         return None
     return f"GPU {torch.cuda.get_device_properties(device).uuid}"
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a GPU, or this host's processor, is called by its maker."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8", errors="replace").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def free_memory() -> None:

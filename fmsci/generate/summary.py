@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fmsci import __version__
 from fmsci.errors import UserError
+from fmsci.pde import REVISION
 from fmsci.shards.layout import ACCEPTANCE, FIGURES, SPLITS, TENSOR, DataFacts
 from fmsci.shards.manifest import Acceptance, Manifest, Provenance, Scales, ShardRecord, SplitRecord, Statistic
 from fmsci.shards.reader import read_datasets
@@ -65,6 +66,7 @@ def build_manifest(folder: Path, facts: DataFacts, shard_samples: int, records: 
             python=platform.python_version(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ),
+        revision=REVISION,
     )
 
 

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 
 from fmsci.errors import ArgumentError
 from fmsci.pde.arguments import as_real, find_system, is_single, like, stack_coefficients
-from fmsci.pde.catalogue import SYSTEMS
+from fmsci.pde.catalogue import REVISION, SYSTEMS
 from fmsci.pde.grid import Real, sum_of_squares
 from fmsci.pde.operator import NAMES, Coefficients, solve_field
 from fmsci.pde.system import System
 
-__all__ = ["NAMES", "SYSTEMS", "Coefficients", "System", "pair_error", "relative_error", "solve"]
+__all__ = ["NAMES", "REVISION", "SYSTEMS", "Coefficients", "System", "pair_error", "relative_error", "solve"]
 
 
 def solve(

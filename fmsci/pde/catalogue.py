@@ -14,3 +14,7 @@ FILES = (
 
 SYSTEMS: dict[str, System] = {name: import_module(f"fmsci.pde.{name}").SYSTEM for name in FILES}
 """Every system by its name, which is that of its file."""
+
+REVISION = 0
+"""Raised by hand when the same settings come to make other samples (beyond rounding): a manifest keeps it, and studies
+make anew what rests on samples of another. 0 is written nowhere."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from fmsci.shards.manifest import Manifest
@@ -19,4 +22,11 @@ def made_data(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.seed is None:
         facts["checksums"] = [shard.checksum for split in manifest.splits.values() for shard in split.shards]
+    elif manifest.revision:
+        facts["revision"] = manifest.revision
     return facts
+
+
+def content_hash(facts: Mapping[str, Any]) -> str:
+    """Return a short hash of what decides every sample of a data folder."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fmsci.config import Schema, parse
-from fmsci.config.sections import Count, Positive
+from fmsci.config.sections import Count, Positive, Whole
 from fmsci.errors import UserError
 from fmsci.files import read_json, write_json
 from fmsci.shards.layout import MANIFEST, DataFacts, shard_name
@@ -93,6 +93,8 @@ class Manifest(Schema):
     acceptance: dict[str, Acceptance]
     """By whole number, over all splits, where draws can be rejected."""
     provenance: Provenance
+    revision: Whole = 0
+    """:data:`fmsci.pde.REVISION` of generated samples."""
 
     @property
     def facts(self) -> DataFacts:
@@ -149,4 +151,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Publish the manifest; the data folder is complete from then on."""
-    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    unsaid = set() if manifest.revision else {"revision"}
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json", exclude=unsaid))

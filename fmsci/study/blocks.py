@@ -30,7 +30,9 @@ details { margin: .75rem 0; }
 summary { cursor: pointer; }
 @media print { body { max-width: none; font-size: 10pt; padding: 0; } .wide, pre { overflow: visible; }
   pre { white-space: pre-wrap; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; }
-  th, td { padding: .1rem .35rem; } }
+  th, td { padding: .1rem .35rem; white-space: normal; overflow-wrap: anywhere; }
+  details > summary { list-style: none; font-weight: bold; }
+  details::details-content { content-visibility: visible; block-size: auto; } }
 """
 
 MISSING = "missing"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fmsci.errors import UserError
 from fmsci.files import last_entries
 from fmsci.study.downstream import Group
 from fmsci.study.jobs import Job, Run
@@ -43,18 +42,21 @@ class Board:
         self.waiting: list[Job] = []
         """What is not finished, in the order in which it should start."""
         self.finished = 0
+        self.hopeless: tuple[str, ...] = ()
+        """A sentence for each group of which every learning rate diverged: its repeats never come."""
         self._work: dict[Path, float] = {}
         self._done: dict[Path, float] = {}
         self.look()
 
     def look(self) -> None:
-        """Look at the folders of all jobs. Raises UserError where a run diverged at every learning rate."""
+        """Look at the folders of all jobs."""
         jobs: dict[Path, Job] = {}
+        hopeless: dict[Path, str] = {}
         for planned in self.plans:
             errors = valid_errors(planned)
             for group in planned.groups:
                 if all(math.isinf(errors.get(run.folder, 0.0)) for run in group.sweep):
-                    raise UserError(_diverged(group))
+                    hopeless[group.sweep[0].folder] = diverged(group)
             for job in planned.jobs(errors):
                 if self.stage in (None, job.stage) and job.makes not in jobs:
                     jobs[job.makes] = job
@@ -65,6 +67,7 @@ class Board:
         # all of them, then the next one. So each has its curves with one seed first, then its bands.
         self.waiting = sorted(waiting, key=lambda job: STAGES.index(job.stage))
         self.finished = len(jobs) - len(self.waiting)
+        self.hopeless = tuple(hopeless.values())
         left = {job.makes for job in self.waiting}
         for key, job in jobs.items():
             if key not in left:
@@ -117,7 +120,8 @@ class Board:
         return round(sum(self._done.values()))
 
 
-def _diverged(group: Group) -> str:
+def diverged(group: Group) -> str:
+    """Return the sentence about a group whose every learning rate diverged."""
     run = group.sweep[-1]
     rates = ", ".join(f"{one.rate:g}" for one in group.sweep)
-    return f"the run {run.name} failed at every learning rate ({rates}): {last_line(run.log)} (see {run.log})"
+    return f"{run.name} failed at every learning rate ({rates}): {last_line(run.log)} (see {run.log})"

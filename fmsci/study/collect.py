@@ -11,7 +11,7 @@ from fmsci.evaluate import read_error
 from fmsci.files import all_entries
 from fmsci.study.board import valid_errors
 from fmsci.study.jobs import Run
-from fmsci.study.plan import Plan, chosen, zero_shot_path
+from fmsci.study.plan import Plan, chosen, repeats, zero_shot_path
 from fmsci.train.outcome import best_error, read_result
 
 LATE, FELL, STRETCH = 0.95, 0.02, 0.8
@@ -40,6 +40,8 @@ class Record:
     """Whether its validation error still fell at the end (see LATE)."""
     seconds: float
     device: str
+    device_name: str
+    torch: str
     host: str
     processes: int
     parameters: int
@@ -99,6 +101,9 @@ class Row:
     samples: int
     finetuned: float | None
     scratch: float | None
+    finetuned_seeds: int
+    """Over how many seeds the median is; fewer than asked for where runs are missing, or a repeat diverged."""
+    scratch_seeds: int
 
     @property
     def ratio(self) -> float | None:
@@ -118,6 +123,8 @@ class Found:
     missing: tuple[str, ...]
     """Names of the jobs without a result; of a repeat whose rate is open, what it repeats."""
     diverged: tuple[str, ...]
+    diverged_repeats: tuple[str, ...]
+    """Those of them at the rate that was chosen: their seeds are left out of the medians."""
     reference: str
     """The name of the first pretrained model."""
 
@@ -125,7 +132,15 @@ class Found:
     def rows(self) -> list[Row]:
         """Every comparison at every number of samples."""
         return [
-            Row(one.task, one.model, tuned.samples, tuned.median, scratch.median)
+            Row(
+                one.task,
+                one.model,
+                tuned.samples,
+                tuned.median,
+                scratch.median,
+                len(tuned.errors),
+                len(scratch.errors),
+            )
             for one in self.comparisons
             for tuned, scratch in zip(one.finetune.points, one.scratch.points, strict=True)
         ]
@@ -143,6 +158,7 @@ def collect(planned: Plan) -> Found:
         if isinstance(job, Run) and job.finished:
             is_best = (job.arm, job.model, job.task, job.samples, job.rate) in rates
             (pretraining if job.arm == "pretrain" else records).append(read_record(job, is_best))
+    diverged = tuple(job.name for job in jobs if isinstance(job, Run) and job.diverged)
     unknown = [
         f"{group.task} {group.arm} {group.model} {group.samples} seed {seed}"
         for group in planned.groups
@@ -154,7 +170,8 @@ def collect(planned: Plan) -> Found:
         tuple(pretraining),
         tuple(_comparisons(planned, records)),
         (*(job.name for job in jobs if not job.over), *unknown),
-        tuple(job.name for job in jobs if isinstance(job, Run) and job.diverged),
+        diverged,
+        tuple(run.name for run in repeats(planned, errors) if run is not None and run.name in diverged),
         planned.models[0].name,
     )
 
@@ -179,6 +196,8 @@ def read_record(run: Run, is_best: bool) -> Record:
         unsettled=still_falling(validation_curve(run.folder / "metrics.jsonl"), result.steps),
         seconds=result.elapsed_s,
         device=result.device,
+        device_name=result.device_name,
+        torch=result.torch,
         host=result.host,
         processes=result.world_size,
         parameters=result.num_parameters,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from fmsci import __version__
 from fmsci.config import StudySettings, dump_settings
 from fmsci.figures import ErrorCurve, as_svg, error_curves, gain_lines
 from fmsci.study.blocks import Block, Listing, Picture, Table, Text
 from fmsci.study.collect import Comparison, Curve, Found, Record
-from fmsci.study.plan import Plan, zero_shot_path
+from fmsci.study.examples import examples
+from fmsci.study.plan import Plan, runs_folder
 from fmsci.study.recipe import recipe_curves, recipe_table
 from fmsci.study.tables import (
     error_gain,
@@ -33,9 +34,6 @@ TITLES = {
     "recipe": "which way of pretraining needs the fewest samples seen?",
 }
 
-EXAMPLES = 3
-"""Tasks whose fields are shown."""
-
 
 def content(planned: Plan, found: Found) -> list[Block]:
     """Return the report of a study."""
@@ -52,10 +50,15 @@ def content(planned: Plan, found: Found) -> list[Block]:
         if settings.study in {"q2", "q3"}:
             blocks += _gains(settings, found)
         blocks += [error_table(found), zero_shot_table(found), reach_table(found, settings.targets), law_table(found)]
-        blocks += _examples(planned, found)
+        blocks += examples(planned, found)
     records = [*found.pretraining, *found.records]
     total = sum(one.seconds for one in records)
-    blocks += [Text(f"{len(records)} runs took {duration(total)} of training in all.")]
+    blocks += [
+        Text(
+            f"{len(records)} runs took {duration(total)} of training in all. Their curves, and a line for each "
+            f"under HParams: tensorboard --logdir {runs_folder(settings)}"
+        )
+    ]
     blocks += [run_table(records), rate_table(found)]
     if found.missing:
         blocks.append(
@@ -64,10 +67,19 @@ def content(planned: Plan, found: Found) -> list[Block]:
     blocks.append(
         Listing(
             "Settings and versions",
-            f"fmsci {__version__}, Python {platform.python_version()}\n\n{dump_settings(settings)}",
+            f"fmsci {__version__}, Python {platform.python_version()}\n{_made_with(records)}\n"
+            f"{dump_settings(settings)}",
         )
     )
     return blocks
+
+
+def _made_with(records: list[Record]) -> str:
+    """Return a line for each pair of torch and device that runs were made with."""
+    counted = Counter((one.torch, one.device_name) for one in records)
+    return "".join(
+        f"{count} runs with torch {version} on {name}\n" for (version, name), count in sorted(counted.items())
+    )
 
 
 def _introduction(settings: StudySettings) -> Text:
@@ -86,6 +98,12 @@ def _notices(found: Found) -> Iterator[Text]:
         )
     if found.diverged:
         yield Text(f"{len(found.diverged)} runs diverged: {', '.join(found.diverged)}.", notice=True)
+    if found.diverged_repeats:
+        yield Text(
+            f"{len(found.diverged_repeats)} repeats diverged at the rate that served their first seed: "
+            f"{', '.join(found.diverged_repeats)}. The medians are over the seeds that did not, which flatters them.",
+            notice=True,
+        )
     unsettled = [one for one in found.records if one.chosen and one.unsettled]
     if unsettled:
         yield Text(
@@ -176,34 +194,3 @@ def _gains(settings: StudySettings, found: Found) -> Iterator[Picture]:
             title = f"Gain against {what}, {key}"
             picture = as_svg(gain_lines(shown, ticks, across, title))
             yield Picture(f"gain-{key}.svg", f"{title}: error from scratch over error fine-tuned.", "svg+xml", picture)
-
-
-def _examples(planned: Plan, found: Found) -> Iterator[Block]:
-    """Yield fields from the models themselves: zero-shot, fine-tuned and from scratch at a middle number of samples."""
-    seen: set[str] = set()
-    for one in found.comparisons:
-        if one.task in seen or len(seen) == EXAMPLES:
-            continue
-        seen.add(one.task)
-        task = planned.settings.tasks[one.task]
-        model = next(model for model in planned.models if model.name == one.model)
-        zero = zero_shot_path(planned.settings, planned.folders, model, one.task).with_suffix(".png")
-        if zero.exists():
-            yield _fields(zero, f"fields-{one.task}-zero-shot.png", f"{one.task}: {one.model} without fine-tuning")
-        for curve in (one.finetune, one.scratch):
-            there = [record for record in found.records if record.chosen and _belongs(record, curve)]
-            if there:
-                shown = there[len(there) // 2]
-                picture = Path(shown.folder) / "evaluations" / f"{task.name}-test.png"
-                words = "fine-tuned on" if curve.arm == "finetune" else "from scratch on"
-                caption = f"{one.task}: {curve.model}, {words} {shown.samples:,} samples"
-                if picture.exists():
-                    yield _fields(picture, f"fields-{one.task}-{curve.arm}.png", caption)
-
-
-def _belongs(record: Record, curve: Curve) -> bool:
-    return (record.task, record.arm, record.model) == (curve.task, curve.arm, curve.model)
-
-
-def _fields(path: Path, file: str, caption: str) -> Picture:
-    return Picture(file, f"{caption}: source, solution, prediction, error.", "png", path.read_bytes())

@@ -10,9 +10,10 @@ from fmsci.config import GenerateSettings, StudySettings, load_settings
 from fmsci.errors import UserError
 from fmsci.pde import SYSTEMS
 from fmsci.shards import read_manifest
-from fmsci.shards.content import made_data
+from fmsci.shards.content import content_hash, made_data
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.identity import planned_data
+from fmsci.study.jobs import Tested
 
 UNKNOWN: dict[str, Any] = {"grid": 0, "counts": {"train": 0, "valid": 0, "test": 0}}
 """What is known of data that are not there yet and that the study does not make."""
@@ -54,6 +55,14 @@ class DataFolders:
         facts = self[folder]
         return SYSTEMS[facts["system"]].columns if facts != UNKNOWN else ()
 
+    def tested(self, folder: Path) -> Tested | None:
+        """Return what an error on a folder's test split has to say of itself; None where the data are still to come."""
+        facts = self[folder]
+        if facts == UNKNOWN:
+            return None
+        system, ends, grid, count = facts["system"], facts["range"], facts["grid"], facts["counts"]["test"]
+        return Tested(system, tuple(ends), grid, count, content_hash(facts))
+
     def check(self, folder: Path) -> None:
         """Raise UserError where a folder is neither there nor made by the study."""
         if self[folder] == UNKNOWN:
@@ -68,7 +77,7 @@ class DataFolders:
             return UNKNOWN if source is None else planned_data(source.settings)
         made = made_data(read_manifest(folder))
         if source is not None and made != planned_data(source.settings):
-            differing = [name for name, value in planned_data(source.settings).items() if made[name] != value]
+            differing = [name for name, value in planned_data(source.settings).items() if made.get(name) != value]
             raise UserError(
                 f"{folder} holds other data than {source.config} says ({', '.join(differing)}); choose another "
                 "data.folder, or remove it"

@@ -65,6 +65,7 @@ class Group:
             f"seed={seed}",
             f"data.path={data}",
             f"data.train_samples={self.samples}",
+            f"data.subset={seed}",  # of 0 the first ones
             f"init={self.of.folder if self.arm == 'finetune' else 'null'}",
             f"model={json.dumps(self.of.settings if self.arm == 'scratch' else {})}",
             f"optim.epochs={epochs}",
@@ -99,6 +100,7 @@ class Group:
             steps=steps,
             samples_seen=epochs * self.samples,
             folder=folder,
+            tests=(self.base.folders.tested(data),),
         )
 
     def repeat(self, best: Run, seed: int) -> Run:

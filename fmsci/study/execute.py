@@ -13,12 +13,12 @@ from fmsci.evaluate import read_error
 from fmsci.locks import lock
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board, valid_errors
-from fmsci.study.identity import model_hash
 from fmsci.study.jobs import Job, Run
 from fmsci.study.plan import Plan, plan, runs_folder
 from fmsci.study.pool import Pool
 from fmsci.terminal import Progress, say
 from fmsci.train.dry_run import dry_run
+from fmsci.train.origin import model_hash
 from fmsci.train.recorded import check_recorded
 
 POLL_S = 0.1
@@ -48,15 +48,15 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
     """Make every result that is missing, ``workers`` (of the first study) at a time; finished ones are never repeated.
 
     Jobs of the studies that are named first start first. With ``stage`` only the jobs of that one. Raises UserError
-    where settings are wrong or, once the others are done, a job failed (with the place of its log), Interrupted where
-    it was asked to stop: the running ones then save first.
+    where settings are wrong or, once the others are done, a job failed (with the place of its log) or one diverged at
+    every learning rate; Interrupted where it was asked to stop: the running ones then save first.
     """
     first, names = studies[0], ", ".join(str(settings.run) for settings in studies)
     board = Board([plan(settings) for settings in studies], stage)
     for planned in board.plans:
         mine = {job.makes for job in planned.jobs(valid_errors(planned))}
         check(planned, [job for job in board.waiting if job.makes in mine])
-    if not board.waiting:
+    if not board.waiting and not board.hopeless:
         say(f"all {board.count} jobs of {names} are finished already")
         return
     with ExitStack() as held:
@@ -83,16 +83,18 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
                 board.look()
             progress.update(board.done(pool.jobs), ", ".join(job.name for job in pool.jobs))
     if pool.failed:
-        raise UserError(_failures(list(pool.failed.values())))
+        raise UserError(_failures([*pool.failed.values(), *board.hopeless]))
     if pool.stopping:
         raise Interrupted(f"{board.finished} of {board.count} jobs are finished, what was running is saved")
     if board.waiting:
         blocked = board.waiting[0]
         missing = next(path for path in blocked.needs if not path.exists())
         raise UserError(f"{blocked.name} needs {missing}, which is not made by this; run the whole study")
+    if board.hopeless:
+        raise UserError(_failures(board.hopeless))
 
 
-def _failures(sentences: list[str]) -> str:
+def _failures(sentences: Sequence[str]) -> str:
     more = f"; {len(sentences) - 1} more failed" if len(sentences) > 1 else ""
     return f"the run {sentences[0]}{more}"
 

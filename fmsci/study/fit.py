@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmsci.study.collect import Curve, Point
 
@@ -76,19 +77,24 @@ def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
     """Return samples(scratch) / samples(fine-tuned) at the same error.
 
     A lower bound where the fine-tuned arm is there with its first number of samples, or the one from scratch not with
-    its last (see :func:`is_bound`). None where the fine-tuned arm does not reach the error, or the one from scratch is
-    there with its first number: then nothing is known.
+    its last (see :func:`is_bound`): its ``high`` is infinite then. None where the fine-tuned arm does not reach the
+    error, or the one from scratch is there with its first number: then nothing is known.
     """
     tuned = samples_to_reach(finetune.medians, error)
     if math.isinf(tuned) or not scratch.medians or at_once(scratch, error):
         return None
     most = max(samples for samples, _ in scratch.medians)
-    drawn = [
-        samples_to_reach(other, error) / samples_to_reach(one, error)  # infinite over finite, finite over infinite: 0
+    needs = [
+        (samples_to_reach(one, error), samples_to_reach(other, error))
         for one, other in zip(*_draws((finetune, scratch)), strict=True)
     ]
-    low, high = _percentiles([ratio for ratio in drawn if not math.isnan(ratio)] or [math.inf])  # nan: neither is there
-    return Estimate(min(samples_to_reach(scratch.medians, error), most) / tuned, low, high)
+    needs = [
+        (one, other) for one, other in needs if math.isfinite(one) or math.isfinite(other)
+    ]  # else nothing is known
+    low, _ = _percentiles([min(other, most) / one for one, other in needs] or [0.0])  # over infinite: 0
+    _, high = _percentiles([other / one for one, other in needs] or [math.inf])
+    bound = is_bound(finetune, scratch, error)
+    return Estimate(min(samples_to_reach(scratch.medians, error), most) / tuned, low, math.inf if bound else high)
 
 
 def is_bound(finetune: Curve, scratch: Curve, error: float) -> bool:
@@ -103,14 +109,20 @@ def at_once(curve: Curve, error: float) -> bool:
 
 @lru_cache(maxsize=256)
 def _draws(curves: tuple[Curve, ...]) -> list[list[list[tuple[int, float]]]]:
-    """Return for each curve ROUNDS median curves of seeds drawn with replacement; a report asks for many errors."""
-    random = np.random.default_rng(0)
+    """Return for each curve ROUNDS median curves of seeds drawn with replacement; a report asks for many errors.
 
-    def once(point: Point) -> float:
-        return float(np.median(random.choice(point.errors, len(point.errors))))
+    A seed is drawn as a whole: its samples are nested along a curve and the same in both arms, so its errors go
+    together.
+    """
+    most = max((len(point.errors) for curve in curves for point in curve.points), default=0)
+    rounds = np.random.default_rng(0).random((ROUNDS, most))
+
+    def once(point: Point, draw: NDArray[np.float64]) -> float:
+        count = len(point.errors)
+        return float(np.median([point.errors[int(share * count)] for share in draw[:count]]))
 
     return [
-        [[(point.samples, once(point)) for point in curve.points if point.errors] for _ in range(ROUNDS)]
+        [[(point.samples, once(point, draw)) for point in curve.points if point.errors] for draw in rounds]
         for curve in curves
     ]
 

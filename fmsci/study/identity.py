@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fmsci.config import GenerateSettings, TrainSettings
 from fmsci.errors import UserError
-from fmsci.files import regular_file
+from fmsci.pde import REVISION as DATA_REVISION
 from fmsci.pde import SYSTEMS
 from fmsci.train.optim import DEFAULT_LR, PAPER_LR
+from fmsci.train.origin import HASH_CHARACTERS
 
-HASH_CHARACTERS = 8
+REVISION = 0
+"""Raised by hand when the same settings come to train differently (beyond rounding): all runs are then made anew. 0 is
+not hashed. Samples have their own: :data:`fmsci.pde.REVISION`."""
+
 HOW_NOT_WHAT = {
     "run": None,
     "init": None,
@@ -27,7 +30,7 @@ HOW_NOT_WHAT = {
     "data": {"path", "mixture", "cache", "prefetch"},
     "engine": {"kind", "zero_stage", "offload", "deepspeed_config", "accumulate", "device", "threads"}
     | {"rendezvous_s", "timeout_s", "transform", "recompute", "replay"},
-    "monitor": {"every_steps", "pictures"},
+    "monitor": {"every_steps", "pictures", "profile", "wandb"},
 }
 """Settings that decide where, how fast and on how many devices, but not (beyond rounding) what comes out; None: all
 of a section. The data and ``init`` are left out because what they hold counts, not where it lies."""
@@ -55,6 +58,7 @@ def planned_data(settings: GenerateSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "options": defaults | settings.options,
         "counts": {"train": settings.train, "valid": settings.valid, "test": settings.test},
+        **({"revision": DATA_REVISION} if DATA_REVISION else {}),
     }
 
 
@@ -77,33 +81,6 @@ def run_hash(settings: TrainSettings, data: Mapping[Path, Mapping[str, Any]], in
     facts["samples"] = [data[folder] for folder in settings.data.folders]
     facts["mixture"] = [[part.weight, part.train_samples] for part in parts]
     facts["from"] = init
+    if REVISION:
+        facts["revision"] = REVISION
     return digest(facts)
-
-
-def model_hash(folder: Path) -> str:
-    """Return the hash of a model folder's weights and facts; UserError where it is none."""
-    names = ("config.json", "normalization.json", "model.safetensors")
-    try:
-        stamps = tuple((name, *_stamp(folder / name)) for name in names)
-    except OSError:
-        raise UserError(
-            f"there is no pretrained model in {folder}; make it first with fmsci train, or let the study do so "
-            "(models.NAME.train)"
-        ) from None
-    return _model_hash(folder, stamps)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-@lru_cache
-def _model_hash(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """Read the files once as long as their stamps stay: a plan is asked for often."""
-    seen = hashlib.sha256()
-    for name, *_ in stamps:
-        with regular_file(folder / name).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                seen.update(block)
-    return seen.hexdigest()[:HASH_CHARACTERS]

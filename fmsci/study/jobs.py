@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fmsci.evaluate import evaluation_path
+from fmsci.files import read_json
 from fmsci.train.outcome import RESULT, best_error, read_outcome
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The data that a test error is of, as ``fmsci evaluate`` tells them."""
+
+    system: str
+    range: tuple[float, ...]
+    grid: int
+    count: int
+    content: str
+    """The hash of what decides every sample; results of earlier versions have none."""
+
+    def is_in(self, path: Path) -> bool:
+        """Tell whether the error in a file is of these data."""
+        told = read_json(path)
+        wanted = asdict(self) | {"range": list(self.range)}
+        return all(told.get(name, value) == value for name, value in wanted.items())
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,14 @@ class Run(Job):
     steps: int
     samples_seen: int
     folder: Path
+    tests: tuple[Tested | None, ...] = ()
+    """What each of its test errors, the results from the second on, has to be measured on; None: not known yet."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its results are there, and are of the data of this study: others may have the same name."""
+        pairs = zip(self.tests, self.results[1:], strict=False)
+        return super().finished and all(wanted is None or wanted.is_in(path) for wanted, path in pairs)
 
     @property
     def evaluation(self) -> Path:

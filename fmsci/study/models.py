@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fmsci.config import TrainSettings
 from fmsci.files import read_json
 from fmsci.model.sizes import DEFAULT_LAYERS, SIZES, Architecture, architecture
-from fmsci.study.identity import model_hash
+from fmsci.pde import NAMES
+from fmsci.train.origin import model_hash
 from fmsci.train.outcome import RESULT
 
 UNKNOWN = "unknown"
@@ -33,13 +34,16 @@ class Model:
     tasks: tuple[str, ...]
     ready: Path
     """The file that is there once the model is whole."""
+    mixed: bool = False
+    """Whether it was pretrained on several systems."""
 
 
 def pretrained_model(name: str, folder: Path, key: str, trained: TrainSettings, tasks: tuple[str, ...]) -> Model:
     """Return a model that the study trains; ``folder`` is its run's model folder."""
     given = trained.model.model_dump(exclude_unset=True)
     dial = {part: given.pop(part, None) for part in ("size", "width", "modes", "layers")}
-    return _model(name, folder, key, architecture(1, **dial), given, tasks, folder.parent / RESULT)
+    made = _model(name, folder, key, architecture(1, **dial), given, tasks, folder.parent / RESULT)
+    return replace(made, mixed=trained.data.mixture is not None)
 
 
 def existing_model(name: str, folder: Path, tasks: tuple[str, ...]) -> Model:
@@ -47,9 +51,11 @@ def existing_model(name: str, folder: Path, tasks: tuple[str, ...]) -> Model:
     if not (folder / "config.json").exists():
         return Model(name, folder, UNKNOWN, architecture(1), {}, name, tasks, folder / "config.json")
     key = model_hash(folder)
-    facts = read_json(folder / "config.json")["architecture"]
+    document = read_json(folder / "config.json")
+    facts = document["architecture"]
     shape = Architecture(1, facts["width"], facts["modes"], facts["layers"])
-    return _model(name, folder, key, shape, {}, tasks, folder / "config.json")
+    found = _model(name, folder, key, shape, {}, tasks, folder / "config.json")
+    return replace(found, mixed=tuple(document["coefficients"]) == tuple(NAMES))
 
 
 def _model(

@@ -161,6 +161,7 @@ def _pretraining(
         steps=wanted.optim.epochs * num_batches(samples, wanted.optim.batch_size),
         samples_seen=wanted.optim.epochs * samples,
         folder=folder,
+        tests=tuple(map(folders.tested, data)),
     )
 
 

@@ -40,6 +40,8 @@ class Pool:
             one.stop()
         for one in self._everyone:
             one.process.wait()
+            if isinstance(one, Worker):
+                one.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -69,11 +71,21 @@ class Pool:
         if job.words[0] == "generate":  # it needs no torch
             self._running.append(Single(job, threads))
         else:
+            self._keep(self._idle)  # one may have died meanwhile
             worker = self._idle.pop() if self._idle else self._hire(job)
             self._running.append(worker)
             worker.start(job, (f"engine.threads={threads}",) if isinstance(job, Run) else ())
         if self.stopping:  # asked in this very moment
             self._running[-1].stop()
+
+    def _keep(self, workers: list[Worker]) -> None:
+        """Take as idle those of the workers that live."""
+        self._idle = []
+        for one in workers:
+            if one.process.poll() is None:
+                self._idle.append(one)
+            else:
+                one.close()
 
     def _hire(self, job: Job) -> Worker:
         """Return a new process for this job and later ones, on the GPU that has the fewest."""
@@ -91,7 +103,7 @@ class Pool:
         """
         ended = [one for one in self._running if one.ended()]
         self._running = [one for one in self._running if one not in ended]
-        self._idle += [one for one in ended if isinstance(one, Worker) and one.process.poll() is None]
+        self._keep([*self._idle, *(one for one in ended if isinstance(one, Worker))])
         for one in ended:
             if one.code == EXIT_REQUEUE:  # it was asked to stop before we were
                 self.stopping = True
@@ -103,5 +115,7 @@ class Pool:
 
 def last_line(path: Path) -> str:
     """Return what a job said last, its own sentence before anything else."""
+    if not path.exists():
+        return "it printed nothing"
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return (warnings_in(path) or lines or ["it printed nothing"])[-1]

@@ -18,6 +18,7 @@ from fmsci.study.content import TITLES, content
 from fmsci.study.fit import Estimate, gain, is_bound
 from fmsci.study.plan import plan
 from fmsci.study.recipe import recipe_table, recipes
+from fmsci.study.reported import TABLE
 from fmsci.study.tables import error_table
 from fmsci.terminal import say, table
 
@@ -25,18 +26,18 @@ from fmsci.terminal import say, table
 def report(settings: StudySettings) -> dict[str, Any]:
     """Print and write what is finished; return the table as it stands in ``table.json``.
 
-    Raises UserError where no downstream run is finished yet.
+    Raises UserError where neither a run nor a zero-shot error is there yet.
     """
     planned = plan(settings)
     found = collect(planned)
-    if not (found.pretraining if settings.study == "recipe" else found.records):
+    zero_shot = [one for one in found.comparisons if one.zero_shot is not None]
+    if not (found.pretraining or found.records or zero_shot):
         raise UserError(f"no run of {settings.run} is finished; start them with fmsci study CONFIG run")
     title = TITLES[settings.study]
     shown = recipe_table(found) if settings.study == "recipe" else error_table(found)
     table(f"{settings.study.upper()}: {title} ({settings.run})", shown.columns, shown.rows)
-    for one in found.comparisons:
-        if one.zero_shot is not None:
-            say(f"zero-shot: {one.model} has the error {one.zero_shot:.4f} on {one.task} without any fine-tuning")
+    for one in zero_shot:
+        say(f"zero-shot: {one.model} has the error {one.zero_shot:.4f} on {one.task} without any fine-tuning")
     if found.missing:
         say(f"{len(found.missing)} runs are missing; the report says which")
     blocks = content(planned, found)
@@ -48,7 +49,7 @@ def report(settings: StudySettings) -> dict[str, Any]:
     write_text(folder / "results.csv", _csv([*found.pretraining, *found.records]))
     write_text(folder / "report.md", as_markdown(f"{settings.study.upper()}: {title}", blocks))
     write_text(folder / "report.html", as_html(f"{settings.study.upper()}: {title}", blocks))
-    write_json(folder / "table.json", document)
+    write_json(folder / TABLE, document)
     say(f"report {folder / 'report.html'}, figures {folder / 'results.csv'}")
     return document
 
@@ -87,6 +88,7 @@ def _document(settings: StudySettings, found: Found) -> dict[str, Any]:
         "recipes": [asdict(one) for one in recipes(found)] if settings.study == "recipe" else [],
         "missing": list(found.missing),
         "diverged": list(found.diverged),
+        "diverged_repeats": list(found.diverged_repeats),
     }
 
 

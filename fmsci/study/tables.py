@@ -44,8 +44,8 @@ def reach_table(found: Found, targets: Sequence[float]) -> Table:
         for error, why in levels:
             scratch, tuned = _reach(one.scratch, error), _reach(one.finetune, error)
             gained = gain(one.finetune, one.scratch, error)
-            least = ">= " if is_bound(one.finetune, one.scratch, error) else ""
-            shown = "-" if gained is None else least + _interval(gained, "{:.3g}x")
+            least = is_bound(one.finetune, one.scratch, error)
+            shown = "-" if gained is None else _least(gained) if least else _interval(gained, "{:.3g}x")
             rows.append((one.task, one.model, _error(error), why, tuned, scratch, shown))
     return Table(
         "Samples needed to reach an error",
@@ -53,7 +53,8 @@ def reach_table(found: Found, targets: Sequence[float]) -> Table:
         rows,
         "Interpolated in logarithms on the median curve, in brackets the interval from 5% to 95% of a bootstrap over "
         "the seeds. Nothing is extrapolated: where the first number of samples reaches the error already it is an "
-        "upper bound, marked <=. Gain: samples from scratch over samples fine-tuned, >= where that is a bound.",
+        "upper bound, marked <=; more: in some of the draws the error is not reached. Gain: samples from scratch over "
+        "samples fine-tuned; >= where that is a bound, with the lower end of its interval alone.",
     )
 
 
@@ -140,13 +141,17 @@ def _reach(curve: Curve, error: float) -> str:
 
 
 def _interval(value: Estimate, form: str) -> str:
-    if not math.isfinite(value.value):
-        return "not reached"
-    text = form.format(value.value)
+    text = form.format(value.value) if math.isfinite(value.value) else "not reached"
     if value.low == value.high == value.value:
         return text
     ends = [form.format(end) if math.isfinite(end) else "more" for end in (value.low, value.high)]
     return f"{text} ({ends[0]} to {ends[1]})"
+
+
+def _least(value: Estimate) -> str:
+    """Return a bound with the lower end of its interval: the upper one is open."""
+    text = f">= {value.value:.3g}x"
+    return text if value.low == value.value else f"{text} (from {value.low:.3g}x)"
 
 
 def _median(point: Point) -> str:

@@ -63,6 +63,12 @@ class Worker:
         self.process.stdin.close()
         self.process.terminate()
 
+    def close(self) -> None:
+        """Close what leads to a process that has ended."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
 
 def _popen(
     job: Job, words: Sequence[str], variables: Mapping[str, str], pipes: bool = False

@@ -43,6 +43,8 @@ class Result(Schema):
     elapsed_s: float
     world_size: Count
     device: str
+    device_name: str = "unknown"
+    torch: str = "unknown"
     host: str = "unknown"
     num_parameters: Count
 
@@ -53,7 +55,12 @@ def read_outcome(run: Path) -> Outcome | None:
     Raises UserError where the file is there and does not say it.
     """
     path = run / OUTCOME
-    return parse(Outcome, read_json(path), str(path)) if path.exists() else None
+    try:
+        return parse(Outcome, read_json(path), str(path))
+    except UserError:
+        if path.exists():
+            raise
+        return None  # none yet; or removed this very moment, by a start that begins
 
 
 def read_result(run: Path) -> Result:

@@ -9,6 +9,7 @@ from fmsci.errors import SettingsError
 from fmsci.files import read_json, taken, write_json, write_text
 from fmsci.shards import read_manifest
 from fmsci.shards.content import made_data
+from fmsci.train.origin import model_hash
 
 MAY_CHANGE = {"run", "engine", "checkpoint", "monitor", "data.cache", "data.prefetch"}
 """What a restart may change: it decides how and how often, not on what and towards what the model is trained."""
@@ -22,9 +23,15 @@ DATA = "data.json"
 """What the data of a run hold: they may move, but they may not become others."""
 
 
+ORIGIN = "init.json"
+"""The hash of the model that a run starts from: it may move, too."""
+
+
 def record(settings: TrainSettings) -> None:
     """Write into the run folder what it is made with."""
     write_json(settings.run / DATA, _held(settings))
+    if settings.init is not None and not (settings.run / "config.yaml").exists():  # it begins with what is there now
+        write_json(settings.run / ORIGIN, {"model": model_hash(settings.init)})
     write_text(settings.run / "config.yaml", dump_settings(settings))
 
 
@@ -42,6 +49,8 @@ def check_recorded(settings: TrainSettings) -> None:
     if moved and read_json(settings.run / DATA) == _held(settings):
         for one in (recorded["data"], wanted["data"]):
             _forget_places(one)
+    if before.init != settings.init and _same_origin(settings):
+        recorded["init"] = wanted["init"] = None
     for key, old, new in _differences(recorded, wanted):
         if MAY_CHANGE.isdisjoint({key, key.split(".")[0]}):
             raise SettingsError(
@@ -52,6 +61,11 @@ def check_recorded(settings: TrainSettings) -> None:
 
 def _held(settings: TrainSettings) -> list[dict[str, Any]]:
     return [made_data(read_manifest(folder)) for folder in settings.data.folders]
+
+
+def _same_origin(settings: TrainSettings) -> bool:
+    path = settings.run / ORIGIN
+    return settings.init is not None and path.exists() and read_json(path)["model"] == model_hash(settings.init)
 
 
 def _forget_places(data: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import fmsci
 from fmsci.checkpoint import STATE, checkpoint_path, newest_checkpoint
 from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement
+from fmsci.engine.device import device_name
 from fmsci.errors import Failure, Interrupted, Lost, UserError
 from fmsci.files import discard, read_json, write_json
 from fmsci.terminal import say, warn
@@ -208,6 +209,8 @@ def _result(job: Job, state: State, elapsed_s: float) -> dict[str, Any]:
         "elapsed_s": round(elapsed_s, 3),
         "world_size": job.world.size,
         "device": job.device.type,
+        "device_name": device_name(job.device),
+        "torch": torch.__version__,
         "host": job.world.host,
         "num_parameters": job.architecture.num_parameters,
     }

@@ -1,14 +1,21 @@
 """A whole study as jobs: which there are and what each waits for; on a real cluster, to the report."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fmsci.cluster.pipeline_status import pipeline_status
 from fmsci.cluster.queue import Queued
+from fmsci.cluster.sharing import check_alone, remember
 from fmsci.cluster.study import submit_study
 from fmsci.cluster.submit import Request, prepare
+from fmsci.config import StudySettings, load_settings
+from fmsci.errors import UserError
+from fmsci.files import write_json
+from fmsci.study.plan import plan
+from tests.commands import run
 
 FILES = {
     "data.yaml": "{system: poisson, range: [1, 5], grid: 16, train: 8, valid: 4, test: 4, output: data}",
@@ -39,8 +46,41 @@ def test_every_stage_is_a_job_that_waits_for_those_before(files):
 def test_the_script_of_a_stage_is_an_array_of_its_jobs(files, stage, tasks):
     prepared = prepare(Request("study", ("study.yaml", f"--stage={stage}"), concurrent=3))
     assert f"#SBATCH --array={tasks}%3\n" in prepared.text
-    assert f"set -- study.yaml --stage={stage}\n" in prepared.text
+    assert f"set -- {prepared.settings[0]} --stage={stage}\n" in prepared.text
     assert prepared.script == Path("study") / ("study.sbatch" if stage == "sweep" else f"study-{stage}.sbatch")
+
+
+def test_a_task_finds_its_job_in_the_settings_that_the_array_was_submitted_with(files):
+    request = Request("study", ("study.yaml", "seeds=[0, 3]", "--stage=sweep"))
+    path, text = prepare(request).settings
+    before = load_settings(StudySettings, Path("study.yaml"), ["seeds=[0, 3]"])
+    path.parent.mkdir()
+    path.write_text(text)
+    Path("study.yaml").write_text(FILES["study.yaml"].replace("rates: [1.0e+18, ", "rates: [2.0e-3, 1.0e+18, "))
+    assert load_settings(StudySettings, path) == before
+    words = run(["study", path, "plan", "--stage=sweep", "--arguments-of", 1]).splitlines()
+    assert words == list(plan(before).sweep[1].words)
+    assert "optim.lr=0.001" in words
+    assert prepare(request).settings[0] != path
+
+
+def test_studies_that_share_their_runs_are_submitted_one_at_a_time(files, monkeypatch):
+    shared, mine, other = Path("runs"), Path("study/pipeline.json"), Path("other/pipeline.json")
+    for record in (mine, other):
+        write_json(record, {"links": {"sweep": {"jobs": ["7"], "logs": []}}})
+    known = {"7": Queued("PENDING", "Priority", "9:00")}
+    check_alone(shared, mine, known)  # nobody knows of the other
+    for record in (mine, other, other):
+        remember(shared, record)
+    sentence = r"jobs of .*/other are in the queue and make runs in runs, which study shares; .* scancel 7"
+    with pytest.raises(UserError, match=sentence):
+        check_alone(shared, mine, known)
+    monkeypatch.setattr("fmsci.cluster.pipeline.queue", lambda: known)
+    with pytest.raises(UserError, match=sentence):
+        submit_study(Path("study.yaml"), ["runs=runs"], Request("study", ()), dry_run=True)
+    check_alone(shared, mine, {"7": Queued("COMPLETED", "None", "0:00")})
+    shutil.rmtree("other")
+    check_alone(shared, mine, known)  # its own jobs are no others
 
 
 def test_status_tells_of_the_stages(files):

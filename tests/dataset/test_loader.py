@@ -83,3 +83,20 @@ def test_more_shards_than_stay_open_give_the_same_batches(poisson_data, tmp_path
     (tmp_path / "small" / "train" / "shard-00001.h5").unlink()
     with pytest.raises(UserError, match=r"shard-00001.h5 is missing; run: fmsci data check"):
         list(small.epoch(2))
+
+
+def test_the_samples_of_a_subset_are_nested_and_others_for_each_number(poisson_data):
+    def taken(limit, subset):
+        samples = SampleSet(poisson_data, "train", limit, subset=subset)
+        fields = samples.gather(np.arange(len(samples))).fields
+        norms = samples.figure("source_norm")
+        assert np.allclose(torch.linalg.vector_norm(fields[:, 0], dim=(1, 2)).numpy() / 16, norms, rtol=1e-5)
+        return fields
+
+    stored = taken(None, 0)
+    assert torch.equal(taken(4, 0), stored[:4])
+    assert torch.equal(taken(None, 3), stored)  # all of them: there is nothing to draw
+    for subset in (1, 2):
+        assert torch.equal(taken(8, subset)[:4], taken(4, subset))
+        assert not torch.equal(taken(4, subset), stored[:4])
+    assert not torch.equal(taken(4, 1), taken(4, 2))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fmsci.dataset.order import epoch_order, global_batch, num_batches, share
+from fmsci.dataset.order import epoch_order, global_batch, num_batches, share, subset_order
 
 
 def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone():
@@ -17,6 +17,13 @@ def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone():
 def test_the_order_is_fixed_for_good():
     """A resumed run of an older installation must see the same samples: these numbers never change."""
     assert epoch_order(7, 3, 8).tolist() == [7, 1, 6, 0, 4, 2, 3, 5]
+    assert subset_order(7, 8).tolist() == [2, 0, 3, 5, 6, 4, 7, 1]
+
+
+def test_a_subset_is_another_draw_than_any_epoch():
+    assert sorted(subset_order(1, 500)) == list(range(500))
+    assert not np.array_equal(subset_order(1, 500), subset_order(2, 500))
+    assert not any(np.array_equal(subset_order(seed, 500), epoch_order(seed, 0, 500)) for seed in range(1, 5))
 
 
 def test_samples_are_spread_evenly_over_positions():

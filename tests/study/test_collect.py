@@ -1,15 +1,21 @@
 """Collecting as a function of what is on disk: medians at the chosen rate, what is missing stays missing."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from fmsci.config import StudySettings, load_settings
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
-from fmsci.study.collect import collect
+from fmsci.study.board import Board
+from fmsci.study.collect import Comparison, Curve, Found, Point, collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
 from fmsci.study.plan import plan
+from fmsci.study.report import report
+from fmsci.study.reported import is_reported
 from fmsci.study.tables import reach_table
 from tests.study.test_plan import config  # noqa: F401 - the fixture
 
@@ -23,6 +29,7 @@ def leave(run, valid, test):
         )
         return
     result = {"steps": run.steps, "samples_seen": run.samples_seen, "elapsed_s": 2.5, "device": "cpu", "world_size": 1}
+    result |= {"torch": "2.9", "device_name": "a GPU" if run.arm == "scratch" else "a CPU"}
     result |= {"best": {"valid_rel_l2": valid, "step": run.steps}, "num_parameters": 99, "host": "node7"}
     result |= {"last": result["best"], "version": "0", "train_samples": run.samples}
     (run.folder / "result.json").write_text(json.dumps(result))
@@ -83,6 +90,98 @@ def test_what_is_missing_and_what_diverged_is_named(found):
     assert {job.name for job in (*whole.data, *whole.pretraining)} <= set(what.missing)
 
 
+def test_a_group_that_diverges_at_every_rate_stops_nothing_else(found):
+    whole, _ = found
+    before = Board([whole], None)
+    assert before.hopeless == ()
+    lost = whole.groups[3]
+    for run in lost.sweep:
+        leave(run, None, None)
+        run.log.write_text("fmsci: error: training diverged\n")
+    after = Board([whole], None)
+    (sentence,) = after.hopeless
+    assert sentence.startswith(f"{lost.sweep[-1].name} failed at every learning rate (0.001, 0.01): ")
+    assert {job.name for job in before.waiting} - {job.name for job in after.waiting} == {r.name for r in lost.sweep}
+
+
+def test_a_run_whose_outcome_is_removed_in_this_moment_has_not_diverged(found, monkeypatch):
+    """A start removes how the last one ended: whoever looks then finds a file, and no file when it reads."""
+    run = found[0].groups[2].sweep[1]
+    run.folder.mkdir(parents=True)
+    outcome = run.folder / "outcome.json"
+    exists = Path.exists
+
+    def once(path, **options):
+        there = exists(path, **options)
+        if path == outcome:
+            path.unlink(missing_ok=True)
+        return there
+
+    outcome.write_text('{"status": "saved", "why": "it was asked to", "step": 3}')
+    monkeypatch.setattr(Path, "exists", once)
+    assert not run.diverged
+    assert not run.diverged
+
+
+def test_a_report_is_the_last_word_when_it_has_all_results_as_they_are(found):
+    whole, _ = found
+    jobs = [*whole.jobs({}), *(group.repeat(group.sweep[0], seed) for group in whole.groups for seed in (6, 7))]
+    for job in jobs:
+        for path in job.results:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if "runs" in path.parts and not path.exists():
+                path.write_text('{"rel_l2": 0.1, "best": {"valid_rel_l2": 0.1, "step": 2}}')
+    table = whole.settings.run / "table.json"
+    assert not is_reported(whole, ["sweep"])
+    table.write_text('{"missing": []}')
+    assert is_reported(whole, ["pretrain", "zero-shot", "sweep"])
+    assert not is_reported(whole)  # there are no data, and not all repeats: one group swept another rate
+    table.write_text(json.dumps({"missing": [whole.sweep[0].name]}))
+    assert not is_reported(whole, ["sweep"])
+    table.write_text('{"missing": []}')
+    later = table.stat().st_mtime + 60
+    os.utime(whole.sweep[0].results[0], (later, later))
+    assert not is_reported(whole, ["sweep"])
+    os.utime(table, (later, later))
+    assert is_reported(whole, ["sweep"])
+    whole.sweep[0].evaluation.unlink()
+    assert not is_reported(whole, ["sweep"])
+
+
+@pytest.mark.parametrize("other", [{"grid": 32}, {"count": 3}, {"range": [1, 2]}, {"content": "0"}], ids=str)
+def test_an_error_measured_on_other_data_of_the_same_name_is_none_of_the_study(found, other):
+    whole, what = found
+    run = whole.groups[2].sweep[0]
+    told = run.evaluation.read_text()
+    run.evaluation.write_text(json.dumps(json.loads(told) | other))
+    again = collect(whole)
+    assert len(again.records) == len(what.records) - 1
+    assert set(again.missing) - set(what.missing) == {run.name}
+    same = {"system": "poisson", "range": [1.0, 5.0], "grid": 16, "count": 2, "content": run.tests[0].content}
+    run.evaluation.write_text(json.dumps(json.loads(told) | same))
+    assert collect(whole) == what
+
+
+def test_a_repeat_that_diverged_is_left_out_and_told(found):
+    whole, what = found
+    assert what.diverged_repeats == ()
+    tuned = whole.groups[0]
+    lost = tuned.repeat(tuned.sweep[1], 7)
+    shutil.rmtree(lost.folder)
+    leave(lost, None, None)
+    again = collect(whole)
+    assert again.diverged_repeats == (lost.name,)
+    assert lost.name not in again.missing
+    (row, *_) = again.rows
+    assert (row.finetuned_seeds, row.scratch_seeds) == (2, 3)
+    document = report(whole.settings)
+    assert document["diverged_repeats"] == [lost.name]
+    assert document["rows"][0]["finetuned_seeds"] == 2
+    page = (whole.settings.run / "report.html").read_text()
+    assert f"1 repeats diverged at the rate that served their first seed: {lost.name}." in page
+    assert "(2 of 3 seeds)" in page
+
+
 def test_a_report_of_a_part_marks_what_is_missing_and_names_what_diverged(found):
     whole, what = found
     page = as_html("A title & more", content(whole, what))
@@ -91,6 +190,8 @@ def test_a_report_of_a_part_marks_what_is_missing_and_names_what_diverged(found)
     assert f"1 runs diverged: {what.diverged[0]}" in page
     assert '<td class="missing">missing</td>' in page
     assert "(still falling)" in page
+    assert "5 runs with torch 2.9 on a CPU\n3 runs with torch 2.9 on a GPU" in page
+    assert f"under HParams: tensorboard --logdir {whole.settings.run / 'runs'}" in page
     assert "data:image/svg+xml;base64," in page
     (row,) = [row for row in reach_table(what, ()).rows if row[:2] == ("near", "small")]
     assert row[2:] == ("0.8000", "scratch at 2", "<= 2", "<= 2", "-")
@@ -134,3 +235,26 @@ def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_ther
     assert cost(whole).hours == pytest.approx(taken.hours)
     assert (tmp_path / "study" / "throughput.json").read_text() == timed
     assert not (tmp_path / "near").exists()
+
+
+def comparison(tuned, scratch):
+    """Curves on 16 and 64 samples, with the errors of three seeds each."""
+    one, other = (
+        Curve("t", arm, "m", tuple(Point(n, errors, 3) for n, errors in zip((16, 64), values, strict=True)))
+        for arm, values in (("finetune", tuned), ("scratch", scratch))
+    )
+    return Comparison("t", "m", "64K", 1, one, other, None)
+
+
+def test_a_gain_that_is_a_bound_shows_its_lower_end_and_an_error_reached_in_some_draws_its_interval():
+    one = comparison(((0.1, 0.2, 0.3), (0.05, 0.06, 0.09)), ((0.5, 0.6, 0.7), (0.09, 0.3, 0.4)))
+    found = Found((), (), (one,), (), (), (), "m")
+    row = reach_table(found, [0.1]).rows[0]
+    assert row[:4] == ("t", "m", "0.1000", "target")
+    assert row[5].startswith("not reached (59")  # of the draws from scratch some are there, before 64
+    assert row[5].endswith(" to more)")
+    assert row[6].startswith(">= ")
+    assert "more" not in row[6]
+    assert row[6].endswith(" (from 1.13x)")
+    row = reach_table(found, [0.001]).rows[0]
+    assert row[4:] == ("not reached", "not reached", "-")

@@ -68,3 +68,13 @@ def test_studies_of_a_scale_share_their_runs(monkeypatch):
     assert names["q1-poisson"] < names["q2-poisson"]
     assert names["q1-poisson"] < names["q3-poisson"]
     assert names["q1-poisson"] < names["q4"]
+
+
+def test_what_was_run_with_seed_0_keeps_its_name(monkeypatch):
+    """Results are committed under these hashes (docs/results.md): a change that moves them has made those runs anew."""
+    monkeypatch.chdir(ROOT)
+    whole = plan(load_settings(StudySettings, Path("configs/study/laptop/q1-poisson.yaml")))
+    names = [run.name for run in (*whole.pretraining, *whole.sweep)]
+    assert names[0] == "pretrain-poisson_1M-b5a8cb81"
+    assert names[1] == "k5_10-finetune-poisson_1M-16-lr0.001-s0-3a723dae"
+    assert names[-1] == "k5_10-scratch-1M-4096-lr0.01-s0-a8f3d3ec"

@@ -55,6 +55,9 @@ def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
     assert gain(tuned, scratch, scratch.points[1].median).value == pytest.approx(4)
     assert gain(tuned, scratch, scratch.points[-1].median / 1.5).value == pytest.approx(4096 / 576)  # scratch never is
     assert is_bound(tuned, scratch, scratch.points[-1].median / 1.5)
+    never = gain(tuned, scratch, scratch.points[-1].median / 1.5)
+    assert never.low == pytest.approx(never.value)  # as many samples from scratch as there are, in every draw
+    assert math.isinf(never.high)
     empty = Curve("task", "arm", "model", tuple(Point(n, (), 3) for n in SAMPLES))
     assert empty.medians == []
     assert gain(empty, scratch, 0.1) is None
@@ -69,6 +72,20 @@ def test_draws_in_which_scratch_never_gets_there_leave_the_gain_open():
     assert math.isinf(found.high)
     assert found.low <= found.value
     assert gain(curve(1.0, 0.5, samples=(16, 64)), tuned, 0.05) is None  # fine-tuned it never gets there
+
+
+def test_a_seed_is_drawn_with_all_of_its_errors_in_both_arms():
+    """Every seed gains as much: then so does every draw, however far the seeds lie from each other."""
+    seeds = np.array([0.8, 1.0, 1.5])
+    tuned, scratch = (
+        Curve("t", "arm", "m", tuple(Point(n, tuple(factor * seeds * n**-0.5), 3) for n in SAMPLES))
+        for factor in (0.25, 1.0)
+    )
+    found = gain(tuned, scratch, 0.045)
+    assert (found.value, found.low, found.high) == pytest.approx((16, 16, 16))
+    alone = reach(tuned, 0.045)
+    assert alone.low < 0.7 * alone.value
+    assert alone.high > 2 * alone.value
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fmsci.study.plan import plan
+from fmsci.study.several import load_studies
 from tests.commands import clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +70,35 @@ def test_steps_continue_from_what_the_last_one_left_and_end_with_the_report(tmp_
     models = [name for name in names if name.endswith("/model/model.safetensors")]
     assert [Path(name).parts[-3].partition("-m-")[0] for name in models] == ["pretrain"]  # what is fine-tuned
     assert not [name for name in names if "checkpoints" in name or "tensorboard" in name]
+
+
+def test_pictures_that_a_report_shows_go_along_and_no_file_is_too_large(tmp_path, monkeypatch):
+    """A report on the next machine has the fields of runs that were made on this one."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        Path(name).write_text(text.replace("FOLDER", "."))
+    (one,) = load_studies([Path("study.yaml")], ["samples=[2, 4, 6]", "rates=[1e-3, 3e-3]"])
+    whole = plan(one)
+    for run in whole.sweep:
+        for path in (*run.results, run.evaluation.with_suffix(".png")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    zero = whole.zero_shot[0].results[0].with_suffix(".png")
+    zero.parent.mkdir(parents=True)
+    zero.write_text("")
+    packed = {path for unit in pack_studies.units([one]) for path in unit if path.suffix == ".png"}
+    assert packed == {zero, *(run.evaluation.with_suffix(".png") for run in whole.sweep if run.samples == 4)}
+
+    monkeypatch.setattr(pack_studies, "PART_BYTES", 10_000)
+    report = Path("report.html")
+    output = tmp_path / "packed"
+    for size, files in ((25_000, ["part-000", "part-001", "part-002"]), (2_000, ["studies.tar.gz"])):
+        report.write_bytes(os.urandom(size))
+        pack_studies.write_reports([report], output)
+        found = sorted(path for path in output.rglob("*") if path.is_file())
+        assert [path.name for path in found] == files  # of what was there before nothing is left
+        with tarfile.open(fileobj=io.BytesIO(b"".join(path.read_bytes() for path in found))) as archive:
+            assert archive.extractfile("report.html").read() == report.read_bytes()
 
 
 def test_what_does_not_fit_is_left_out_with_all_of_its_run(tmp_path, monkeypatch):

@@ -8,10 +8,13 @@ import pytest
 
 from fmsci.config import GenerateSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
+from fmsci.shards import read_manifest
 from fmsci.shards.content import made_data
+from fmsci.shards.manifest import write_manifest
 from fmsci.study.downstream import epochs_for
 from fmsci.study.identity import planned_data, run_hash
 from fmsci.study.plan import chosen, plan, repeats
+from fmsci.study.several import load_studies
 
 ROOT = Path(__file__).parents[2]
 BASE = """
@@ -111,6 +114,7 @@ def test_steps_may_depend_on_the_samples(config):
         ("workers=7", set()),
         ("ratio_below=0.5", set()),
         ("overrides=[engine.device=cpu, engine.threads=3, monitor.every_steps=7, monitor.pictures=false]", set()),
+        ("overrides=[monitor.profile=3, monitor.wandb=there]", set()),
         ("overrides=[engine.replay=false, engine.transform=fft]", set()),
         ("overrides=[checkpoint.every_minutes=1, data.prefetch=5, data.cache=host]", set()),
     ],
@@ -138,6 +142,25 @@ def test_other_data_make_anew_what_is_trained_or_measured_on_them(config, tmp_pa
     assert named(planned(config).sweep) == named(new.sweep)  # how the same samples are cut into files
 
 
+def test_other_numerics_make_anew_what_rests_on_them(config, monkeypatch, tmp_path, poisson_data):
+    def names():
+        whole = planned(config)
+        return named(whole.pretraining) | named(whole.sweep)
+
+    old = names()
+    for place in ("REVISION", "DATA_REVISION"):
+        monkeypatch.setattr(f"fmsci.study.identity.{place}", 1)
+        assert not names() & old
+        monkeypatch.setattr(f"fmsci.study.identity.{place}", 0)
+        assert names() == old
+
+    manifest = read_manifest(poisson_data)
+    assert "revision" not in (poisson_data / "manifest.json").read_text()
+    (tmp_path / "later").mkdir()
+    write_manifest(tmp_path / "later", manifest.model_copy(update={"revision": 1}))
+    assert made_data(read_manifest(tmp_path / "later")) == made_data(manifest) | {"revision": 1}
+
+
 def test_where_things_lie_does_not_count(config, tmp_path):
     settings = load_settings(TrainSettings, tmp_path / "train.yaml")
     moved = load_settings(TrainSettings, tmp_path / "train.yaml", ["run=else", "data.path=moved", "init=there"])
@@ -147,8 +170,6 @@ def test_where_things_lie_does_not_count(config, tmp_path):
 
 
 def test_data_are_the_same_planned_and_made(poisson_data):
-    from fmsci.shards import read_manifest
-
     text = "{system: poisson, range: [1, 5], grid: 16, train: 13, valid: 7, test: 5, output: o}"
     settings = GenerateSettings.model_validate(__import__("yaml").safe_load(text))
     assert planned_data(settings) == made_data(read_manifest(poisson_data))
@@ -175,6 +196,17 @@ def test_repeats_take_the_chosen_rate_with_the_other_seeds_in_places_that_do_not
     assert known[:-2] == none[:-2]
     assert [(run.rate, run.seed, run.stage) for run in known[-2:]] == [(0.01, 6, "repeats"), (0.01, 7, "repeats")]
     assert not {run.folder for run in known[-2:]} & {run.folder for run in whole.sweep}
+
+
+def test_a_seed_draws_the_samples_too_the_same_for_both_arms_and_the_first_ones_for_0(config):
+    whole = planned(config, "seeds=[0, 6]")
+    drawn = {}
+    for group in whole.groups:
+        for run in (*group.sweep, group.repeat(group.sweep[0], 6)):
+            wanted = load_settings(TrainSettings, Path(run.words[1]), run.words[2:-1])
+            assert wanted.data.train_samples == run.samples
+            drawn.setdefault((group.task, group.samples, run.seed), set()).add(wanted.data.subset)
+    assert {key[2]: subsets for key, subsets in drawn.items()} == {0: {0}, 6: {6}}
 
 
 def test_data_that_are_not_what_the_configuration_says_are_refused(config, poisson_data, tmp_path):
@@ -224,3 +256,24 @@ def test_words_of_a_run_say_what_its_name_was_made_of(config):
         assert run_hash(wanted, {wanted.data.path: folders[wanted.data.path]}, init) == run.key
         assert wanted.run.name.endswith(run.key)
     assert json.loads(json.dumps(run.words)) == list(run.words)
+
+
+def test_settings_on_the_command_line_are_for_all_studies_that_know_them(config, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"{{study: recipe, run: {tmp_path}/recipe, models: {{a: {{train: t.yaml}}}}, train: {tmp_path}/train.yaml}}"
+    )
+    words = ["samples=[2]", "tasks.far=RUN/else", "workers=3", "rates=[0.5]"]
+    both = load_studies([config, recipe], words)
+    assert [one.samples for one in both] == [(2,), ()]
+    assert [(one.workers, one.rates) for one in both] == [(3, (0.5,))] * 2
+    assert [set(one.tasks) for one in both] == [{"near", "far"}, set()]
+    with pytest.raises(UserError, match=r"'run=there' is for one study, not for 2: each has a folder of its own"):
+        load_studies([config, recipe], ["run=there"])
+    assert load_studies([config], ["run=there"])[0].run == Path("there")
+    with pytest.raises(UserError, match="have the same folder"):
+        load_studies([config, config], [])
+    with pytest.raises(UserError, match="should have no 'samples': recipe has no runs downstream"):
+        load_studies([recipe], words)
+    with pytest.raises(UserError, match="unknown setting 'wrokers'"):
+        load_studies([config, recipe], ["wrokers=3"])

@@ -8,11 +8,13 @@ import time
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from fmsci.config import StudySettings, load_settings
 from fmsci.locks import is_locked, lock
 from fmsci.study.board import steps_done, valid_errors
 from fmsci.study.plan import plan
+from fmsci.study.pool import Pool, last_line
 from fmsci.study.report import expectation
 from tests.browser import look_at, needs_browser
 from tests.commands import clean_environment, command, run
@@ -99,6 +101,7 @@ def test_a_study_runs_stops_continues_and_reports(config):
             assert (again.rate, again.seed) == (best.rate, 1)
             tests = [json.loads(r.evaluation.read_text()) for r in (best, again)]
             assert [test["count"] for test in tests] == [5, 5]  # the whole test split
+            assert {test["content"] for test in tests} == {best.tests[0].content}
             assert row[name] == pytest.approx(sum(test["rel_l2"] for test in tests) / 2)
             assert not (best.folder / "checkpoints").exists()
         assert row["ratio"] == pytest.approx(row["finetuned"] / row["scratch"])
@@ -119,6 +122,9 @@ def test_a_study_runs_stops_continues_and_reports(config):
         assert start.startswith(b"\x89PNG") if kind == "data:image/png" else b"<?xml" in start
     assert f"{document['rows'][0]['finetuned']:.4f}" in page.text
     assert "missing" not in page.text
+    result = json.loads((runs[0].folder / "result.json").read_text())
+    assert f"6 runs with torch {torch.__version__} on {result['device_name']}" in page.text
+    assert result["device_name"] not in {"", "unknown", "cpu"}
     markdown = (settings.run / "report.md").read_text()
     assert markdown.count("learning rate that was tried") >= 1  # of two rates each is at an end
     assert all((settings.run / name.partition(")")[0]).exists() for name in markdown.split("](")[1:])
@@ -128,11 +134,10 @@ def test_a_study_runs_stops_continues_and_reports(config):
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [1200, 500])  # Chromium's windows are no narrower
-def test_the_report_is_whole_in_a_browser(config, tmp_path, width):
+def test_the_report_is_whole_in_a_browser(config, tmp_path):
     run(["study", config, "run"])
     settings = load_settings(StudySettings, config)
-    assert look_at(settings.run / "report.html", tmp_path, width) == (4, [])
+    assert look_at(settings.run / "report.html", tmp_path, 1200) == (4, [])
 
 
 def test_studies_run_as_one_and_a_folder_of_runs_serves_one_at_a_time(config, tmp_path):
@@ -168,6 +173,33 @@ def test_a_report_of_a_part_says_what_is_missing(config, tmp_path):
     assert '<td class="missing">missing</td>' in page
 
 
+def test_the_plan_says_what_a_study_takes_as_a_table_as_json_and_in_gpu_hours(config, tmp_path):
+    few = ["study", config, "plan", f"run={tmp_path}", "seeds=[0, 1, 2]"]
+    printed = run([*few, "--json"])
+    document = json.loads(printed.splitlines()[-1])
+    stages = {one["stage"]: one for one in document["stages"]}
+    assert (stages["sweep"]["jobs"], stages["repeats"]["jobs"], stages["zero-shot"]["jobs"]) == (4, 4, 1)
+    steps = planned(config).sweep[0].steps
+    assert (stages["sweep"]["steps"], stages["sweep"]["samples_seen"]) == (4 * steps, 4 * 4 * steps)
+    lines = [line.split("│")[1:-1] for line in printed.splitlines() if "│" in line]
+    rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in lines}
+    assert rows["sweep"][:4] == ["4", "0", f"{4 * steps:,}", f"{16 * steps:,}"]
+    assert rows["all"][:2] == ["9", "0"]
+    assert document["gpu_hours"] is None
+    assert "GPU-hours" not in printed
+    assert [one["name"] for one in document["jobs"] if one["stage"] == "repeats"] == [None] * 4
+    assert document["hours"] == pytest.approx(sum(one["hours"] for one in document["stages"]))
+
+    timed = tmp_path / "throughput.json"
+    measured = json.loads(timed.read_text())
+    timed.write_text(json.dumps({key: one | {"device": "a GPU"} for key, one in measured.items()}))  # as one writes it
+    printed = run([*few, "gpus=2", "--json"])
+    document = json.loads(printed.splitlines()[-1])
+    assert document["device"] == "a GPU"
+    assert document["gpu_hours"] == pytest.approx(2 * document["hours"])
+    assert f"{document['gpu_hours']:.1f} GPU-hours; " in printed
+
+
 def test_the_plan_tells_a_job_script_what_each_job_needs(config):
     whole = planned(config)
     for number in (0, 3):
@@ -197,6 +229,33 @@ def test_a_rate_that_diverges_is_left_out_and_a_study_of_such_rates_fails(config
     assert "failed at every learning rate (1e+18)" in printed
     assert "training diverged" in printed
     assert "/log.txt)" in printed
+    lost, other = tmp_path / "lost.yaml", tmp_path / "other.yaml"
+    text = config.read_text().replace("seeds: [0, 1]", "seeds: [0]").replace("run: ", f"runs: {runs}\nrun: ")
+    lost.write_text(text.replace("rates: [1e-3, 3e-3]", "rates: [1e18]").replace("/study\n", "/lost\n"))
+    other.write_text(text.replace("samples: [4]", "samples: [7]").replace("steps: 60", "steps: 4"))
+    printed = run(["study", lost, "run", "--also", other], code=2)
+    assert printed.count("finished same-") == 4  # of the other study, two rates in two arms
+    assert "failed at every learning rate (1e+18)" in printed.splitlines()[-1]
+    assert "1 more failed" in printed
+
+
+def test_a_worker_that_died_while_it_was_idle_gets_no_job(config, poisson_data, tmp_path):
+    few = [f"run={tmp_path}", f"tasks={{one: {poisson_data}, other: {poisson_data}}}"]
+    whole = planned(config, *few)
+    with Pool(whole.settings) as pool:
+        for job in whole.zero_shot:
+            pool.start(job, at_once=1)
+            deadline = time.monotonic() + 120
+            while pool.jobs:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+                pool.ended()
+            (idle,) = pool._everyone
+            idle.process.kill()
+            idle.process.wait()
+        assert not pool.failed
+    assert all(job.finished for job in whole.zero_shot)
+    assert last_line(tmp_path / "none") == "it printed nothing"
 
 
 def test_another_evaluation_of_a_run_is_not_taken_for_its_result(config, poisson_data, tmp_path):

@@ -2,6 +2,11 @@
 
 import shutil
 
+import pytest
+
+from fmsci.config import TrainSettings, load_settings
+from fmsci.errors import UserError
+from fmsci.train.recorded import check_recorded, record
 from tests.commands import run
 from tests.conftest import TRAINING
 
@@ -22,6 +27,24 @@ def test_data_may_move_but_not_become_others(poisson_data, trained, train_config
     run(["generate", "--system", "poisson", "--range", "1", "5", *sizes, "--seed", "1", "--output", other])
     printed = run(["train", train_config, *mine, f"data.path={other}"], code=2)
     assert f"holds a run with data.path={new}, not {other}" in printed
+
+
+def test_the_model_that_a_run_starts_from_may_move_but_not_become_another(trained, train_config, tmp_path):
+    def mine(model):
+        return load_settings(TrainSettings, train_config, [f"run={tmp_path / 'run'}", f"init={model}"])
+
+    old, other = (shutil.copytree(trained / "model", tmp_path / name) for name in ("old", "other"))
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    record(mine(old))
+    new = old.rename(tmp_path / "new")
+    check_recorded(mine(new))
+    record(mine(new))  # it goes on from its own checkpoint: what is there now does not count
+    with pytest.raises(UserError, match=f"holds a run with init={new}, not {other}"):
+        check_recorded(mine(other))
+    with pytest.raises(UserError, match=r"there is no pretrained model in .*/old"):
+        check_recorded(mine(old))
 
 
 def test_a_run_that_keeps_no_checkpoints_has_none_when_it_is_finished(trained, train_config, tmp_path):
