@@ -125,12 +125,15 @@ def test_a_run_whose_outcome_is_removed_in_this_moment_has_not_diverged(found, m
 
 def test_a_report_is_the_last_word_when_it_has_all_results_as_they_are(found):
     whole, _ = found
+    best = {"valid_rel_l2": 0.1, "step": 2}
+    result = {"version": "0", "steps": 2, "samples_seen": 8, "train_samples": 4, "best": best, "last": best}
+    result |= {"elapsed_s": 1.0, "world_size": 1, "device": "cpu", "num_parameters": 9}
     jobs = [*whole.jobs({}), *(group.repeat(group.sweep[0], seed) for group in whole.groups for seed in (6, 7))]
     for job in jobs:
         for path in job.results:
             path.parent.mkdir(parents=True, exist_ok=True)
             if "runs" in path.parts and not path.exists():
-                path.write_text('{"rel_l2": 0.1, "best": {"valid_rel_l2": 0.1, "step": 2}}')
+                path.write_text(json.dumps(result if path.name == "result.json" else {"rel_l2": 0.1}))
     table = whole.settings.run / "table.json"
     assert not is_reported(whole, ["sweep"])
     table.write_text('{"missing": []}')
