@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 
@@ -26,11 +25,11 @@ def monitoring(make: Make, size: str, entries: int = 50) -> float:
     """Return processor time of what monitoring adds to a step at its default cadence, over that of a step.
 
     Entries are written one after another without the steps between them, until all is in the files: what TensorBoard's
-    thread does counts too. The norm of the gradient, taken once an entry, is what it adds to a step.
+    thread does counts too. (The norm of the gradient is taken in every step, whoever watches.)
     """
     job = make(f"model.size={size}", "optim.epochs=100000")
     every = job.settings.monitor.every_steps
-    batch, result, step_s, norm_s = steps_of(job)
+    batch, result, step_s = steps_of(job)
     state = State()
     with Monitor(job, state, Trouble()) as monitor:
         begun = time.process_time()
@@ -40,23 +39,20 @@ def monitoring(make: Make, size: str, entries: int = 50) -> float:
                 state.advance(batch.global_count)
             monitor.write(state, 1e-3)
     entry_s = (time.process_time() - begun) / entries
-    return (entry_s + norm_s) / (every * step_s)
+    return entry_s / (every * step_s)
 
 
-def steps_of(job: Job) -> tuple[Batch, torch.Tensor, float, float]:
-    """Return a batch, what a step on it gives, and processor time of the step and of its gradient's norm."""
+def steps_of(job: Job) -> tuple[Batch, torch.Tensor, float]:
+    """Return a batch, what a step on it gives, and processor time of the step."""
     engine = job.engine
     batch = next(iter(job.loader.epoch(0)))
     job.loader.close()
-    took: dict[bool, list[float]] = {True: [], False: []}
-    for number in range(24):
-        wanted = bool(number % 2)
-        engine.watch.wanted = partial(bool, wanted)
+    took = []
+    for _ in range(14):
         begun = time.process_time()
         result = engine.step(batch, 1e-6)
-        took[wanted].append(time.process_time() - begun)
-    step_s = statistics.median(took[False][2:])
-    return batch, result, step_s, max(0.0, statistics.median(took[True][2:]) - step_s)
+        took.append(time.process_time() - begun)
+    return batch, result, statistics.median(took[2:])
 
 
 def pictured(make: Make, size: str, minutes: float = 10) -> float:
@@ -67,7 +63,7 @@ def pictured(make: Make, size: str, minutes: float = 10) -> float:
     """
     chosen = [f"model.size={size}", "monitor.pictures=true"]
     job = make(*chosen)
-    batch, result, step_s, norm_s = steps_of(job)
+    batch, result, step_s = steps_of(job)
     epochs = math.ceil(60 * minutes / (job.loader.num_batches * step_s))
     job = make(*chosen, f"optim.epochs={epochs}")
     took: dict[bool, list[float]] = {True: [], False: []}
@@ -92,5 +88,4 @@ def pictured(make: Make, size: str, minutes: float = 10) -> float:
             state.validated(1.0 / state.step)
             monitor.validated(state, measured, improved=True)
     added_s = time.process_time() - begun
-    entries = state.step // job.settings.monitor.every_steps
-    return (added_s + entries * norm_s + epochs * spectra_s) / (state.step * step_s)
+    return (added_s + epochs * spectra_s) / (state.step * step_s)

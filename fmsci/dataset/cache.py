@@ -59,6 +59,10 @@ class HostCache:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         return self.source.order(seed, epoch)
 
+    def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See :class:`fmsci.dataset.samples.SampleSource`."""
+        return self.source.numbers(indices)
+
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         missing = np.unique(indices[~self._held[indices]])
@@ -86,6 +90,10 @@ class DeviceCache:
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         return self.source.order(seed, epoch)
+
+    def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See :class:`fmsci.dataset.samples.SampleSource`."""
+        return self.source.numbers(indices)
 
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`fmsci.dataset.samples.SampleSource`; the samples are on the device already."""

@@ -56,6 +56,10 @@ class Mixture:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         return mixture_order(seed, epoch, self.sizes, self.drawn)
 
+    def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See :class:`fmsci.dataset.samples.SampleSource`."""
+        return indices
+
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         owners = np.searchsorted(self._firsts, indices, side="right") - 1

@@ -75,6 +75,10 @@ class SampleSource(Protocol):
         """Return the samples that an epoch visits, in that order (len,); a pure function."""
         ...
 
+    def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what the samples ``indices`` are called in their data folder; of a mixture, the indices themselves."""
+        ...
+
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """Return the samples with these numbers, in this order; in pinned memory where ``pin`` (for copies to CUDA)."""
         ...
@@ -123,6 +127,10 @@ class SampleSet:
         """Return the permutation of an epoch."""
         return epoch_order(seed, epoch, self._count)
 
+    def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See :class:`SampleSource`."""
+        return indices if self._rows is None else self._rows[indices]
+
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`SampleSource`."""
         samples = empty_samples(len(indices), self.grid, len(self.columns), pin)
@@ -131,8 +139,7 @@ class SampleSet:
 
     def gather_into(self, samples: Samples, places: NDArray[np.int64], indices: NDArray[np.int64]) -> None:
         """Write the samples ``indices`` to the rows ``places`` of ``samples``."""
-        stored = indices if self._rows is None else self._rows[indices]
-        _, tensor, _ = self._reader.gather(stored, samples.fields.numpy(), places)
+        _, tensor, _ = self._reader.gather(self.numbers(indices), samples.fields.numpy(), places)
         samples.coefficients.numpy()[places] = self.expand(tensor)
 
     def expand(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:

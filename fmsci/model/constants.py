@@ -42,4 +42,4 @@ def keeping() -> Iterator[list[Any]]:
     try:
         yield taken
     finally:
-        _takers.remove(taken)
+        _takers[:] = [taker for taker in _takers if taker is not taken]  # two lists of the same constants are equal

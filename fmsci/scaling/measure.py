@@ -53,6 +53,10 @@ class Made:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         return epoch_order(seed, epoch, self._count)
 
+    def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See :class:`fmsci.dataset.samples.SampleSource`."""
+        return indices
+
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         samples = empty_samples(len(indices), self.grid, len(self.columns), pin)

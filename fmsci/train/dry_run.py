@@ -29,6 +29,8 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     largest = _size(share(batch, world_size, 0))
     smallest = _size(share(batch, world_size, world_size - 1))
     p = architecture.num_parameters
+    transform = architecture.choose_transform(engine.transform)
+    joined = engine.device == "cpu" and transform == "dft"  # auto may be asked where the GPUs are not: counted as there
     trained = _num_trained(architecture, scales, settings.optim)
     return {
         "run": str(settings.run),
@@ -40,9 +42,9 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "modes": architecture.modes,
         "layers": architecture.layers,
         **state_bytes(settings.engine, p, world_size, trained),
-        "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute, joined=engine.device == "cpu")
+        "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute, joined=joined)
         // (2 if engine.precision == "bf16" else 1),
-        "transform": architecture.choose_transform(engine.transform),
+        "transform": transform,
         "checkpoint_bytes": (p + 2 * trained) * BYTES,
         "step_bytes": sent_bytes(settings.engine, p, world_size, trained),
         "train_samples": samples,

@@ -160,7 +160,8 @@ def _samples(job: Job, step: int) -> list[int]:
         return []
     loader = job.loader
     epoch, index = divmod(step - 1, loader.num_batches)
-    return [int(one) for one in global_batch(loader.samples.order(loader.seed, epoch), index, loader.batch_size)]
+    batch = global_batch(loader.samples.order(loader.seed, epoch), index, loader.batch_size)
+    return [int(one) for one in loader.samples.numbers(batch)]
 
 
 def _named(numbers: list[int]) -> str:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import fmsci.shards.reader
+from fmsci.dataset.cache import HostCache
 from fmsci.dataset.loader import Loader
 from fmsci.dataset.samples import SampleSet
 from fmsci.errors import UserError
@@ -97,6 +98,9 @@ def test_the_samples_of_a_subset_are_nested_and_others_for_each_number(poisson_d
     assert torch.equal(taken(4, 0), stored[:4])
     assert torch.equal(taken(None, 3), stored)  # all of them: there is nothing to draw
     for subset in (1, 2):
+        some = SampleSet(poisson_data, "train", 4, subset=subset)
+        called = HostCache(some).numbers(np.arange(4))  # what a sentence about a batch names
+        assert torch.equal(SampleSet(poisson_data, "train").gather(called).source, some.gather(np.arange(4)).source)
         assert torch.equal(taken(8, subset)[:4], taken(4, subset))
         assert not torch.equal(taken(4, subset), stored[:4])
     assert not torch.equal(taken(4, 1), taken(4, 2))
