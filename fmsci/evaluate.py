@@ -29,14 +29,24 @@ def evaluation_path(model: Path, data: Path, split: str) -> Path:
 
 
 class Evaluation(Open):
-    """What everybody reads of a result file."""
+    """What everybody reads of a result file: the error, and of which data it is; earlier versions did not say all."""
 
     rel_l2: float
+    system: str | None = None
+    range: tuple[float, float] | None = None
+    grid: int | None = None
+    count: int | None = None
+    content: str | None = None
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Return what a result file says; UserError where it is missing or none."""
+    return parse(Evaluation, read_json(path), str(path))
 
 
 def read_error(path: Path) -> float:
     """Return the mean relative L2 error in a result file; UserError where it is missing or none."""
-    return parse(Evaluation, read_json(path), str(path)).rel_l2
+    return read_evaluation(path).rel_l2
 
 
 def evaluate(

@@ -58,7 +58,8 @@ def amount(num_bytes: float) -> str:
 class Progress:
     """Progress of ``total`` units of work, with the rate and the time left; silent where ``enabled`` is false.
 
-    ``done`` tells the units that an earlier start finished: they count as done, not in the rate.
+    ``done`` tells the units that an earlier start finished: they count as done, not in the rate. ``total`` may be set
+    anew where there turns out to be less to do.
     """
 
     def __init__(self, title: str, total: int, unit: str, enabled: bool = True, done: int = 0) -> None:
@@ -105,7 +106,7 @@ class Progress:
         """Say that ``done`` units are finished; ``note`` stands behind the rate."""
         self._done, self._note = done, note
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, facts=self._facts())
+            self._bar.update(self._task, total=self.total, completed=done, facts=self._facts())
         elif self.enabled and done < self.total and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             say(f"{self.title}: {self._facts()}")

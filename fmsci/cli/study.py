@@ -108,14 +108,19 @@ def study(
 def _words(settings: StudySettings, stage: str, number: int) -> tuple[str, ...]:
     """Return the words behind ``fmsci`` of job ``number`` of a stage."""
     from fmsci.errors import UserError
-    from fmsci.study.board import jobs_of
-    from fmsci.study.plan import plan
+    from fmsci.study.board import diverged, valid_errors
+    from fmsci.study.plan import hopeless, plan
 
-    jobs = jobs_of(plan(settings), stage)
+    planned = plan(settings)
+    errors = valid_errors(planned) if stage == "repeats" else {}
+    jobs = planned.stage(stage, errors)
     if number >= len(jobs):
         raise UserError(f"there is no job {number}: {stage} of {settings.run} has {len(jobs)}, from 0")
     job = jobs[number]
     if job is None:
+        group = planned.groups[number // len(settings.seeds[1:])]
+        if hopeless(group, errors):
+            raise UserError(f"repeat {number} of {settings.run} never comes: {diverged(group)}")
         raise UserError(f"repeat {number} of {settings.run} waits for the sweep, which chooses its learning rate")
     return job.words
 

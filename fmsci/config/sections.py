@@ -71,6 +71,8 @@ class DataSettings(Schema):
     def _path_or_mixture(self) -> DataSettings:
         if (self.path is None) == (self.mixture is None):
             raise ValueError("should have exactly one of path and mixture")
+        if self.mixture is not None and self.subset:
+            raise ValueError("should have no subset with a mixture: of each entry the first train_samples are taken")
         if self.mixture is not None and self.train_samples is not None:
             raise ValueError("should have train_samples inside the entries of its mixture")
         if self.subset and self.train_samples is None:

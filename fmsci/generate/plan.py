@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmsci.config import GenerateSettings, Schema, parse
+from fmsci.config.sections import Whole
 from fmsci.errors import UserError, nearest
 from fmsci.files import read_json, write_json
 from fmsci.generate.tally import tally_size
-from fmsci.pde import SYSTEMS, System
+from fmsci.pde import REVISION, SYSTEMS, System
 from fmsci.shards.layout import FORMAT_VERSION, MANIFEST, PLAN, SPLITS, DataFacts, ShardLayout
 
 
@@ -38,6 +39,8 @@ class Request(Schema):
     shard_samples: int
     options: dict[str, str]
     """The choice for each of the system's options."""
+    revision: Whole = 0
+    """:data:`fmsci.pde.REVISION` of the samples; not written while it is 0."""
 
     @property
     def equation(self) -> System:
@@ -89,6 +92,7 @@ def build_request(settings: GenerateSettings) -> Request:
         counts={split: int(getattr(settings, split)) for split in SPLITS},
         shard_samples=settings.shard_samples,
         options=options,
+        revision=REVISION,
     )
 
 
@@ -139,7 +143,7 @@ def agree_with_plan(folder: Path, request: Request) -> None:
     if not path.exists():
         if (folder / MANIFEST).exists():
             raise UserError(f"{folder} already holds data that fmsci generate did not make; give another output folder")
-        write_json(path, request.model_dump(mode="json"))
+        write_json(path, request.model_dump(mode="json", exclude=set() if request.revision else {"revision"}))
         return
     earlier = parse(Request, read_json(path), str(path))
     for name in Request.model_fields:

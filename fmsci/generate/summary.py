@@ -66,7 +66,7 @@ def build_manifest(folder: Path, facts: DataFacts, shard_samples: int, records: 
             python=platform.python_version(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ),
-        revision=REVISION,
+        revision=0 if facts.seed is None else REVISION,
     )
 
 

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 
+LARGEST_MEAN = 1e-5
+"""Of a source without a mean, as a part of its root mean square: more is no rounding."""
+
 
 def points(n: int) -> Real:
     """Return the ``n`` coordinates i / n of one axis."""
@@ -88,10 +91,6 @@ def mean_square(field_hat: Spectrum, nx: int) -> float:
 
 def _column(field_hat: Spectrum, index: int) -> float:
     return float(np.vdot(field_hat[:, index], field_hat[:, index]).real)
-
-
-LARGEST_MEAN = 1e-5
-"""Of a source without a mean, as a part of its root mean square: more is no rounding."""
 
 
 def sum_of_squares(values: Real) -> float:

@@ -43,18 +43,25 @@ class SamplesFile:
     def read(self, first: int, count: int) -> tuple[Array, Array]:
         """Return fields (count, 1 or 2, ny, nx) and tensor (count, K) from the sample ``first`` on, as float32."""
         rows = slice(first, first + count)
-        with (
-            _opened(self.path) as file,
-            np.errstate(over="ignore"),
-        ):  # becomes inf, and is seen
-            return file[FIELDS][rows].astype(np.float32), file[TENSOR][rows].astype(np.float32)
+        with _opened(self.path) as file, _reading(self.path):
+            fields, tensor = file[FIELDS][rows], file[TENSOR][rows]
+        with np.errstate(over="ignore"):  # becomes inf, and is seen
+            return fields.astype(np.float32), tensor.astype(np.float32)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
+    with _reading(path):
+        file = open_hdf5(path)
+    with file:
+        yield file
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say what HDF5 finds wrong with a file; around what asks h5py alone, whose errors are of many kinds."""
     try:
-        with open_hdf5(path) as file:
-            yield file
+        yield
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except (OSError, KeyError, RuntimeError, ValueError) as error:
@@ -68,7 +75,7 @@ def open_samples(path: Path, solved: bool = False) -> SamplesFile:
     Raises UserError where it is not in this layout, or takes its numbers from elsewhere.
     """
     needed = "(N, 2, n, n): source and solution" if solved else "(N, 1 or 2, ny, nx): source and, if known, solution"
-    with _opened(path) as file:
+    with _opened(path) as file, _reading(path):
         found = {name: _dataset(file, path, name, needed) for name in (FIELDS, TENSOR)}
         shapes = {name: tuple(map(int, dataset.shape)) for name, dataset in found.items()}
         columns, system = _names(file, "columns"), _names(file, "system")

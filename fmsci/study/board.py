@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fmsci.files import last_entries
 from fmsci.study.downstream import Group
 from fmsci.study.jobs import Job, Run
-from fmsci.study.plan import STAGES, Plan
+from fmsci.study.plan import STAGES, Plan, hopeless
 from fmsci.study.pool import last_line
 from fmsci.study.work import work_of
 
@@ -43,7 +42,9 @@ class Board:
         """What is not finished, in the order in which it should start."""
         self.finished = 0
         self.hopeless: tuple[str, ...] = ()
-        """A sentence for each group of which every learning rate diverged: its repeats never come."""
+        """A sentence for each group of which every learning rate diverged, where its sweep or repeats are asked for."""
+        self._lost: set[Path] = set()
+        """The first results of these groups: their repeats never come."""
         self._work: dict[Path, float] = {}
         self._done: dict[Path, float] = {}
         self.look()
@@ -51,12 +52,12 @@ class Board:
     def look(self) -> None:
         """Look at the folders of all jobs."""
         jobs: dict[Path, Job] = {}
-        hopeless: dict[Path, str] = {}
+        lost: dict[Path, str] = {}
         for planned in self.plans:
             errors = valid_errors(planned)
             for group in planned.groups:
-                if all(math.isinf(errors.get(run.folder, 0.0)) for run in group.sweep):
-                    hopeless[group.sweep[0].folder] = diverged(group)
+                if hopeless(group, errors):
+                    lost[group.sweep[0].makes] = diverged(group)
             for job in planned.jobs(errors):
                 if self.stage in (None, job.stage) and job.makes not in jobs:
                     jobs[job.makes] = job
@@ -67,7 +68,8 @@ class Board:
         # all of them, then the next one. So each has its curves with one seed first, then its bands.
         self.waiting = sorted(waiting, key=lambda job: STAGES.index(job.stage))
         self.finished = len(jobs) - len(self.waiting)
-        self.hopeless = tuple(hopeless.values())
+        self._lost = set(lost)
+        self.hopeless = tuple(lost.values()) if {"sweep", "repeats"} & set(self._stages) else ()
         left = {job.makes for job in self.waiting}
         for key, job in jobs.items():
             if key not in left:
@@ -102,13 +104,13 @@ class Board:
                 yield from ((planned, job) for job in planned.stage(name, {}) if job is not None)
 
     def _repeated(self) -> Iterator[tuple[Plan, Group, int]]:
-        """Yield what is repeated, each only once, and how often."""
+        """Yield what is repeated, each only once, and how often; nothing that diverged at every learning rate."""
         seen: dict[Path, int] = {}
         for planned in self.plans if "repeats" in self._stages else ():
             again = len(planned.settings.seeds) - 1
             for group in planned.groups:
                 more = again - seen.get(group.sweep[0].makes, 0)
-                if more > 0:
+                if more > 0 and group.sweep[0].makes not in self._lost:
                     seen[group.sweep[0].makes] = again
                     yield planned, group, more
 

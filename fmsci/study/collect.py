@@ -11,7 +11,7 @@ from fmsci.evaluate import read_error
 from fmsci.files import all_entries
 from fmsci.study.board import valid_errors
 from fmsci.study.jobs import Run
-from fmsci.study.plan import Plan, chosen, repeats, zero_shot_path
+from fmsci.study.plan import Plan, chosen, repeats, waits, zero_shot_path
 from fmsci.train.outcome import best_error, read_result
 
 LATE, FELL, STRETCH = 0.95, 0.02, 0.8
@@ -50,9 +50,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Point:
-    """An arm at one number of samples: its errors at the chosen rate, by seed; nothing where they are missing."""
+    """An arm at one number of samples: its errors at the chosen rate; nothing where they are missing."""
 
     samples: int
+    seeds: tuple[int, ...]
+    """Those that are there, in the order of ``errors``."""
     errors: tuple[float, ...]
     wanted: int
     """How many seeds there should be."""
@@ -132,15 +134,7 @@ class Found:
     def rows(self) -> list[Row]:
         """Every comparison at every number of samples."""
         return [
-            Row(
-                one.task,
-                one.model,
-                tuned.samples,
-                tuned.median,
-                scratch.median,
-                len(tuned.errors),
-                len(scratch.errors),
-            )
+            Row(one.task, one.model, tuned.samples, tuned.median, scratch.median, len(tuned.seeds), len(scratch.seeds))
             for one in self.comparisons
             for tuned, scratch in zip(one.finetune.points, one.scratch.points, strict=True)
         ]
@@ -163,7 +157,7 @@ def collect(planned: Plan) -> Found:
         f"{group.task} {group.arm} {group.model} {group.samples} seed {seed}"
         for group in planned.groups
         for seed in planned.settings.seeds[1:]
-        if best[group] is None
+        if waits(group, errors)
     ]
     return Found(
         tuple(records),
@@ -229,10 +223,10 @@ def _comparisons(planned: Plan, records: Sequence[Record]) -> list[Comparison]:
 
     def curve(task: str, arm: str, model: str) -> Curve:
         mine = [one for one in records if one.chosen and (one.task, one.arm, one.model) == (task, arm, model)]
-        points = [
-            Point(samples, tuple(one.test for one in mine if one.samples == samples), wanted)
-            for samples in planned.settings.samples
-        ]
+        points = []
+        for samples in planned.settings.samples:
+            here = [one for one in mine if one.samples == samples]
+            points.append(Point(samples, tuple(one.seed for one in here), tuple(one.test for one in here), wanted))
         return Curve(task, arm, model, tuple(points))
 
     found = []

@@ -76,8 +76,9 @@ class DataFolders:
         if not (folder / MANIFEST).exists():
             return UNKNOWN if source is None else planned_data(source.settings)
         made = made_data(read_manifest(folder))
-        if source is not None and made != planned_data(source.settings):
-            differing = [name for name, value in planned_data(source.settings).items() if made.get(name) != value]
+        wanted = made if source is None else planned_data(source.settings)
+        if source is not None and made != wanted:
+            differing = [name for name in wanted | made if made.get(name) != wanted.get(name)]
             raise UserError(
                 f"{folder} holds other data than {source.config} says ({', '.join(differing)}); choose another "
                 "data.folder, or remove it"

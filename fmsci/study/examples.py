@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fmsci.evaluate import evaluation_path
 from fmsci.study.blocks import Picture
 from fmsci.study.collect import Found, Record
 from fmsci.study.downstream import Group
@@ -81,7 +82,8 @@ def _nearest(planned: Plan, found: Found, groups: Sequence[Group]) -> Record | N
 
 
 def _picture(planned: Plan, record: Record) -> Path:
-    return Path(record.folder) / "evaluations" / f"{planned.settings.tasks[record.task].name}-test.png"
+    data = planned.settings.tasks[record.task]
+    return evaluation_path(Path(record.folder) / "model", data, "test").with_suffix(".png")
 
 
 def _zero_shot(planned: Plan, task: str, model: Model) -> Path:

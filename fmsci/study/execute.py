@@ -14,6 +14,7 @@ from fmsci.locks import lock
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board, valid_errors
 from fmsci.study.jobs import Job, Run
+from fmsci.study.models import HOW_TO_MAKE
 from fmsci.study.plan import Plan, plan, runs_folder
 from fmsci.study.pool import Pool
 from fmsci.terminal import Progress, say
@@ -34,7 +35,7 @@ def check(planned: Plan, jobs: Sequence[Job]) -> None:
     """
     for source in planned.settings.models.values():
         if source.folder is not None:
-            model_hash(source.folder)
+            model_hash(source.folder, HOW_TO_MAKE)
     for folder in {path.parent for job in jobs for path in job.needs if path.name == MANIFEST}:
         planned.folders.check(folder)
     for job in jobs:
@@ -81,6 +82,7 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
                 _tell(job)
             if ended:
                 board.look()
+                progress.total = board.total  # less where a group turned out to diverge at every rate
             progress.update(board.done(pool.jobs), ", ".join(job.name for job in pool.jobs))
     if pool.failed:
         raise UserError(_failures([*pool.failed.values(), *board.hopeless]))

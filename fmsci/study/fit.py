@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fmsci.study.collect import Curve, Point
 
@@ -68,7 +67,7 @@ def samples_to_reach(points: Sequence[tuple[float, float]], error: float) -> flo
 
 def reach(curve: Curve, error: float) -> Estimate:
     """Return the samples that the median curve needs for an error, with an interval by bootstrap over seeds."""
-    drawn = [samples_to_reach(points, error) for points in _draws((curve,))[0]]
+    drawn = [samples_to_reach(points, error) for points in draws((curve,))[0]]
     low, high = _percentiles(drawn)
     return Estimate(samples_to_reach(curve.medians, error), low, high)
 
@@ -86,11 +85,10 @@ def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
     most = max(samples for samples, _ in scratch.medians)
     needs = [
         (samples_to_reach(one, error), samples_to_reach(other, error))
-        for one, other in zip(*_draws((finetune, scratch)), strict=True)
+        for one, other in zip(*draws((finetune, scratch)), strict=True)
     ]
-    needs = [
-        (one, other) for one, other in needs if math.isfinite(one) or math.isfinite(other)
-    ]  # else nothing is known
+    # Of a draw in which neither arm gets there nothing is known.
+    needs = [(one, other) for one, other in needs if math.isfinite(one) or math.isfinite(other)]
     low, _ = _percentiles([min(other, most) / one for one, other in needs] or [0.0])  # over infinite: 0
     _, high = _percentiles([other / one for one, other in needs] or [math.inf])
     bound = is_bound(finetune, scratch, error)
@@ -108,21 +106,23 @@ def at_once(curve: Curve, error: float) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _draws(curves: tuple[Curve, ...]) -> list[list[list[tuple[int, float]]]]:
+def draws(curves: tuple[Curve, ...]) -> list[list[list[tuple[int, float]]]]:
     """Return for each curve ROUNDS median curves of seeds drawn with replacement; a report asks for many errors.
 
     A seed is drawn as a whole: its samples are nested along a curve and the same in both arms, so its errors go
-    together.
+    together. A point that lacks some of the seeds takes those of a draw that it has; all of its own where it has none
+    of them, since a run that is missing is no error that is not reached.
     """
-    most = max((len(point.errors) for curve in curves for point in curve.points), default=0)
-    rounds = np.random.default_rng(0).random((ROUNDS, most))
+    seeds = list(dict.fromkeys(seed for curve in curves for point in curve.points for seed in point.seeds))
+    rounds = np.random.default_rng(0).random((ROUNDS, len(seeds)))
+    drawn = [[seeds[int(share * len(seeds))] for share in shares] for shares in rounds]
 
-    def once(point: Point, draw: NDArray[np.float64]) -> float:
-        count = len(point.errors)
-        return float(np.median([point.errors[int(share * count)] for share in draw[:count]]))
+    def once(point: Point, draw: Sequence[int]) -> float:
+        errors = dict(zip(point.seeds, point.errors, strict=True))
+        return float(np.median([errors[seed] for seed in draw if seed in errors] or point.errors))
 
     return [
-        [[(point.samples, once(point, draw)) for point in curve.points if point.errors] for draw in rounds]
+        [[(point.samples, once(point, draw)) for point in curve.points if point.errors] for draw in drawn]
         for curve in curves
     ]
 

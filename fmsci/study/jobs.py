@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fmsci.evaluate import evaluation_path
-from fmsci.files import read_json
+from fmsci.evaluate import evaluation_path, read_evaluation
 from fmsci.train.outcome import RESULT, best_error, read_outcome
 
 
@@ -22,10 +21,9 @@ class Tested:
     """The hash of what decides every sample; results of earlier versions have none."""
 
     def is_in(self, path: Path) -> bool:
-        """Tell whether the error in a file is of these data."""
-        told = read_json(path)
-        wanted = asdict(self) | {"range": list(self.range)}
-        return all(told.get(name, value) == value for name, value in wanted.items())
+        """Tell whether the error in a file is of these data; UserError where the file holds none."""
+        told = read_evaluation(path)
+        return all(getattr(told, name) in (None, value) for name, value in asdict(self).items())
 
 
 @dataclass(frozen=True)

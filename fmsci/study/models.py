@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.config import TrainSettings
-from fmsci.files import read_json
 from fmsci.model.sizes import DEFAULT_LAYERS, SIZES, Architecture, architecture
+from fmsci.model_folder import open_model_folder
 from fmsci.pde import NAMES
 from fmsci.train.origin import model_hash
 from fmsci.train.outcome import RESULT
 
 UNKNOWN = "unknown"
 """The hash of a model that is not there yet."""
+
+HOW_TO_MAKE = "make it first with fmsci train, or let the study do so (models.NAME.train)"
+"""What to do where a model is missing."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,17 @@ def pretrained_model(name: str, folder: Path, key: str, trained: TrainSettings, 
 
 
 def existing_model(name: str, folder: Path, tasks: tuple[str, ...]) -> Model:
-    """Return a model that the study does not make; one that is still to come, of a job before, is unknown."""
+    """Return a model that the study does not make; one that is still to come, of a job before, is unknown.
+
+    Raises UserError where the folder holds something else.
+    """
     if not (folder / "config.json").exists():
         return Model(name, folder, UNKNOWN, architecture(1), {}, name, tasks, folder / "config.json")
-    key = model_hash(folder)
-    document = read_json(folder / "config.json")
-    facts = document["architecture"]
-    shape = Architecture(1, facts["width"], facts["modes"], facts["layers"])
+    key = model_hash(folder, HOW_TO_MAKE)
+    opened = open_model_folder(folder)
+    shape = replace(opened.architecture, in_channels=1)
     found = _model(name, folder, key, shape, {}, tasks, folder / "config.json")
-    return replace(found, mixed=tuple(document["coefficients"]) == tuple(NAMES))
+    return replace(found, mixed=opened.config.coefficients == tuple(NAMES))
 
 
 def _model(

@@ -67,6 +67,16 @@ def chosen(group: Group, errors: Mapping[Path, float]) -> Run | None:
     return group.sweep[known.index(min(known))]
 
 
+def hopeless(group: Group, errors: Mapping[Path, float]) -> bool:
+    """Tell whether every learning rate of a group diverged: its repeats never come."""
+    return all(math.isinf(errors.get(run.folder, 0.0)) for run in group.sweep)
+
+
+def waits(group: Group, errors: Mapping[Path, float]) -> bool:
+    """Tell whether the repeats of a group wait for the choice of a learning rate."""
+    return chosen(group, errors) is None and not hopeless(group, errors)
+
+
 def repeats(plan: Plan, errors: Mapping[Path, float]) -> tuple[Run | None, ...]:
     """Return the runs at the chosen rate with the further seeds, None where the rate is not known yet.
 

@@ -12,16 +12,13 @@ from fmsci.files import regular_file
 HASH_CHARACTERS = 8
 
 
-def model_hash(folder: Path) -> str:
-    """Return the hash of a model folder's weights and facts; UserError where it is none."""
+def model_hash(folder: Path, remedy: str = "give a model folder such as RUN/model") -> str:
+    """Return the hash of a model folder's weights and facts; UserError with ``remedy`` where it is none."""
     names = ("config.json", "normalization.json", "model.safetensors")
     try:
         stamps = tuple((name, *_stamp(folder / name)) for name in names)
     except OSError:
-        raise UserError(
-            f"there is no pretrained model in {folder}; make it first with fmsci train, or let the study do so "
-            "(models.NAME.train)"
-        ) from None
+        raise UserError(f"there is no model in {folder}; {remedy}") from None
     return _model_hash(folder, stamps)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fmsci.config import Open, Schema, parse
+from fmsci.config import Open, parse
 from fmsci.config.sections import Count, Whole
 from fmsci.errors import UserError
 from fmsci.files import read_json
@@ -24,14 +24,14 @@ class Outcome(Open):
     step: Whole = 0
 
 
-class Error(Schema):
+class Error(Open):
     """``best`` and ``last`` in ``result.json``."""
 
     valid_rel_l2: float | None
     step: Whole
 
 
-class Result(Schema):
+class Result(Open):
     """``result.json``: what a run that is finished came to."""
 
     version: str

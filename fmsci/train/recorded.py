@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fmsci.config import TrainSettings, dump_settings, load_settings
+from fmsci.config import Open, TrainSettings, dump_settings, load_settings, parse
 from fmsci.errors import SettingsError
 from fmsci.files import read_json, taken, write_json, write_text
 from fmsci.shards import read_manifest
@@ -25,6 +25,12 @@ DATA = "data.json"
 
 ORIGIN = "init.json"
 """The hash of the model that a run starts from: it may move, too."""
+
+
+class Origin(Open):
+    """``init.json``."""
+
+    model: str
 
 
 def record(settings: TrainSettings) -> None:
@@ -65,7 +71,9 @@ def _held(settings: TrainSettings) -> list[dict[str, Any]]:
 
 def _same_origin(settings: TrainSettings) -> bool:
     path = settings.run / ORIGIN
-    return settings.init is not None and path.exists() and read_json(path)["model"] == model_hash(settings.init)
+    if settings.init is None or not path.exists():
+        return False
+    return parse(Origin, read_json(path), str(path)).model == model_hash(settings.init)
 
 
 def _forget_places(data: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ def test_a_model_of_one_system_is_extended_to_take_a_mixture(trained, mixture_co
         ("data.path=d", "should have exactly one of path and mixture"),
         ("data.mixture=null", "should have exactly one of path and mixture"),
         ("data.train_samples=3", "should have train_samples inside the entries of its mixture"),
-        ("data.subset=3", "should have subset only with train_samples: without them all samples are taken"),
+        ("data.subset=3", "should have no subset with a mixture: of each entry the first train_samples are taken"),
         ("data.mixture=[]", "'data.mixture' is [] but should have at least 1 item"),
         ("data.mixture=[{path: a/d}, {path: b/d}]", "not two called 'd'"),
         ("data.mixture=[{path: d, weight: 0}]", "'data.mixture.0.weight' is 0 but should be greater than 0"),

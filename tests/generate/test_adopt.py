@@ -74,6 +74,13 @@ def test_the_commands(tmp_path):
     assert "imported" in run(["data", "info", out])
 
 
+def test_a_revision_of_the_generator_says_nothing_of_imported_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("fmsci.generate.summary.REVISION", 3)
+    path, _, _ = paper_file(tmp_path / "train.h5", "poisson")
+    import_files({"train": [path]}, SYSTEMS["poisson"], tmp_path / "data")
+    assert "revision" not in json.loads((tmp_path / "data" / "manifest.json").read_text())
+
+
 def test_the_range_is_what_the_coefficients_say(tmp_path):
     path, _, _ = paper_file(tmp_path / "train.h5", "helmholtz")
     assert import_files({"train": [path]}, SYSTEMS["helmholtz"], tmp_path / "data").range == (3.0, 7.0)
@@ -129,7 +136,7 @@ def test_a_sample_that_does_not_solve_is_refused_with_its_number(tmp_path, damag
     words = ["data", "import", good, bad, "--system", "poisson", "--range", 1, 5, "--output", tmp_path / "data"]
     said = run([*words, "--shard-samples", 6], code=2)
     assert f"{bad}: sample 7 does not solve poisson" in said
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +150,7 @@ def test_a_sample_that_solves_but_does_not_belong_is_refused_with_its_number(tmp
     bad, _, _ = paper_file(tmp_path / "train.h5", "poisson", 10, damage=damage)
     with pytest.raises(UserError, match=re.escape(f"{bad}: {says}")):
         import_files({"train": [bad]}, SYSTEMS["poisson"], tmp_path / "data", (1.0, 5.0), 6)
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_mean_belongs_to_a_system_that_keeps_it(tmp_path):

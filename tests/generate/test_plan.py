@@ -46,7 +46,19 @@ def test_another_request_in_the_same_folder_is_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=says):
             agree_with_plan(tmp_path, build_request(settings(**change)))
-    assert json.loads((tmp_path / "plan.json").read_text())["grid"] == 16
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["grid"] == 16
+    assert "revision" not in plan
+
+
+@pytest.mark.parametrize(("begun", "now"), [(0, 1), (2, 1), (1, 0)])
+def test_a_folder_that_another_revision_began_is_refused(tmp_path, monkeypatch, begun, now):
+    monkeypatch.setattr("fmsci.generate.plan.REVISION", begun)
+    agree_with_plan(tmp_path, build_request(settings()))
+    agree_with_plan(tmp_path, build_request(settings()))
+    monkeypatch.setattr("fmsci.generate.plan.REVISION", now)
+    with pytest.raises(UserError, match=f"was begun with revision = {begun}, now it is {now}"):
+        agree_with_plan(tmp_path, build_request(settings()))
 
 
 def test_a_range_that_the_system_cannot_have_is_refused():

@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from fmsci.config import StudySettings, load_settings
+from fmsci.errors import UserError
+from fmsci.files import read_json
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
 from fmsci.study.board import Board
 from fmsci.study.collect import Comparison, Curve, Found, Point, collect
@@ -17,6 +18,7 @@ from fmsci.study.plan import plan
 from fmsci.study.report import report
 from fmsci.study.reported import is_reported
 from fmsci.study.tables import reach_table
+from fmsci.study.work import work_of
 from tests.study.test_plan import config  # noqa: F401 - the fixture
 
 
@@ -102,25 +104,34 @@ def test_a_group_that_diverges_at_every_rate_stops_nothing_else(found):
     (sentence,) = after.hopeless
     assert sentence.startswith(f"{lost.sweep[-1].name} failed at every learning rate (0.001, 0.01): ")
     assert {job.name for job in before.waiting} - {job.name for job in after.waiting} == {r.name for r in lost.sweep}
+    assert before.count - after.count == 2  # its repeats
+    work = [work_of(whole, job) for job in whole.jobs({})]
+    work += [2 * work_of(whole, group.sweep[0]) for group in whole.groups if group is not lost]
+    assert after.total == round(sum(work)) < before.total
+    assert set(found[1].missing) - set(collect(whole).missing) == {
+        *(run.name for run in lost.sweep),
+        *(f"near scratch 64K 8 seed {seed}" for seed in (6, 7)),
+    }
+    for stage in ("data", "pretrain", "zero-shot"):
+        assert Board([whole], stage).hopeless == ()
+    assert Board([whole], "sweep").hopeless == Board([whole], "repeats").hopeless == after.hopeless
 
 
 def test_a_run_whose_outcome_is_removed_in_this_moment_has_not_diverged(found, monkeypatch):
     """A start removes how the last one ended: whoever looks then finds a file, and no file when it reads."""
     run = found[0].groups[2].sweep[1]
-    run.folder.mkdir(parents=True)
-    outcome = run.folder / "outcome.json"
-    exists = Path.exists
+    leave(run, None, None)
+    assert run.diverged
+    raced = []
 
-    def once(path, **options):
-        there = exists(path, **options)
-        if path == outcome:
-            path.unlink(missing_ok=True)
-        return there
+    def removed(path):
+        path.unlink()
+        raced.append(path)
+        return read_json(path)  # there is no file any more
 
-    outcome.write_text('{"status": "saved", "why": "it was asked to", "step": 3}')
-    monkeypatch.setattr(Path, "exists", once)
+    monkeypatch.setattr("fmsci.train.outcome.read_json", removed)
     assert not run.diverged
-    assert not run.diverged
+    assert raced == [run.folder / "outcome.json"]
 
 
 def test_a_report_is_the_last_word_when_it_has_all_results_as_they_are(found):
@@ -138,7 +149,7 @@ def test_a_report_is_the_last_word_when_it_has_all_results_as_they_are(found):
     assert not is_reported(whole, ["sweep"])
     table.write_text('{"missing": []}')
     assert is_reported(whole, ["pretrain", "zero-shot", "sweep"])
-    assert not is_reported(whole)  # there are no data, and not all repeats: one group swept another rate
+    assert not is_reported(whole, ["repeats"])  # not all of them: one group swept another rate
     table.write_text(json.dumps({"missing": [whole.sweep[0].name]}))
     assert not is_reported(whole, ["sweep"])
     table.write_text('{"missing": []}')
@@ -149,6 +160,37 @@ def test_a_report_is_the_last_word_when_it_has_all_results_as_they_are(found):
     assert is_reported(whole, ["sweep"])
     whole.sweep[0].evaluation.unlink()
     assert not is_reported(whole, ["sweep"])
+    table.write_text('{"missing": 3}')
+    with pytest.raises(UserError, match=r"table.json: 'missing' is 3 but should be a list"):
+        is_reported(whole, ["sweep"])
+
+
+def test_a_report_is_the_last_word_though_a_group_diverged_at_every_rate(config):  # noqa: F811
+    whole = plan(load_settings(StudySettings, config))
+    lost, *others = whole.groups
+    for run in (*whole.sweep, *(group.repeat(group.sweep[0], seed) for group in others for seed in (6, 7))):
+        leave(run, None if run in lost.sweep else 0.1, 0.2)
+    assert not [name for name in report(whole.settings)["missing"] if name.startswith("near-") or "seed" in name]
+    assert is_reported(whole, ["sweep", "repeats"])
+    (lost.sweep[0].folder / "outcome.json").unlink()  # it may end otherwise
+    assert not is_reported(whole, ["repeats"])
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"rel_l2": "small"}', '{"rel_l2": 1, "range": 3}'])
+def test_a_file_that_is_no_error_is_a_sentence(found, content):
+    whole, _ = found
+    evaluation = whole.groups[2].sweep[0].evaluation
+    evaluation.write_text(content)
+    with pytest.raises(UserError, match=f"^{evaluation}: "):
+        collect(whole)
+
+
+def test_a_result_of_a_later_version_is_read(found):
+    whole, what = found
+    path = whole.groups[0].sweep[0].folder / "result.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"energy": 3.5, "best": told["best"] | {"epoch": 2}}))
+    assert collect(whole) == what
 
 
 @pytest.mark.parametrize("other", [{"grid": 32}, {"count": 3}, {"range": [1, 2]}, {"content": "0"}], ids=str)
@@ -243,7 +285,7 @@ def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_ther
 def comparison(tuned, scratch):
     """Curves on 16 and 64 samples, with the errors of three seeds each."""
     one, other = (
-        Curve("t", arm, "m", tuple(Point(n, errors, 3) for n, errors in zip((16, 64), values, strict=True)))
+        Curve("t", arm, "m", tuple(Point(n, (0, 1, 2), errors, 3) for n, errors in zip((16, 64), values, strict=True)))
         for arm, values in (("finetune", tuned), ("scratch", scratch))
     )
     return Comparison("t", "m", "64K", 1, one, other, None)

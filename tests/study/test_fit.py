@@ -1,12 +1,14 @@
 """The fit recovers what is known: a power law, a crossing, a gain; and it says where it knows nothing."""
 
 import math
+from itertools import product
+from statistics import median
 
 import numpy as np
 import pytest
 
 from fmsci.study.collect import Curve, Point, still_falling
-from fmsci.study.fit import at_once, gain, is_bound, power_law, reach, samples_to_reach
+from fmsci.study.fit import at_once, draws, gain, is_bound, power_law, reach, samples_to_reach
 
 SAMPLES = (16, 64, 256, 1024, 4096)
 
@@ -14,7 +16,8 @@ SAMPLES = (16, 64, 256, 1024, 4096)
 def curve(a, b, noise=0.0, seeds=3, samples=SAMPLES):
     random = np.random.default_rng(1)
     points = [
-        Point(n, tuple(a * n**-b * np.exp(noise * random.normal(size=seeds)) if n else ()), seeds) for n in samples
+        Point(n, tuple(range(seeds)), tuple(a * n**-b * np.exp(noise * random.normal(size=seeds))), seeds)
+        for n in samples
     ]
     return Curve("task", "arm", "model", tuple(points))
 
@@ -58,7 +61,7 @@ def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
     never = gain(tuned, scratch, scratch.points[-1].median / 1.5)
     assert never.low == pytest.approx(never.value)  # as many samples from scratch as there are, in every draw
     assert math.isinf(never.high)
-    empty = Curve("task", "arm", "model", tuple(Point(n, (), 3) for n in SAMPLES))
+    empty = Curve("task", "arm", "model", tuple(Point(n, (), (), 3) for n in SAMPLES))
     assert empty.medians == []
     assert gain(empty, scratch, 0.1) is None
 
@@ -66,7 +69,12 @@ def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
 def test_draws_in_which_scratch_never_gets_there_leave_the_gain_open():
     """The last point of the curve from scratch lies on both sides of the error: the gain may be any larger."""
     tuned = curve(0.25, 0.5)
-    scratch = Curve("task", "arm", "model", (Point(256, (0.3, 0.3, 0.3), 3), Point(1024, (0.09, 0.1, 0.11), 3)))
+    scratch = Curve(
+        "task",
+        "arm",
+        "model",
+        (Point(256, (0, 1, 2), (0.3, 0.3, 0.3), 3), Point(1024, (0, 1, 2), (0.09, 0.1, 0.11), 3)),
+    )
     found = gain(tuned, scratch, 0.1)
     assert found.value == pytest.approx(1024 / 6.25, rel=0.7)
     assert math.isinf(found.high)
@@ -78,7 +86,7 @@ def test_a_seed_is_drawn_with_all_of_its_errors_in_both_arms():
     """Every seed gains as much: then so does every draw, however far the seeds lie from each other."""
     seeds = np.array([0.8, 1.0, 1.5])
     tuned, scratch = (
-        Curve("t", "arm", "m", tuple(Point(n, tuple(factor * seeds * n**-0.5), 3) for n in SAMPLES))
+        Curve("t", "arm", "m", tuple(Point(n, (5, 6, 7), tuple(factor * seeds * n**-0.5), 3) for n in SAMPLES))
         for factor in (0.25, 1.0)
     )
     found = gain(tuned, scratch, 0.045)
@@ -86,6 +94,19 @@ def test_a_seed_is_drawn_with_all_of_its_errors_in_both_arms():
     alone = reach(tuned, 0.045)
     assert alone.low < 0.7 * alone.value
     assert alone.high > 2 * alone.value
+
+
+def test_a_point_that_lacks_a_seed_takes_the_others_of_each_draw():
+    """Held against every draw of three seeds: the two medians of a draw are of the same seeds."""
+    whole, part = {5: 1.0, 6: 0.1, 7: 0.5}, {5: 0.09, 7: 0.03}  # at 16 and at 64 samples
+    mine = Curve("t", "arm", "m", tuple(Point(n, (*at,), (*at.values(),), 3) for n, at in ((16, whole), (64, part))))
+    possible = set()
+    for seeds in product(whole, repeat=3):
+        there = [part[seed] for seed in seeds if seed in part] or list(part.values())
+        possible.add(((16, median(whole[seed] for seed in seeds)), (64, median(there))))
+    drawn = {tuple(points) for (points,) in zip(*draws((mine,)), strict=True)}
+    assert drawn == possible
+    assert ((16, 1.0), (64, 0.03)) not in possible
 
 
 @pytest.mark.parametrize(

@@ -115,11 +115,13 @@ def test_the_mixture_stands_beside_the_others_on_each_task(filled):
     assert [(task, model.name) for task, model in shown(whole)] == [("near", "mixed"), ("far", "mixed")]
 
 
-def test_fields_are_shown_of_the_nearest_and_the_farthest_task_at_a_middle_number_of_samples(filled, tmp_path):
+def test_fields_are_shown_of_the_nearest_and_the_farthest_task_at_a_middle_number_of_samples(
+    filled, tmp_path, monkeypatch
+):
     tasks = ", ".join(f"t{at}: {tmp_path}/{'far' if at > 1 else 'near'}" for at in range(4))
     more = [f"tasks={{{tasks}}}", "models={small: {train: RUN/train.yaml, overrides: [data.path=RUN/near]}}"]
     settings = [one.replace("RUN", str(tmp_path)) for one in (*more, "samples=[2, 4, 8]", "steps=4")]
-    FACTORS["scratch 1M"] = 0.8
+    monkeypatch.setitem(FACTORS, "scratch 1M", 0.8)
     whole = filled("q3", *settings)
     files = [one.file for one in examples(whole, collect(whole))]
     kinds = ("zero-shot", "finetune", "scratch")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,27 @@ def test_data_that_are_not_what_the_configuration_says_are_refused(config, poiss
     (tmp_path / "near").symlink_to(poisson_data)  # 13 training samples, not 8
     with pytest.raises(UserError, match=r"holds other data than .*near.yaml says \(counts\)"):
         planned(config)
+
+
+def test_data_of_another_revision_are_refused_by_that_name(config, tmp_path, poisson_data):
+    made = read_manifest(poisson_data)
+    (tmp_path / "near").mkdir()
+    write_manifest(tmp_path / "near", made.model_copy(update={"revision": 1}))
+    sizes = "".join(f"{split}: {record.count}\n" for split, record in made.splits.items())
+    (tmp_path / "near.yaml").write_text(f"system: poisson\nrange: [1, 5]\ngrid: 16\noutput: {tmp_path}/near\n{sizes}")
+    with pytest.raises(UserError, match=r"holds other data than .*near.yaml says \(revision\)"):
+        planned(config)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"format_version": 1}'])
+def test_a_model_folder_that_is_none_is_a_sentence(config, tmp_path, trained, content):
+    folder = shutil.copytree(trained / "model", tmp_path / "model")
+    mine = f"models={{one: {{folder: {folder}}}}}"
+    (model,) = planned(config, mine).models
+    assert (model.shape.in_channels, model.shape.layers, model.mixed) == (1, 2, False)
+    (folder / "config.json").write_text(content)
+    with pytest.raises(UserError, match=f"^{folder}/config.json"):
+        planned(config, mine)
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,11 @@ def test_a_rate_that_diverges_is_left_out_and_a_study_of_such_rates_fails(config
     assert "failed at every learning rate (1e+18)" in printed
     assert "training diverged" in printed
     assert "/log.txt)" in printed
+    known = ["study", config, "run", *few, "rates=[1e18]", "--stage"]
+    assert "all 1 jobs" in run([*known, "zero-shot"])
+    assert "failed at every learning rate" in run([*known, "sweep"], code=2)
+    words = ["study", config, "plan", *few[:2], "seeds=[0, 1]", "rates=[1e18]", "--stage", "repeats"]
+    assert f"repeat 1 of {tmp_path} never comes: same-scratch-" in run([*words, "--arguments-of", 1], code=2)
     lost, other = tmp_path / "lost.yaml", tmp_path / "other.yaml"
     text = config.read_text().replace("seeds: [0, 1]", "seeds: [0]").replace("run: ", f"runs: {runs}\nrun: ")
     lost.write_text(text.replace("rates: [1e-3, 3e-3]", "rates: [1e18]").replace("/study\n", "/lost\n"))
@@ -301,7 +306,7 @@ def test_a_study_that_dies_leaves_no_run_behind(config, tmp_path, number):
 def test_a_missing_pretrained_model_is_told_before_anything_starts(config, tmp_path):
     none = f"models={{tiny: {{folder: {tmp_path / 'none'}}}}}"
     printed = run(["study", config, "run", f"run={tmp_path / 's'}", none], code=2)
-    assert f"there is no pretrained model in {tmp_path / 'none'}" in printed
+    assert f"there is no model in {tmp_path / 'none'}; make it first with fmsci train, or let the study" in printed
     assert not (tmp_path / "s").exists()
 
 

@@ -43,8 +43,11 @@ def test_the_model_that_a_run_starts_from_may_move_but_not_become_another(traine
     record(mine(new))  # it goes on from its own checkpoint: what is there now does not count
     with pytest.raises(UserError, match=f"holds a run with init={new}, not {other}"):
         check_recorded(mine(other))
-    with pytest.raises(UserError, match=r"there is no pretrained model in .*/old"):
+    with pytest.raises(UserError, match=r"there is no model in .*/old; give a model folder such as RUN/model$"):
         check_recorded(mine(old))
+    (tmp_path / "run" / "init.json").write_text("{}")
+    with pytest.raises(UserError, match=r"/run/init.json: the setting 'model' is missing"):
+        check_recorded(mine(other))
 
 
 def test_a_run_that_keeps_no_checkpoints_has_none_when_it_is_finished(trained, train_config, tmp_path):
