@@ -80,6 +80,17 @@ def test_what_an_earlier_start_did_counts_as_done_but_not_in_the_rate(capsys, mo
     assert float(re.search(r"([\d,.]+)/s", last)[1].replace(",", "")) < 10**7
 
 
+def test_a_total_that_becomes_less_is_the_one_that_counts(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "LINE_EVERY_S", 0.0)
+    with Progress("t", 10, "steps") as progress:
+        progress.update(4)
+        progress.total = 8
+        progress.update(8)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("t: 4 of 10 steps")
+    assert last.startswith("t: 8 of 8 steps")
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_nothing_done_says_nothing(capsys, enabled):
     with Progress("t", 10, "steps", enabled=enabled) as progress:
