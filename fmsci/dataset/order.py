@@ -40,9 +40,8 @@ def apportion(weights: Sequence[float], total: int) -> tuple[int, ...]:
     exact = [Fraction(repr(float(weight))) for weight in weights]
     shares = [weight * total / sum(exact) for weight in exact]
     counts = [int(share) for share in shares]
-    by_remainder = sorted(
-        range(len(counts)), key=lambda part: counts[part] - shares[part]
-    )  # ties: the first comes first
+    # Of equal remainders the first comes first.
+    by_remainder = sorted(range(len(counts)), key=lambda part: counts[part] - shares[part])
     for part in by_remainder[: total - sum(counts)]:
         counts[part] += 1
     return tuple(counts)
