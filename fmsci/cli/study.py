@@ -109,7 +109,7 @@ def _words(settings: StudySettings, stage: str, number: int) -> tuple[str, ...]:
     """Return the words behind ``fmsci`` of job ``number`` of a stage."""
     from fmsci.errors import UserError
     from fmsci.study.board import diverged, valid_errors
-    from fmsci.study.plan import hopeless, plan
+    from fmsci.study.plan import group_of, hopeless, plan
 
     planned = plan(settings)
     errors = valid_errors(planned) if stage == "repeats" else {}
@@ -118,7 +118,7 @@ def _words(settings: StudySettings, stage: str, number: int) -> tuple[str, ...]:
         raise UserError(f"there is no job {number}: {stage} of {settings.run} has {len(jobs)}, from 0")
     job = jobs[number]
     if job is None:
-        group = planned.groups[number // len(settings.seeds[1:])]
+        group = group_of(planned, number)
         if hopeless(group, errors):
             raise UserError(f"repeat {number} of {settings.run} never comes: {diverged(group)}")
         raise UserError(f"repeat {number} of {settings.run} waits for the sweep, which chooses its learning rate")

@@ -16,7 +16,7 @@ from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
 from fmsci.locks import is_locked
 from fmsci.scaling.points import missing
-from fmsci.study.board import jobs_of
+from fmsci.study.board import jobs_left
 from fmsci.study.identity import digest
 from fmsci.study.plan import plan
 
@@ -148,8 +148,7 @@ def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), depe
 def missing_runs(arguments: Sequence[str]) -> list[int]:
     """Return the numbers of the jobs of a study's stage that have no result yet; ``--stage=`` names it."""
     overrides = [word for word in arguments[1:] if not word.startswith("-")]
-    jobs = jobs_of(plan(load_settings(StudySettings, Path(arguments[0]), overrides)), stage_of(arguments))
-    return [number for number, job in enumerate(jobs) if job is None or not job.over]
+    return jobs_left(plan(load_settings(StudySettings, Path(arguments[0]), overrides)), stage_of(arguments))
 
 
 def _as_submitted(folder: Path, arguments: Sequence[str]) -> tuple[tuple[Path, str], tuple[str, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fmsci.files import last_entries
 from fmsci.study.downstream import Group
 from fmsci.study.jobs import Job, Run
-from fmsci.study.plan import STAGES, Plan, hopeless
+from fmsci.study.plan import STAGES, Plan, group_of, hopeless, waits
 from fmsci.study.pool import last_line
 from fmsci.study.work import work_of
 
@@ -19,9 +19,14 @@ def valid_errors(planned: Plan) -> dict[Path, float]:
     return {folder: error for folder, error in errors.items() if error is not None}
 
 
-def jobs_of(planned: Plan, stage: str) -> tuple[Job | None, ...]:
-    """Return the jobs of a stage by number, as far as they are known now: only repeats need the sweep's errors."""
-    return planned.stage(stage, valid_errors(planned) if stage == "repeats" else {})
+def jobs_left(planned: Plan, stage: str) -> list[int]:
+    """Return the numbers of the jobs of a stage that have no result yet and may come to have one."""
+    errors = valid_errors(planned) if stage == "repeats" else {}
+    return [
+        number
+        for number, job in enumerate(planned.stage(stage, errors))
+        if (not job.over if job is not None else waits(group_of(planned, number), errors))
+    ]
 
 
 def steps_done(folder: Path) -> int:

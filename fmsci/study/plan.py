@@ -89,6 +89,11 @@ def repeats(plan: Plan, errors: Mapping[Path, float]) -> tuple[Run | None, ...]:
     return tuple(found)
 
 
+def group_of(plan: Plan, number: int) -> Group:
+    """Return what the repeat of a number repeats."""
+    return plan.groups[number // len(plan.settings.seeds[1:])]
+
+
 def plan(settings: StudySettings) -> Plan:
     """Return the plan. Raises UserError where configurations are wrong, missing, or do not fit together."""
     folders = DataFolders(settings)

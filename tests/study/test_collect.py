@@ -10,7 +10,7 @@ from fmsci.config import StudySettings, load_settings
 from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
-from fmsci.study.board import Board
+from fmsci.study.board import Board, jobs_left
 from fmsci.study.collect import Comparison, Curve, Found, Point, collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
@@ -114,6 +114,11 @@ def test_a_group_that_diverges_at_every_rate_stops_nothing_else(found):
     }
     for stage in ("data", "pretrain", "zero-shot"):
         assert Board([whole], stage).hopeless == ()
+    assert jobs_left(whole, "repeats") == [
+        4,
+        5,
+        *range(8, 2 * len(whole.groups)),
+    ]  # of the first two groups all are there
     assert Board([whole], "sweep").hopeless == Board([whole], "repeats").hopeless == after.hopeless
 
 
