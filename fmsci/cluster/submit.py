@@ -10,8 +10,16 @@ from pathlib import Path
 
 from fmsci.cluster.queue import NoSlurmError, has_slurm, submit, try_submit
 from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
-from fmsci.cluster.status import JOB_FILE, folder_of
-from fmsci.config import ScalingSettings, SiteSettings, StudySettings, dump_settings, load_settings
+from fmsci.cluster.status import JOB_FILE
+from fmsci.config import (
+    GenerateSettings,
+    ScalingSettings,
+    SiteSettings,
+    StudySettings,
+    TrainSettings,
+    dump_settings,
+    load_settings,
+)
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
 from fmsci.locks import is_locked
@@ -206,8 +214,13 @@ def _folder(template: str, arguments: Sequence[str]) -> Path:
     first, settings = Path(arguments[0]), [word for word in arguments[1:] if not word.startswith("-")]
     if template == "evaluate":
         return first.parent
-    folder = folder_of(first, settings)
-    return Path("runs") / f"generate-{folder.name}" if template == "generate" else folder
+    if template == "generate":
+        return Path("runs") / f"generate-{load_settings(GenerateSettings, first, settings).output.name}"
+    if template in {"study", "report"}:
+        return load_settings(StudySettings, first, settings).run
+    if template == "scaling":
+        return load_settings(ScalingSettings, first, settings).run
+    return load_settings(TrainSettings, first, settings).run
 
 
 def _template_folder() -> Path:

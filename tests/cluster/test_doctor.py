@@ -66,11 +66,14 @@ def test_two_ranks_on_one_device_are_told():
     assert found["a device each"][1].startswith("start one task per GPU")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.distributed
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 def test_two_ranks_on_one_gpu_are_told_before_nccl_refuses_them(tmp_path):
-    said = fmsci(["doctor", "--folder", tmp_path], ranks=2, code=1)
-    if torch.cuda.device_count() == 1:
-        assert "BAD  a device each: ranks 0, 1 on " in said
+    alone = torch.cuda.device_count() == 1
+    said = fmsci(["doctor", "--folder", tmp_path], ranks=2, code=1 if alone else 0)
+    assert ("BAD  a device each: ranks 0, 1 on " in said) == alone
+    assert ("ok   a device each: 2 GPUs" in said) != alone
     assert "Traceback" not in said
 
 
