@@ -20,8 +20,8 @@ from fmsci.terminal import duration
 from fmsci.train.outcome import RESULT, read_outcome, read_result
 
 JOB_FILE = "slurm_job"
-"""In a run folder: the id of the job that trains there, else of the newest that was submitted for it; how often that was
-restarted, behind a blank."""
+"""In a run folder: the id of the job that trains there, else of the newest that was submitted for it; then how
+often that was restarted."""
 
 PIPELINE_FILE = "pipeline.json"
 """In the folder of a study or a scaling run: its jobs, with the logs of every link that was submitted."""

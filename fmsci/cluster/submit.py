@@ -26,7 +26,7 @@ from fmsci.locks import is_locked
 from fmsci.scaling.points import missing
 from fmsci.study.board import jobs_of
 from fmsci.study.identity import digest
-from fmsci.study.plan import plan
+from fmsci.study.plan import plan, runs_folder
 
 SITES = Path("configs/site")
 STAGE = "--stage="
@@ -61,6 +61,8 @@ class Prepared:
     """Whether ``folder`` is a run folder, which remembers its job."""
     settings: tuple[Path, str] | None = None
     """A file, with its text, of the settings that the job was submitted with; None: it reads its own when it starts."""
+    shared: Path | None = None
+    """The folder of the run folders that an array of a study makes, which studies may share."""
 
 
 def prepare(request: Request) -> Prepared:
@@ -74,9 +76,11 @@ def prepare(request: Request) -> Prepared:
     folder = _folder(request.template, request.arguments)
     options = request.options
     name = "slurm-%j.log"
-    script, nodes, arguments, settings = request.template, request.nodes, request.arguments, None
-    if request.template == "study":
+    script, nodes, arguments, settings, shared = request.template, request.nodes, request.arguments, None, None
+    if request.template in {"study", "report"}:
         settings, arguments = _as_submitted(folder, request.arguments)
+    if request.template == "study":
+        shared = _runs_of(request.arguments)
         missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
             raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
@@ -99,7 +103,7 @@ def prepare(request: Request) -> Prepared:
     if template.parent != Path("slurm"):
         text = text.replace("\nset -- ", f"\nexport FMSCI_SLURM={shlex.quote(str(template.parent))}\nset -- ", 1)
     follows = request.template in {"pretrain", "finetune"}
-    return Prepared(folder, folder / f"{script}.sbatch", log, text, follows, settings)
+    return Prepared(folder, folder / f"{script}.sbatch", log, text, follows, settings, shared)
 
 
 def check(prepared: Prepared) -> str:
@@ -164,12 +168,17 @@ def _as_submitted(folder: Path, arguments: Sequence[str]) -> tuple[tuple[Path, s
     """Return a file with a study's settings as they are now, and the arguments that name it.
 
     A task of an array is told its number: it has to look it up in the settings that the array was submitted with, even
-    where the file that they came from has changed while it waited.
+    where the file that they came from has changed while it waited. The report is that of the runs of these settings.
     """
     overrides, options = ([word for word in arguments[1:] if word.startswith("-") is dash] for dash in (False, True))
     settings = load_settings(StudySettings, Path(arguments[0]), overrides)
     path = folder / f"submitted-{digest(settings.model_dump(mode='json', exclude_defaults=True))}.yaml"
     return (path, dump_settings(settings)), (str(path), *options)
+
+
+def _runs_of(arguments: Sequence[str]) -> Path:
+    overrides = [word for word in arguments[1:] if not word.startswith("-")]
+    return runs_folder(load_settings(StudySettings, Path(arguments[0]), overrides))
 
 
 def stage_of(arguments: Sequence[str]) -> str:

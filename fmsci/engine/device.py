@@ -30,7 +30,7 @@ def pick_device(wanted: str, world: World) -> torch.device:
 
 
 def gpu_name(wanted: str) -> str | None:
-    """Return what the GPU is called that :func:`pick_device` would take, None where it would take none, or none answers."""
+    """Return what the GPU is called that :func:`pick_device` would take, None where it takes none or none answers."""
     if wanted == "cpu" or not torch.cuda.is_available():
         return None
     with suppress(RuntimeError):  # busy for another process alone, or its driver is at odds with torch

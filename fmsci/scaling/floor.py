@@ -15,8 +15,9 @@ from fmsci.scaling.points import Measured, Point, load_measured
 from fmsci.terminal import warn
 
 SOURCE = Path("configs/scaling/h100.yaml")
-"""The settings of the cost model that comes with the program: steps measured on one kind of device, and its links. Looked
-for in the current folder."""
+"""The settings of the cost model that comes with the program: steps measured on one kind of device, and its links.
+
+Looked for in the current folder."""
 
 
 def local_floor(

@@ -13,6 +13,7 @@ import torch
 from fmsci.cluster import doctor, own_checks
 from fmsci.cluster.doctor import _devices, _nodes, _sum, compare, examine, merge
 from fmsci.cluster.own_checks import Check
+from fmsci.errors import Failure
 from fmsci.world import World
 from tests.commands import clean_environment
 from tests.commands import run as fmsci
@@ -182,6 +183,19 @@ def test_what_hangs_is_told_and_ends(tmp_path, limits, sentence):
     assert sentence in done.stdout
     assert "what to do: " in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_the_file_that_ranks_look_for_goes_whatever_comes(tmp_path):
+    token = tmp_path / ".fmsci-doctor-1"
+    token.write_text("of one that was killed")
+    with pytest.raises(Failure), doctor._shown(token):
+        assert token.read_text() != "of one that was killed"
+        raise Failure("a rank is lost")
+    assert not token.exists()
+    lost = tmp_path / "no folder" / "token"
+    lost.parent.write_text("a file")
+    with doctor._shown(lost):  # that nothing can be written there is a check of its own
+        assert not lost.exists()
 
 
 def test_what_failed_on_any_rank_is_told_with_its_place():

@@ -46,7 +46,7 @@ STOPPED = {
     "failed when it was to stop": ("", "", "exit 1", ["USR2"], "failed with exit code 1: not requeued"),
     "killed by the signal": ("", "", "trap - USR2; kill -USR2 $BASHPID", ["USR2"], "stopped: requeued to continue"),
 }
-"""What stands before the prologue and behind it, what the step does at USR2, the signals the job gets, its last words."""
+"""What stands before the prologue and behind it, what the step does at USR2, the signals it gets, its last words."""
 
 
 def test_how_a_stopped_job_ends(cluster):
