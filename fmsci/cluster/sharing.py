@@ -29,6 +29,11 @@ class Record(Open):
     """What is remembered of a pipeline, a study, a scaling run or a single array: its links, and their origin."""
 
     links: dict[str, SentLink]
+    study: str | None = None
+    scaling: str | None = None
+    pipeline: str | None = None
+    overrides: tuple[str, ...] = ()
+    site: str = "generic"
 
 
 def read_record(path: Path) -> Record:
