@@ -28,6 +28,8 @@ fail() { # fail CODE SENTENCE
 
 # ------------------------------------------------------------------ signals
 
+# Not those of the shell that the job was submitted from, whose exported variables come along.
+data='' code=0 came_from='' in_use=''
 child='' stopping='' interrupted='' handed='' reminder=''
 # One task of an array has the job id that also names the whole array: only number_task means this one alone.
 this_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
@@ -136,7 +138,7 @@ await() {
 }
 
 step() {
-    if [ -n "$stopping" ]; then return; fi # asked to stop before it began
+    if [ -n "$stopping" ]; then code=75 && return; fi # asked to stop before it began: nothing is done yet
     launch -- "$@"
     await
 }
@@ -148,7 +150,7 @@ mpi_step() {
     [ "${FMSCI_LAUNCH:-srun}" != torchrun ] || fail 2 "the ranks of fmsci generate speak MPI, which torchrun does not start: FMSCI_LAUNCH=srun or mpiexec"
     if [ -n "${FMSCI_MPI-pmi2}" ]; then mpi=(--mpi="${FMSCI_MPI-pmi2}"); fi
     for again in once ''; do
-        if [ -n "$stopping" ]; then return; fi
+        if [ -n "$stopping" ]; then code=75 && return; fi
         launch "${mpi[@]}" --wait=60 -- "$@"
         await
         if [ "$code" -le 2 ] || [ "$code" = 75 ] || [ -n "$stopping" ] || [ -z "$again" ]; then return; fi
@@ -158,7 +160,6 @@ mpi_step() {
 
 prepare() {
     log "start ${SLURM_RESTART_COUNT:-0} of $SLURM_JOB_NAME on $SLURM_JOB_NODELIST, $tasks tasks a node, $cores cores a task"
-    code=0
     if [ -n "${1:-}" ]; then
         mkdir -p "$1" || exit
         if [ -n "${FMSCI_LINK:-}" ] && [ "$(ending "$1")" = failed ]; then
@@ -167,6 +168,8 @@ prepare() {
         if unused "$1"; then
             echo "$SLURM_JOB_ID ${SLURM_RESTART_COUNT:-0}" >"$1/slurm_job" || exit
             rm -f "$1/outcome.json" # of an earlier start
+        else
+            in_use=yes
         fi
     fi
     came_from=$(progress "${1:-}")
@@ -197,15 +200,29 @@ progress() {
     if [ -n "${1:-}" ]; then
         found=$(cd "$1/checkpoints" 2>/dev/null && printf '%s\n' step-* | sort | tail -n 1)
         case $found in step-*[0-9]) echo "step $((10#${found#step-}))" ;; *) echo "step 0" ;; esac
-    elif [ -n "${data:-}" ]; then
+    elif [ -n "$data" ]; then
         echo "$(find "$data" -path '*/shard-*.h5' 2>/dev/null | wc -l) shards"
     fi
 }
 
+# refused RUN: another job was training there when this one began, and its lock kept this one out.
+refused() {
+    [ -n "$in_use" ] || return 1
+    case $code in
+    2) return 0 ;;
+    1) [ "${FMSCI_LAUNCH:-srun}" = torchrun ] && ! unused "$1" ;;
+    *) return 1 ;;
+    esac
+}
+
 # How a run ended: finished, saved, lost (a rank on another node) or failed, as its outcome.json says; torchrun hides exit
-# codes. Nothing where no rank came so far. Without a run the exit code is all there is: a signal ends some steps at once.
+# codes. Nothing where no rank came so far. That of a job which holds the run's lock says nothing of this one.
+# Without a run the exit code is all there is. A signal ends some steps at once, with a code above 128. fmsci fails with 1
+# or 2, also while it stops; torchrun makes 1 of every code, so of the 75 of a rank that has saved, too.
 ending() {
-    if [ -n "${1:-}" ]; then
+    if [ -n "${1:-}" ] && refused "$1"; then
+        echo failed
+    elif [ -n "${1:-}" ]; then
         sed -n 's/^ *"status": "\([a-z]*\)",\{0,1\}$/\1/p' "$1/outcome.json" 2>/dev/null
     else
         case $code in

@@ -1,8 +1,10 @@
 """Start real fmsci commands, alone or on several ranks, as a user does."""
 
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
@@ -13,6 +15,13 @@ def clean_environment(**changes):
     dropped = ("PMI_", "OMPI_", "SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     return kept | {"OMP_NUM_THREADS": "1"} | changes
+
+
+def free_ports(count=1):
+    """Return so many ports of this host that nobody listens on."""
+    with ExitStack() as held:
+        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
 
 
 def command(arguments, ranks=None):

@@ -20,8 +20,17 @@ from fmsci.world import World, detect_world, ignore_signals
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
-NOT_OURS_TO_USE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EEXIST}
-NOT_OURS_TO_USE |= {errno.EISDIR, errno.ENXIO}
+NOT_OURS_TO_USE = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EPERM,
+    errno.EROFS,
+}
 """What the system says of a path that the user should not have named, wherever it is first touched."""
 
 app = typer.Typer(

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 ACTIONS = ("plan", "run", "submit", "report")
 
-PLANNED = Path("configs/scaling/h100.yaml")
-"""What ``fmsci scaling plan`` projects from where no CONFIG is named."""
-
 
 def scaling(
     config: Annotated[
@@ -102,19 +99,20 @@ def scaling(
 def _without_config(action: str) -> Path:
     """Return the settings that an action without CONFIG takes. Raises UserError where it needs one."""
     from fmsci.errors import UserError
+    from fmsci.scaling.floor import SOURCE
     from fmsci.terminal import say
 
     if action != "plan":
         raise UserError(
             f"scaling {action} needs a CONFIG, such as configs/scaling/laptop.yaml: fmsci scaling CONFIG {action}"
         )
-    if not PLANNED.is_file():
+    if not SOURCE.is_file():
         raise UserError(
-            f"scaling plan without a CONFIG takes {PLANNED}, which is not in this folder: name a CONFIG, or go to the "
+            f"scaling plan without a CONFIG takes {SOURCE}, which is not in this folder: name a CONFIG, or go to the "
             "folder that holds configs/"
         )
-    say(f"settings: {PLANNED}, as no CONFIG is named")
-    return PLANNED
+    say(f"settings: {SOURCE}, as no CONFIG is named")
+    return SOURCE
 
 
 def _plan(

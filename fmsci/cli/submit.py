@@ -49,6 +49,8 @@ def submit(
     ] = False,
 ) -> None:
     """Write a job script for a site and submit it; print the job's id, its log, and how to watch it."""
+    from fmsci.cluster.queue import queue
+    from fmsci.cluster.sharing import ARRAY_FILE, check_alone, remember_array
     from fmsci.cluster.submit import Request, log_of, prepare, send, send_chain, verdict
     from fmsci.errors import UserError
     from fmsci.terminal import say
@@ -78,10 +80,15 @@ def submit(
         say(prepared.text)
         say(f"# {verdict(prepared)}")  # a comment: the output is a script still
         return
+    record = prepared.folder / ARRAY_FILE
+    if prepared.shared is not None:
+        check_alone(prepared.shared, record, queue())
     jobs: list[str] = []
     try:
         for job in send_chain(prepared, chain) if chain is not None and chain > 1 else [send(prepared)]:
             jobs.append(job)
+            if prepared.shared is not None:
+                remember_array(prepared.shared, record, jobs)
     except UserError as error:
         told = f" (of the chain, {', '.join(jobs)} was submitted before)" if jobs else ""
         raise UserError(f"{error}{told}") from None

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,26 +86,34 @@ def _between(world: World, folder: Path, own: Sequence[Check], doing: Doing) -> 
             return [*own, *met] if world.is_main else []  # NCCL refuses them
         token = folder / f".fmsci-doctor-{world.port}"
         doing(f"a file in {folder} that all ranks look for")
-        if world.is_main and folder.is_dir():
-            with suppress(UserError), publish_file(token) as temporary:  # where it cannot, a check says so
-                temporary.write_text(world.host)
-        doing("the all-reduce")
-        right, speed = all_reduce_speed(device)
-        facts = {
-            **place,
-            "sum_is_right": right,
-            "clock": clock_after_barrier(),
-            "sees_token": token.exists(),
-            "checks": [asdict(check) for check in own],
-        }
-        doing("an exchange between the hosts")
-        found = gather_facts(facts, HOST, hosts)
-        clock_after_barrier()  # all have looked
-        if world.is_main:
-            discard(token)
+        with _shown(token) if world.is_main and folder.is_dir() else nullcontext():
+            doing("the all-reduce")
+            right, speed = all_reduce_speed(device)
+            facts = {
+                **place,
+                "sum_is_right": right,
+                "clock": clock_after_barrier(),
+                "sees_token": token.exists(),
+                "checks": [asdict(check) for check in own],
+            }
+            doing("an exchange between the hosts")
+            found = gather_facts(facts, HOST, hosts)
+            clock_after_barrier()  # all have looked
     if not world.is_main:
         return []
     return [*merge(found), *met, _sum(found, speed), *compare(found, folder)]
+
+
+@contextmanager
+def _shown(token: Path) -> Iterator[None]:
+    """Hold a file there for the time of the block, also where that ends in an error. Its place may be unwritable."""
+    discard(token)  # what a look that was killed has left does not tell that this one could write
+    try:
+        with suppress(UserError), publish_file(token) as temporary:  # where it cannot, a check says so
+            temporary.write_text(token.name)
+        yield
+    finally:
+        discard(token)
 
 
 NOT_MET = (

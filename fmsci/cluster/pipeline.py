@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.cluster.queue import Queued, queue
-from fmsci.cluster.sharing import check_alone, remember
+from fmsci.cluster.sharing import check_alone, read_record, remember
 from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import (
     Prepared,
@@ -26,7 +26,7 @@ from fmsci.cluster.submit import (
 from fmsci.config import GenerateSettings, PipelineSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.evaluate import evaluation_path
-from fmsci.files import read_json, write_json
+from fmsci.files import write_json
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.plan import plan, runs_folder
 from fmsci.study.reported import is_reported
@@ -139,8 +139,9 @@ def submit_links(
         known = queue()
     if shared is not None:
         check_alone(shared, record, known)
-    sent: dict[str, Any] = read_json(record)["links"] if record.exists() else {}
-    placed = decide(wanted, {name: tuple(entry["jobs"]) for name, entry in sent.items()}, known)
+    before = read_record(record).links if record.exists() else {}
+    sent = {name: entry.model_dump() for name, entry in before.items()}
+    placed = decide(wanted, {name: tuple(entry.jobs) for name, entry in before.items()}, known)
     ready = {link.name: prepare(link.request) for link in wanted if placed[link.name].what == "submitted"}
     if dry_run:
         return [_looked_at(place, ready.get(name)) for name, place in placed.items()]

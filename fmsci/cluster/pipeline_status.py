@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fmsci.cluster.pipeline import Link, links, load_pipeline
 from fmsci.cluster.queue import Queued
 from fmsci.cluster.scaling import scaling_links
+from fmsci.cluster.sharing import Record, SentLink, read_record
 from fmsci.cluster.study import study_links
 from fmsci.cluster.submit import Request
-from fmsci.files import read_json
+from fmsci.errors import UserError
 from fmsci.terminal import warnings_in
 
 BROKEN = {"failed", "cancelled"}
@@ -34,27 +34,26 @@ def pipeline_status(record: Path, known: Mapping[str, Queued]) -> list[LinkStatu
     Slurm forgets a job some minutes after its end: then the results, the logs and what came before tell.
     Raises UserError where the pipeline's configuration cannot be read any more.
     """
-    document = read_json(record)
+    document = read_record(record)
     told: dict[str, LinkStatus] = {}
-    for link in _links(document):
-        told[link.name] = _status(link, document["links"].get(link.name, {}), told, known)
+    for link in _links(document, record):
+        told[link.name] = _status(link, document.links.get(link.name, SentLink()), told, known)
     return list(told.values())
 
 
-def _links(document: Mapping[str, Any]) -> list[Link]:
-    overrides = document["overrides"]
-    if "study" in document:
-        return study_links(Path(document["study"]), overrides, Request("study", ()))
-    if "scaling" in document:
-        request = Request("scaling", (), document["site"])
-        return scaling_links(Path(document["scaling"]), overrides, request)
-    return links(load_pipeline(Path(document["pipeline"]), overrides), Request("pipeline", ()))
+def _links(document: Record, record: Path) -> list[Link]:
+    if document.study is not None:
+        return study_links(Path(document.study), document.overrides, Request("study", ()))
+    if document.scaling is not None:
+        request = Request("scaling", (), document.site)
+        return scaling_links(Path(document.scaling), document.overrides, request)
+    if document.pipeline is None:
+        raise UserError(f"{record} names no study, scaling run or pipeline")
+    return links(load_pipeline(Path(document.pipeline), document.overrides), Request("pipeline", ()))
 
 
-def _status(
-    link: Link, sent: Mapping[str, Any], told: Mapping[str, LinkStatus], known: Mapping[str, Queued]
-) -> LinkStatus:
-    jobs = tuple(sent.get("jobs", ()))
+def _status(link: Link, sent: SentLink, told: Mapping[str, LinkStatus], known: Mapping[str, Queued]) -> LinkStatus:
+    jobs = sent.jobs
     alive = [known[job] for job in jobs if job in known and known[job].alive]
     waits = [name for name in link.after if told[name].state != "finished"]
     broken = [name for name in waits if told[name].state in BROKEN]
@@ -70,14 +69,14 @@ def _status(
         return LinkStatus(link.name, "cancelled", f"{broken[0]} {told[broken[0]].state}", jobs)
     if jobs[-1] in known and known[jobs[-1]].state == "CANCELLED":
         return LinkStatus(link.name, "cancelled", "by scancel", jobs)
-    return LinkStatus(link.name, "failed", _last_words(sent["logs"]), jobs)
+    return LinkStatus(link.name, "failed", _last_words(sent.logs), jobs)
 
 
-def _last_words(logs: Sequence[str]) -> str:
+def _last_words(logs: Sequence[str]) -> str | None:
     """Return the last complaint of fmsci in the logs of a link (a star stands for any array task), and its place."""
     for log in reversed(logs):
         for path in sorted(Path(log).parent.glob(Path(log).name)):
             said = warnings_in(path)
             if said:
                 return f"{said[-1]} (see {path})"
-    return f"see {logs[0]}"
+    return f"see {logs[0]}" if logs else None

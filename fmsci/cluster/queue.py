@@ -27,6 +27,10 @@ ENDED = {
 """The job states of squeue's documentation (JOB STATE CODES) that a job does not leave by itself."""
 
 
+class NoSlurmError(UserError):
+    """There is no Slurm here, or it does not answer: nothing is known, and nothing was refused."""
+
+
 @dataclass(frozen=True)
 class Queued:
     """A job in the queue, or ended a few minutes ago: Slurm's state, why it waits, time left of its limit."""
@@ -44,10 +48,6 @@ class Queued:
 def has_slurm() -> bool:
     """Tell whether jobs can be submitted from here."""
     return shutil.which("sbatch") is not None
-
-
-class NoSlurmError(UserError):
-    """There is no Slurm here, or it does not answer: nothing is known, and nothing was refused."""
 
 
 def queue() -> dict[str, Queued]:

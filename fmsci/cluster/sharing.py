@@ -1,26 +1,53 @@
 """Studies that share a folder of runs: while one has jobs in the queue no other is submitted, both would make the same
-runs."""
+runs. Here is also what is remembered of jobs that were submitted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fmsci.cluster.queue import Queued
+from fmsci.config import Open, parse
 from fmsci.errors import UserError
 from fmsci.files import read_json, write_json
 
 PIPELINES = "pipelines.json"
-"""In a folder of runs: the records of the pipelines that were submitted for it."""
+"""In a folder of runs: the records of the pipelines, and of single arrays, that were submitted for it."""
+
+ARRAY_FILE = "array.json"
+"""In the folder of a study: the jobs of its newest array that was submitted alone."""
+
+
+class SentLink(Open):
+    """The jobs of a link of a pipeline, and the log of each."""
+
+    jobs: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
+
+
+class Record(Open):
+    """What is remembered of a pipeline, a study, a scaling run or a single array: its links, and their origin."""
+
+    links: dict[str, SentLink]
+    study: str | None = None
+    scaling: str | None = None
+    pipeline: str | None = None
+    overrides: tuple[str, ...] = ()
+    site: str = "generic"
+
+
+def read_record(path: Path) -> Record:
+    """Return what is remembered of jobs that were submitted. UserError where the file is none of those."""
+    return parse(Record, read_json(path), str(path))
 
 
 def check_alone(shared: Path, record: Path, known: Mapping[str, Queued]) -> None:
-    """Raise UserError where another pipeline than that of ``record`` has jobs in the queue, for runs in ``shared``."""
-    for other in map(Path, _records(shared)):
+    """Raise UserError where others than the jobs of ``record`` are in the queue, for runs in ``shared``."""
+    for other in _records(shared):
         if other == record.resolve() or not other.exists():
             continue
-        links = read_json(other)["links"]
-        alive = [job for link in links.values() for job in link["jobs"] if job in known and known[job].alive]
+        sent = read_record(other).links.values()
+        alive = [job for link in sent for job in link.jobs if job in known and known[job].alive]
         if alive:
             raise UserError(
                 f"jobs of {other.parent} are in the queue and make runs in {shared}, which {record.parent} shares; "
@@ -29,13 +56,21 @@ def check_alone(shared: Path, record: Path, known: Mapping[str, Queued]) -> None
 
 
 def remember(shared: Path, record: Path) -> None:
-    """Write down that the pipeline of ``record`` makes runs in ``shared``."""
+    """Write down that the jobs of ``record`` make runs in ``shared``."""
     known = _records(shared)
-    if str(record.resolve()) not in known:
-        write_json(shared / PIPELINES, [*known, str(record.resolve())])
+    if record.resolve() not in known:
+        write_json(shared / PIPELINES, [str(path) for path in (*known, record.resolve())])
 
 
-def _records(shared: Path) -> list[str]:
+def remember_array(shared: Path, record: Path, jobs: Sequence[str]) -> None:
+    """Write down the jobs of an array, a chain where there are several, that was submitted alone."""
+    remember(shared, record)
+    write_json(record, {"links": {"study": {"jobs": list(jobs)}}})
+
+
+def _records(shared: Path) -> list[Path]:
     path = shared / PIPELINES
-    found: list[str] = read_json(path) if path.exists() else []
-    return found
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise UserError(f"{path} is no list of files; remove it where no job is in the queue that makes runs there")
+    return [Path(one) for one in found]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fmsci.cluster.queue import Queued
 from fmsci.config import GenerateSettings, ScalingSettings, StudySettings, TrainSettings, load_settings
-from fmsci.config.load import read_yaml
+from fmsci.config.load import read_document
 from fmsci.dataset.order import num_batches
 from fmsci.errors import UserError
 from fmsci.files import last_entries, regular_file
@@ -20,7 +20,8 @@ from fmsci.terminal import duration
 from fmsci.train.outcome import RESULT, read_outcome, read_result
 
 JOB_FILE = "slurm_job"
-"""In a run folder: the id of the newest job that serves it and how often that was restarted, with a blank between."""
+"""In a run folder: the id of the job that trains there, else of the newest that was submitted for it; then how
+often that was restarted."""
 
 PIPELINE_FILE = "pipeline.json"
 """In the folder of a study or a scaling run: its jobs, with the logs of every link that was submitted."""
@@ -51,12 +52,12 @@ def folder_of(config: Path, overrides: Sequence[str]) -> Path:
 
     Raises UserError for what is wrong with the settings.
     """
-    document = read_yaml(config)
-    if isinstance(document, dict) and "system" in document:
+    document = read_document(config, overrides)
+    if "system" in document:
         return load_settings(GenerateSettings, config, overrides).output
-    if isinstance(document, dict) and "world_sizes" in document:
+    if "world_sizes" in document:
         return load_settings(ScalingSettings, config, overrides).run
-    if isinstance(document, dict) and "study" in document:
+    if "study" in document:
         return load_settings(StudySettings, config, overrides).run
     return load_settings(TrainSettings, config, overrides).run
 

@@ -10,15 +10,23 @@ from pathlib import Path
 
 from fmsci.cluster.queue import NoSlurmError, has_slurm, submit, try_submit
 from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
-from fmsci.cluster.status import JOB_FILE, folder_of
-from fmsci.config import ScalingSettings, SiteSettings, StudySettings, dump_settings, load_settings
+from fmsci.cluster.status import JOB_FILE
+from fmsci.config import (
+    GenerateSettings,
+    ScalingSettings,
+    SiteSettings,
+    StudySettings,
+    TrainSettings,
+    dump_settings,
+    load_settings,
+)
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
 from fmsci.locks import is_locked
 from fmsci.scaling.points import missing
 from fmsci.study.board import jobs_left
 from fmsci.study.identity import digest
-from fmsci.study.plan import plan
+from fmsci.study.plan import plan, runs_folder
 
 SITES = Path("configs/site")
 STAGE = "--stage="
@@ -53,6 +61,8 @@ class Prepared:
     """Whether ``folder`` is a run folder, which remembers its job."""
     settings: tuple[Path, str] | None = None
     """A file, with its text, of the settings that the job was submitted with; None: it reads its own when it starts."""
+    shared: Path | None = None
+    """The folder of the run folders that an array of a study makes, which studies may share."""
 
 
 def prepare(request: Request) -> Prepared:
@@ -66,9 +76,11 @@ def prepare(request: Request) -> Prepared:
     folder = _folder(request.template, request.arguments)
     options = request.options
     name = "slurm-%j.log"
-    script, nodes, arguments, settings = request.template, request.nodes, request.arguments, None
-    if request.template == "study":
+    script, nodes, arguments, settings, shared = request.template, request.nodes, request.arguments, None, None
+    if request.template in {"study", "report"}:
         settings, arguments = _as_submitted(folder, request.arguments)
+    if request.template == "study":
+        shared = _runs_of(request.arguments)
         missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
             raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
@@ -91,7 +103,7 @@ def prepare(request: Request) -> Prepared:
     if template.parent != Path("slurm"):
         text = text.replace("\nset -- ", f"\nexport FMSCI_SLURM={shlex.quote(str(template.parent))}\nset -- ", 1)
     follows = request.template in {"pretrain", "finetune"}
-    return Prepared(folder, folder / f"{script}.sbatch", log, text, follows, settings)
+    return Prepared(folder, folder / f"{script}.sbatch", log, text, follows, settings, shared)
 
 
 def check(prepared: Prepared) -> str:
@@ -155,12 +167,17 @@ def _as_submitted(folder: Path, arguments: Sequence[str]) -> tuple[tuple[Path, s
     """Return a file with a study's settings as they are now, and the arguments that name it.
 
     A task of an array is told its number: it has to look it up in the settings that the array was submitted with, even
-    where the file that they came from has changed while it waited.
+    where the file that they came from has changed while it waited. The report is that of the runs of these settings.
     """
     overrides, options = ([word for word in arguments[1:] if word.startswith("-") is dash] for dash in (False, True))
     settings = load_settings(StudySettings, Path(arguments[0]), overrides)
     path = folder / f"submitted-{digest(settings.model_dump(mode='json', exclude_defaults=True))}.yaml"
     return (path, dump_settings(settings)), (str(path), *options)
+
+
+def _runs_of(arguments: Sequence[str]) -> Path:
+    overrides = [word for word in arguments[1:] if not word.startswith("-")]
+    return runs_folder(load_settings(StudySettings, Path(arguments[0]), overrides))
 
 
 def stage_of(arguments: Sequence[str]) -> str:
@@ -205,8 +222,13 @@ def _folder(template: str, arguments: Sequence[str]) -> Path:
     first, settings = Path(arguments[0]), [word for word in arguments[1:] if not word.startswith("-")]
     if template == "evaluate":
         return first.parent
-    folder = folder_of(first, settings)
-    return Path("runs") / f"generate-{folder.name}" if template == "generate" else folder
+    if template == "generate":
+        return Path("runs") / f"generate-{load_settings(GenerateSettings, first, settings).output.name}"
+    if template in {"study", "report"}:
+        return load_settings(StudySettings, first, settings).run
+    if template == "scaling":
+        return load_settings(ScalingSettings, first, settings).run
+    return load_settings(TrainSettings, first, settings).run
 
 
 def _template_folder() -> Path:

@@ -65,8 +65,8 @@ class Watched:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
-        return self.state in {"finished", "failed"}
+        """Whether nothing more will come. A job that lost a rank is started again; without a job nobody does that."""
+        return self.state in {"finished", "failed"} or (self.state == "lost" and self.status.job is None)
 
     def curve(self, name: str) -> list[float]:
         """Return all values of a name, in order."""

@@ -170,6 +170,14 @@ def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()
         raise SettingsError(str(error)) from None
 
 
+def read_document(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a settings file on top of its ``base``, below the overrides, before anything is checked."""
+    document = _read_document(path)
+    for override in overrides:
+        apply_override(document, override)
+    return document
+
+
 def with_overrides(settings: S, overrides: Sequence[str], where: str) -> S:
     """Return settings with ``key.sub=value`` on top; ``where`` is said in the sentence about a wrong one."""
     document = settings.model_dump(mode="json", exclude_unset=True)

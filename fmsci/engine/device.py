@@ -6,6 +6,7 @@ import platform
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,8 +30,12 @@ def pick_device(wanted: str, world: World) -> torch.device:
 
 
 def gpu_name(wanted: str) -> str | None:
-    """Return what the GPU is called that :func:`pick_device` would take, None where it would take none."""
-    return None if wanted == "cpu" or not torch.cuda.is_available() else torch.cuda.get_device_name(0)
+    """Return what the GPU is called that :func:`pick_device` would take, None where it takes none or none answers."""
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return None
+    with suppress(RuntimeError):  # busy for another process alone, or its driver is at odds with torch
+        return torch.cuda.get_device_name(0)
+    return None
 
 
 def device_identity(device: torch.device) -> str | None:

@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.config import ScalingSettings, TrainSettings, load_settings
+from fmsci.errors import UserError
 from fmsci.model.sizes import SIZES, Architecture, architecture
 from fmsci.scaling.cost import CostModel
 from fmsci.scaling.fit import fit
 from fmsci.scaling.limits import batch_floor
 from fmsci.scaling.points import Measured, Point, load_measured
+from fmsci.terminal import warn
 
 SOURCE = Path("configs/scaling/h100.yaml")
-"""The settings of the cost model that comes with the program: steps measured on one kind of device, and its links."""
+"""The settings of the cost model that comes with the program: steps measured on one kind of device, and its links.
+
+Looked for in the current folder."""
 
 
 def local_floor(
@@ -29,8 +33,13 @@ def local_floor(
     asks_for_other_kernels = engine.recompute or facts["transform"] != "dft"
     if ranks == 1 or size is None or asks_for_other_kernels or not source.is_file():
         return None
-    chosen = load_settings(ScalingSettings, source)
-    measured = [one for one in load_measured(chosen) if _fits(one, device, size, facts["grid"], engine.precision)]
+    try:
+        chosen = load_settings(ScalingSettings, source)
+        known = load_measured(chosen)
+    except UserError as error:  # what the run itself asks for is told all the same
+        warn(f"no floor of the local batch is told: {error}")
+        return None
+    measured = [one for one in known if _fits(one, device, size, facts["grid"], engine.precision)]
     if not measured:
         return None
     cost, nodes = fit(measured, chosen.network), -(-ranks // per_node)

@@ -35,7 +35,10 @@ def forget_outcome(settings: TrainSettings, world: World) -> None:
 
 @dataclass
 class Attempt:
-    """One start of a run. ``owned`` is set once its folder is locked: until then nothing is written there."""
+    """One start of a run. ``locked`` and ``owned`` are set on rank 0, once nobody else may write to the folder.
+
+    Until the start owns it nothing is written there, but that a rank was lost.
+    """
 
     settings: TrainSettings
     world: World
@@ -95,7 +98,7 @@ class Attempt:
 
     def ended(self, status: str, why: str, step: int, **more: Any) -> None:
         """Write how this start ended. A failure is told even where it cannot be written."""
-        if self.owned:
+        if self.owned or (self.locked and status == "lost"):  # a job script waits for Slurm then, however early it is
             with suppress(*([UserError] if status in {"failed", "lost"} else [])):
                 write_json(self.settings.run / OUTCOME, {"status": status, "why": why, "step": step, **more})
 

@@ -14,14 +14,11 @@ from fmsci.train.origin import model_hash
 MAY_CHANGE = {"run", "engine", "checkpoint", "monitor", "data.cache", "data.prefetch"}
 """What a restart may change: it decides how and how often, not on what and towards what the model is trained."""
 
-
 BEFORE_IT_STARTS = ("log.txt", "slurm_job", "*.log", "*.sbatch")
 """What a study or a job script puts into a run folder before the run has its first moment there."""
 
-
 DATA = "data.json"
 """What the data of a run hold: they may move, but they may not become others."""
-
 
 ORIGIN = "init.json"
 """The hash of the model that a run starts from: it may move, too."""

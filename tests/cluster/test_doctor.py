@@ -13,6 +13,7 @@ import torch
 from fmsci.cluster import doctor, own_checks
 from fmsci.cluster.doctor import _devices, _nodes, _sum, compare, examine, merge
 from fmsci.cluster.own_checks import Check
+from fmsci.errors import Failure
 from fmsci.world import World
 from tests.commands import clean_environment
 from tests.commands import run as fmsci
@@ -66,11 +67,14 @@ def test_two_ranks_on_one_device_are_told():
     assert found["a device each"][1].startswith("start one task per GPU")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.distributed
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 def test_two_ranks_on_one_gpu_are_told_before_nccl_refuses_them(tmp_path):
-    said = fmsci(["doctor", "--folder", tmp_path], ranks=2, code=1)
-    if torch.cuda.device_count() == 1:
-        assert "BAD  a device each: ranks 0, 1 on " in said
+    alone = torch.cuda.device_count() == 1
+    said = fmsci(["doctor", "--folder", tmp_path], ranks=2, code=1 if alone else 0)
+    assert ("BAD  a device each: ranks 0, 1 on " in said) == alone
+    assert ("ok   a device each: 2 GPUs" in said) != alone
     assert "Traceback" not in said
 
 
@@ -179,6 +183,26 @@ def test_what_hangs_is_told_and_ends(tmp_path, limits, sentence):
     assert sentence in done.stdout
     assert "what to do: " in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_the_file_that_ranks_look_for_goes_whatever_comes(tmp_path):
+    token = tmp_path / ".fmsci-doctor-1"
+    token.write_text("of one that was killed")
+    seen = []
+
+    def look():
+        with doctor._shown(token):
+            seen.append(token.read_text())
+            raise Failure("a rank is lost")
+
+    with pytest.raises(Failure, match="a rank is lost"):
+        look()
+    assert seen == [token.name]
+    assert not token.exists()
+    lost = tmp_path / "no folder" / "token"
+    lost.parent.write_text("a file")
+    with doctor._shown(lost):  # that nothing can be written there is a check of its own
+        assert not lost.exists()
 
 
 def test_what_failed_on_any_rank_is_told_with_its_place():

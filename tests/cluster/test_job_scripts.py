@@ -9,6 +9,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 STEP = """#!/bin/bash
 {before}
 . slurm/env.sh
+{behind}
 prepare ''
 step bash -c 'trap "" TERM; trap "{heard}" USR2; echo listening; sleep 60 & wait'
 settle
@@ -16,42 +17,52 @@ settle
 STOPPED = {
     "cancelled while it saves": (
         "",
+        "",
         "sleep 3; exit 75",
         ["USR2", "TERM"],
         "stopped by TERM: Slurm requeues a preempted job by itself, a cancelled one ends",
     ),
     "out of time while it saves": (
         "SLURM_JOB_END_TIME=$(date +%s)",
+        "",
         "sleep 3; exit 75",
         ["USR2", "TERM"],
         "saved: requeued to continue",
     ),
     "the same restart of a generation that has made nothing": (
-        "data=$PWD/none SLURM_RESTART_COUNT=1",
+        "SLURM_RESTART_COUNT=1",
+        "data=$PWD/none",
         "exit 75",
         ["USR2"],
         "this restart came no further than 0 shards: not requeued",
     ),
-    "failed when it was to stop": ("", "exit 1", ["USR2"], "failed with exit code 1: not requeued"),
-    "killed by the signal": ("", "trap - USR2; kill -USR2 $BASHPID", ["USR2"], "stopped: requeued to continue"),
+    "the same restart of what makes no data, in a shell that has a variable of that name": (
+        "export data=$PWD/none SLURM_RESTART_COUNT=1",
+        "",
+        "exit 75",
+        ["USR2"],
+        "saved: requeued to continue",
+    ),
+    "failed when it was to stop": ("", "", "exit 1", ["USR2"], "failed with exit code 1: not requeued"),
+    "killed by the signal": ("", "", "trap - USR2; kill -USR2 $BASHPID", ["USR2"], "stopped: requeued to continue"),
 }
-"""What stands before the prologue, what the step does at USR2, the signals that the job gets, its last words."""
+"""What stands before the prologue and behind it, what the step does at USR2, the signals it gets, its last words."""
 
 
 def test_how_a_stopped_job_ends(cluster):
     """All at a time, each on some cores of a node."""
     jobs = {}
-    for name, (before, heard, _, _) in STOPPED.items():
+    for name, (before, behind, heard, _, _) in STOPPED.items():
         path = cluster.folder / f"{name}.sbatch"
-        path.write_text(STEP.format(before=before, heard=heard))
+        path.write_text(STEP.format(before=before, behind=behind, heard=heard))
         jobs[name] = cluster.sbatch(path, nodes=1)
     for name, job in jobs.items():
         cluster.wait_for(f"the step that is {name}", lambda job=job: "listening" in cluster.log(job))
-        for signal in STOPPED[name][2]:
+        for signal in STOPPED[name][3]:
             cluster.login("scancel", "--batch", f"--signal={signal}", job)
             cluster.wait_for(signal, lambda job=job, signal=signal: f"received {signal}" in cluster.log(job))
     for name, job in jobs.items():
-        words = STOPPED[name][3]
+        words = STOPPED[name][4]
         cluster.wait_for(words, lambda job=job, words=words: words in cluster.log(job), 30)
         state = "PENDING" if "requeued to continue" in words else "FAILED"
         cluster.wait_for(f"{name}: {state}", lambda job=job, state=state: cluster.states(job) == {state}, 30)
@@ -84,6 +95,57 @@ def test_a_rank_whose_node_is_there_is_lost_so_often_and_no_more(cluster):
     assert -1 not in places
     assert places == sorted(places)
     assert (cluster.folder / "lost-run" / "slurm_job").read_text() == f"{job} 1\n"
+
+
+EARLY = """#!/bin/bash
+. slurm/env.sh
+data=$(kill -USR2 $$; fmsci generate configs/data/quickstart_pretrain.yaml output=early --path) || exit
+prepare ''
+{step} fmsci generate configs/data/quickstart_pretrain.yaml output=early
+settle
+"""
+
+
+def test_a_job_that_is_stopped_before_its_step_has_finished_nothing(cluster):
+    """The signal comes while the job asks for the folder of its data."""
+    jobs = {}
+    for step in ("step", "mpi_step"):
+        path = cluster.folder / f"early-{step}.sbatch"
+        path.write_text(EARLY.format(step=step))
+        jobs[step] = cluster.sbatch(path, nodes=1)
+    for job in jobs.values():
+        cluster.wait_for("the end of it", lambda job=job: "saved: requeued to continue" in cluster.log(job), 60)
+        assert "received USR2" in cluster.log(job).partition("start 0 of")[0]
+        assert "finished" not in cluster.log(job)
+        cluster.wait_for("PENDING", lambda job=job: cluster.states(job) == {"PENDING"}, 30)
+        cluster.login("scancel", job)
+    assert not (cluster.folder / "early").exists()
+
+
+IN_USE = """#!/bin/bash
+. slurm/env.sh
+mkdir -p "$run"
+exec 7>"$run/.lock"
+flock 7
+prepare "$run"
+step bash -c 'echo "  \"status\": \"{other}\"," >"$run/outcome.json"; exit {code}'
+settle "$run"
+"""
+
+
+def test_a_job_that_is_kept_out_by_a_lock_does_not_end_as_the_other_one_does(cluster):
+    """The other job, whose lock this is, saves or finishes meanwhile."""
+    cases = {("saved", 2): "FAILED", ("finished", 2): "FAILED", ("finished", 0): "COMPLETED"}
+    jobs = {}
+    for other, code in cases:
+        path = cluster.folder / f"in-use-{other}-{code}.sbatch"
+        path.write_text(IN_USE.format(other=other, code=code))
+        jobs[other, code] = cluster.sbatch(path, nodes=1, run=cluster.folder / path.stem)
+    for case, state in cases.items():
+        assert cluster.ended(jobs[case], 60) == state, cluster.log(jobs[case])
+        if state == "FAILED":
+            assert "failed with exit code 2: not requeued" in cluster.log(jobs[case])
+            assert "requeued to continue" not in cluster.log(jobs[case])
 
 
 def test_tasks_are_counted_for_the_whole_job_too(cluster):

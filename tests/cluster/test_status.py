@@ -12,6 +12,7 @@ import pytest
 
 from fmsci.cluster.queue import Queued
 from fmsci.cluster.status import describe, find_runs, folder_of, run_status
+from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
 from fmsci.locks import lock
 from tests.commands import clean_environment
@@ -137,6 +138,29 @@ def test_runs_are_found_below_a_folder(copy):
 )
 def test_the_folder_of_a_settings_file(config, overrides, folder):
     assert folder_of(ROOT / config, overrides) == Path(folder)
+
+
+VERBS = {"data": "output", "pretrain": "run", "finetune": "run", "study": "run", "scaling": "run"}
+NAMED = [path.relative_to(ROOT) for room in VERBS for path in sorted((ROOT / "configs" / room).rglob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", NAMED, ids=str)
+def test_every_settings_file_has_its_folder(path):
+    """Also where what tells its kind, or the folder itself, stands in the file that it is based on, or behind it."""
+    key = VERBS[path.parts[1]]
+    assert folder_of(ROOT / path, [f"{key}=some/where"]) == Path("some/where")
+    assert folder_of(ROOT / path, []).parts[0] in {"runs", "data"}
+
+
+def test_the_kind_of_a_settings_file_may_stand_in_its_base_or_behind_it(tmp_path):
+    (tmp_path / "all.yaml").write_text("{run: all, world_sizes: [1, 2], weak: [1], models: [64K]}")
+    (tmp_path / "one.yaml").write_text("{base: all.yaml, run: one}")
+    (tmp_path / "two.yaml").write_text("{run: two, weak: [1], models: [64K]}")
+    assert folder_of(tmp_path / "one.yaml", []) == Path("one")
+    assert folder_of(tmp_path / "two.yaml", ["world_sizes=[1]"]) == Path("two")
+    for name, words in (("one.yaml", []), ("two.yaml", ["world_sizes=[1]"])):
+        prepared = prepare(Request("scaling", (str(tmp_path / name), *words, "--ranks=1")))
+        assert prepared.folder == Path(name.removesuffix(".yaml"))
 
 
 def test_the_command(copy):

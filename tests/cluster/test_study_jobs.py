@@ -8,7 +8,7 @@ import pytest
 
 from fmsci.cluster.pipeline_status import pipeline_status
 from fmsci.cluster.queue import Queued
-from fmsci.cluster.sharing import check_alone, remember
+from fmsci.cluster.sharing import ARRAY_FILE, check_alone, read_record, remember, remember_array
 from fmsci.cluster.study import submit_study
 from fmsci.cluster.submit import Request, prepare
 from fmsci.config import StudySettings, load_settings
@@ -81,6 +81,47 @@ def test_studies_that_share_their_runs_are_submitted_one_at_a_time(files, monkey
     check_alone(shared, mine, {"7": Queued("COMPLETED", "None", "0:00")})
     shutil.rmtree("other")
     check_alone(shared, mine, known)  # its own jobs are no others
+
+
+def test_an_array_that_was_submitted_alone_counts_too(files):
+    """Its record is another than that of the same study as a whole: both would make the same runs."""
+    prepared = prepare(Request("study", ("study.yaml", "runs=runs")))
+    assert prepared.shared == Path("runs")
+    assert prepare(Request("study", ("study.yaml",))).shared == Path("study/runs")
+    record, known = Path("study") / ARRAY_FILE, {"8": Queued("RUNNING", "None", "9:00")}
+    remember_array(Path("runs"), record, ["7", "8"])
+    assert read_record(record).links["study"].jobs == ("7", "8")
+    check_alone(Path("runs"), record, known)
+    for other in ("study", "other"):
+        with pytest.raises(UserError, match=r"jobs of .*/study are in the queue and make runs in runs, .* scancel 8"):
+            check_alone(Path("runs"), Path(other) / "pipeline.json", known)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"links": 3}', '{"links": {"sweep": {"jobs": 7}}}', '{"links": {"sweep": []}}', '{"links": {}}'],
+)
+def test_a_damaged_record_is_a_sentence(files, content):
+    record = Path("study/pipeline.json")
+    record.parent.mkdir()
+    record.write_text(content)
+    remember(Path("study/runs"), Path("other/pipeline.json"))
+    words = ["study", "study.yaml", "submit", "--dry-run"]
+    said = [run(words, code=0 if content == '{"links": {}}' else 2, cwd=files), run(["status", "study"], cwd=files)]
+    assert "study/pipeline.json" in said[1]
+    assert not any("Traceback" in one for one in said)
+    record.rename("elsewhere.json")
+    Path("study/runs/pipelines.json").write_text('["x", 3]')
+    assert "study/runs/pipelines.json is no list of files; remove it" in run(words, code=2, cwd=files)
+
+
+def test_the_report_is_that_of_the_settings_that_were_submitted(files):
+    prepared = prepare(Request("report", ("study.yaml", "samples=[2]")))
+    path, text = prepared.settings
+    assert f"set -- {path}\n" in prepared.text
+    path.parent.mkdir()
+    path.write_text(text)
+    assert load_settings(StudySettings, path) == load_settings(StudySettings, Path("study.yaml"), ["samples=[2]"])
 
 
 def test_status_tells_of_the_stages(files):

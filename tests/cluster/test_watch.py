@@ -64,6 +64,23 @@ def test_a_run_under_way_has_curves_and_time_left(copy):
     assert "last entry 1 h 00 min ago" in rows_of(copy)["run"]
 
 
+@pytest.mark.parametrize(
+    ("status", "job", "over"),
+    [
+        ("finished", "17 0", True),
+        ("failed", "17 0", True),
+        ("saved", None, False),
+        ("lost", "17 0", False),
+        ("lost", None, True),
+    ],
+)
+def test_a_run_that_lost_a_rank_is_over_where_no_job_starts_it_again(copy, status, job, over):
+    (copy / "outcome.json").write_text(json.dumps({"status": status, "why": "rank 1 on node2", "step": 12}))
+    if job is not None:
+        (copy / "slurm_job").write_text(f"{job}\n")
+    assert Watched(copy).over is over
+
+
 def test_what_is_new_is_read_and_a_shorter_file_is_read_anew(copy):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:5]))

@@ -19,7 +19,7 @@ from fmsci.world import World
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-no_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="torch finds no GPU on this machine")
+needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="torch finds no GPU on this machine")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def trained(settings, optim, clip=None, spoilt=(), steps=16):
 
 
 @pytest.mark.gpu
-@no_gpu
+@needs_gpu
 @pytest.mark.parametrize(
     ("precision", "how"),
     [
@@ -131,7 +131,7 @@ def test_a_replayed_run_is_the_run_itself(precision, how):
 
 
 @pytest.mark.gpu
-@no_gpu
+@needs_gpu
 def test_the_optimizer_reads_the_gradients_where_the_replay_leaves_them():
     """No copy between; and the constants that its kernels read are held."""
     torch.manual_seed(0)
@@ -148,7 +148,7 @@ def test_the_optimizer_reads_the_gradients_where_the_replay_leaves_them():
 
 
 @pytest.mark.gpu
-@no_gpu
+@needs_gpu
 def test_only_so_many_shapes_are_recorded():
     module = Replayed(SolutionOperator(Architecture(1, 16, 4, 2), Scales(1.0, {})).cuda())
     for count in range(1, replay.SHAPES + 3):

@@ -86,6 +86,28 @@ def test_another_grid_or_another_folder_has_none(asked, tmp_path, monkeypatch):
     assert local_floor(settings, facts, H100, 4) is None
 
 
+def test_a_damaged_file_of_measured_steps_ends_no_dry_run(asked, tmp_path, capsys):
+    settings, facts = asked(8)
+    source = tmp_path / "h100.yaml"
+    for content in (
+        "run: [",
+        "{run: x, world_sizes: 0}",
+        f"{{run: {tmp_path}, world_sizes: [1], measured: [none.json]}}",
+    ):
+        source.write_text(content)
+        assert local_floor(settings, facts, H100, 4, source) is None
+        assert "no floor of the local batch is told: " in capsys.readouterr().err
+
+
+def test_a_gpu_that_does_not_answer_has_no_name(monkeypatch):
+    def refused(index):
+        raise RuntimeError("CUDA-capable device(s) is/are busy or unavailable")
+
+    monkeypatch.setattr(device.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device.torch.cuda, "get_device_name", refused)
+    assert device.gpu_name("auto") is None
+
+
 def test_the_command_shows_it_on_such_a_gpu_and_nowhere_else(asked, tmp_path, monkeypatch):
     asked(1)
     words = ["train", str(tmp_path / "train.yaml"), *LARGE, "--dry-run", "--world-size", "8", "--json"]

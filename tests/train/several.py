@@ -15,7 +15,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import MPIEXEC, clean_environment
+from tests.commands import MPIEXEC, clean_environment, free_ports
 
 LATE = ("torch._dynamo", "torch.utils.tensorboard", "fmsci.train.run", "fmsci.evaluate")
 """What a command imports, torch and DeepSpeed some of it at the first step: here once for all of them."""
@@ -43,7 +43,8 @@ def several(ranks, cases, folder):
         }
         for case in cases
     ]
-    port = 21000 + os.getpid() * 101 % 8000 + 37 * ranks
+    # Each case meets at a port of its own, on which the one before cannot still be listening.
+    ports = " ".join(map(str, free_ports(len(cases))))
     done = subprocess.run(
         [
             str(MPIEXEC),
@@ -56,7 +57,7 @@ def several(ranks, cases, folder):
             json.dumps(described),
         ],
         cwd=ROOT,
-        env=clean_environment(DS_ACCELERATOR="cpu", DS_BUILD_OPS="0", FIRST_PORT_OF_CASES=str(port)),
+        env=clean_environment(DS_ACCELERATOR="cpu", DS_BUILD_OPS="0", PORTS_OF_CASES=ports),
         capture_output=True,
         text=True,
         timeout=280,
@@ -75,8 +76,7 @@ def run_case(case, number, log):
     with log.open("wb") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
-    # Each case meets at a port of its own, on which the one before cannot still be listening.
-    os.environ["MASTER_PORT"] = str(int(os.environ["FIRST_PORT_OF_CASES"]) + number)
+    os.environ["MASTER_PORT"] = os.environ["PORTS_OF_CASES"].split()[number]
     from fmsci.cli import main
     from fmsci.train.state import State
 

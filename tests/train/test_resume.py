@@ -12,7 +12,7 @@ import pytest
 
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.locks import lock
-from tests.commands import clean_environment, command, run
+from tests.commands import clean_environment, command, free_ports, run
 from tests.conftest import TRAINING
 
 LONG = [*TRAINING, "optim.epochs=40", "checkpoint.every_steps=7", "checkpoint.every_epochs=null"]
@@ -312,7 +312,7 @@ def test_rank_0_chooses_the_checkpoint_for_all(undisturbed, train_config, tmp_pa
     shutil.copytree(own, other)
     newest = newest_checkpoint(own)[0]
     shutil.copytree(newest, other / "checkpoints" / "step-00000119")
-    processes = world(arguments, 2, [0, 1], 27000 + os.getpid() % 1000, [[f"run={own}"], [f"run={other}"]])
+    processes = world(arguments, 2, [0, 1], *free_ports(), [[f"run={own}"], [f"run={other}"]])
     printed = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     assert f"continuing {own} after step {int(newest.name[5:])}" in printed[0]

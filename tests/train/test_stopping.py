@@ -17,7 +17,7 @@ from fmsci.checkpoint import newest_checkpoint
 from fmsci.config.sections import CheckpointSettings
 from fmsci.dataset.order import epoch_order
 from fmsci.train.preempt import find_deadline
-from tests.commands import clean_environment, command, run
+from tests.commands import clean_environment, command, free_ports, run
 from tests.conftest import TRAINING
 from tests.train.several import Case, several
 from tests.train.test_resume import LONG, final_bits, start, wait_for_step, world
@@ -133,7 +133,7 @@ def caught(pid):
 def test_a_lost_rank_ends_the_others_with_its_name(train_config, tmp_path, kind, lost):
     folder = tmp_path / "run"
     arguments = ["train", train_config, f"run={folder}", *LONG, "optim.epochs=4000", f"engine.kind={kind}"]
-    processes = world([*arguments, "engine.zero_stage=2"], 3, range(3), 28000 + os.getpid() % 1000)
+    processes = world([*arguments, "engine.zero_stage=2"], 3, range(3), *free_ports())
     wait_for_step(processes[0], folder, 10)
     processes[lost].kill()
     begun = time.monotonic()
@@ -160,10 +160,9 @@ def test_a_rank_that_is_killed_or_frozen_is_named_with_its_host_in_bounded_time(
         "zero3": ["engine.kind=zero", "engine.zero_stage=3"],
         "frozen": ["engine.kind=ddp", "engine.timeout_s=5"],
     }
-    port = 26000 + os.getpid() % 900
     started = {
-        name: world([*common, f"run={tmp_path / name}", *engine], 2, range(2), port + number)
-        for number, (name, engine) in enumerate(pairs.items())
+        name: world([*common, f"run={tmp_path / name}", *engine], 2, range(2), port)
+        for (name, engine), port in zip(pairs.items(), free_ports(3), strict=True)
     }
     try:
         for name, (first, second) in started.items():
@@ -189,7 +188,7 @@ def test_a_rank_that_is_killed_or_frozen_is_named_with_its_host_in_bounded_time(
 @pytest.mark.distributed
 def test_a_rank_that_never_comes_is_named_in_bounded_time(train_config, tmp_path):
     arguments = ["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "engine.rendezvous_s=2"]
-    processes = world(arguments, 3, [0, 2], 29000 + os.getpid() % 1000)
+    processes = world(arguments, 3, [0, 2], *free_ports())
     printed = processes[0].communicate(timeout=60)[0]
     assert processes[0].returncode == 2, printed
     assert "did not meet the others at 127.0.0.1:" in printed
