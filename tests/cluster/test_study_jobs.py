@@ -162,3 +162,25 @@ def test_a_study_goes_from_data_to_its_report_by_itself(cluster):
         assert again.count("finished") == 6
     finally:
         cluster.folder = before
+
+
+@pytest.mark.slurm
+@pytest.mark.xdist_group("slurm")
+def test_an_array_in_the_queue_keeps_the_whole_study_out(cluster, monkeypatch):
+    folder = cluster.folder / "array-alone"
+    folder.mkdir()
+    for name in ("slurm", "configs"):
+        (folder / name).symlink_to(cluster.folder / name)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr(cluster, "folder", folder)
+    said = cluster.login("fmsci", "submit", "study", "study.yaml", "--site", "local", "--sbatch=--hold")
+    job = said.partition("job ")[2].partition(":")[0]
+    assert read_record(folder / "study" / ARRAY_FILE).links["study"].jobs == (job,)
+    whole = ["fmsci", "study", "study.yaml", "submit", "--site", "local", "--dry-run"]
+    assert "are in the queue and make runs in study/runs, which study shares; submit this when" in cluster.login(
+        *whole, code=2
+    )
+    cluster.login("scancel", job)
+    cluster.wait_for("its end", lambda: cluster.states(job) <= {"CANCELLED"})
+    assert "sweep: would be submitted" in cluster.login(*whole)
