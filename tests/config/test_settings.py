@@ -102,7 +102,7 @@ def mistake(cls, path, *overrides):
          "layers, initial"),
         ("optim=", f"'optim' is null but should be a section of settings; allowed in it: {OPTIM}"),
         ("data=[d]", "'data' is ['d'] but should be a section of settings; allowed in it: path, train_samples, "
-         "valid_samples, mixture, cache, prefetch"),
+         "subset, valid_samples, mixture, cache, prefetch"),
         ("seed={a: 1}", "'seed' is {'a': 1} but should be a whole number"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,10 @@ def test_jobs_take_turns_as_if_each_had_its_own_process(worker, train_config, tr
 def test_a_signal_that_comes_between_two_jobs_is_obeyed(worker, train_config, tmp_path):
     ask(worker, ["train", train_config, f"run={tmp_path / 'one'}", *TRAINING], tmp_path / "log")
     assert answer(worker) == 0
+    deadline = time.monotonic() + 30
+    while "pipe_read" not in Path(f"/proc/{worker.pid}/wchan").read_text():  # else it may look before it waits, and end
+        assert time.monotonic() < deadline, "the worker does not wait for its next job"
+        time.sleep(0.01)
     worker.send_signal(signal.SIGTERM)
     time.sleep(0.2)
     assert worker.poll() is None  # it has nothing to save, and waits for its last word
