@@ -7,7 +7,9 @@ writing.
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,9 @@ from fmsci.shards.layout import FIELDS, HEADER_BYTES, SAMPLE_ID, ShardLayout
 from fmsci.shards.manifest import ShardRecord
 
 Array = NDArray[Any]
+
+MEMORY = "/dev/shm"
+"""Files here are in memory; a system without it takes its folder of temporary files."""
 
 
 class ShardWriter:
@@ -47,11 +52,10 @@ class ShardWriter:
     def _begin(self, path: Path) -> None:
         layout = self.layout
         self._datasets = layout.datasets()
-        self._offsets = _lay_out(path, layout)
+        self._handle, self._offsets = _lay_out(path, layout)
         self._small = {
             name: np.empty(shape, dtype) for name, (shape, dtype) in self._datasets.items() if name != FIELDS
         }
-        self._handle = os.open(path, os.O_RDWR)
         self._checksum = zlib.crc32(os.pread(self._handle, self._offsets[FIELDS] - HEADER_BYTES, HEADER_BYTES))
         self._next_byte = self._offsets[FIELDS]
         self.done = 0
@@ -120,9 +124,36 @@ def open_shard(folder: Path, layout: ShardLayout) -> Iterator[ShardWriter]:
     writer.publish()
 
 
-def _lay_out(path: Path, layout: ShardLayout) -> dict[str, int]:
-    """Create the file with all its datasets allocated, and return where each begins: the fields before all others."""
+def _lay_out(path: Path, layout: ShardLayout) -> tuple[int, dict[str, int]]:
+    """Create the file with all its datasets allocated; return its handle and where each begins, the fields first.
+
+    HDF5 does it in memory, where the datasets are holes, and what it wrote is copied: on a full disk HDF5 leaves errors
+    behind that are no OSError, some of them when it is let go of.
+    """
+    shape, dtype = layout.datasets()[FIELDS]
+    scratch, place = tempfile.mkstemp(dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+    try:
+        offsets = _by_hdf5(place, layout)
+        fields_end = offsets[FIELDS] + math.prod(shape) * np.dtype(dtype).itemsize
+        size = os.fstat(scratch).st_size
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            os.ftruncate(handle, size)
+            for begin, end in ((0, offsets[FIELDS]), (fields_end, size)):
+                _write_all(handle, np.frombuffer(os.pread(scratch, end - begin, begin), np.uint8), begin)
+        except BaseException:
+            os.close(handle)
+            raise
+    finally:
+        os.close(scratch)
+        Path(place).unlink(missing_ok=True)
+    return handle, offsets
+
+
+def _by_hdf5(path: str, layout: ShardLayout) -> dict[str, int]:
+    """Let HDF5 allocate all datasets in a file, whose name goes at once; return where each begins."""
     with h5py.File(path, "w", userblock_size=HEADER_BYTES, locking=False) as file:
+        Path(path).unlink()
         for key, value in layout.attributes.items():
             file.attrs[key] = value
         for name, (shape, dtype) in layout.datasets().items():
