@@ -128,7 +128,7 @@ mkdir -p "$run"
 exec 7>"$run/.lock"
 flock 7
 prepare "$run"
-step bash -c 'echo "  \"status\": \"{other}\"," >"$run/outcome.json"; exit {code}'
+step bash -c 'echo "  \\"status\\": \\"{other}\\"," >"$run/outcome.json"; exit {code}'
 settle "$run"
 """
 
