@@ -41,7 +41,7 @@ def make(*paths):
     """Leave behind what tells that a link is finished."""
     for path in map(Path, paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+        path.write_text('{"rel_l2": 0.1}' if path.parent.name == "evaluations" else "{}")
 
 
 def make_data(like):
