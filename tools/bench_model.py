@@ -245,7 +245,7 @@ def stages(size: str) -> dict[str, float]:
     watch(Transform, "collect", "sums of waves")
     watch(Transform, "spread", "sums of waves")
     for room in (layer, first_layer):
-        for name in ("by_wavenumber", "turned", "mix", "gradient_of_mixing"):
+        for name in ("by_wavenumber", "mix", "gradients_of_mixing"):
             watch(room, name, "mix")
     watch(torch.nn.functional, "gelu", "gelu")
     for name in ("mm", "addmm", "bmm"):

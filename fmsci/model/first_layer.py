@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmsci.model.mixing import by_wavenumber, gradient_of_mixing, mix, turned
+from fmsci.model.mixing import by_wavenumber, gradients_of_mixing, mix
 from fmsci.model.pieces import add_product, count_at_once, part_of
 from fmsci.model.transform import transform
 from fmsci.stages import stage
@@ -59,7 +59,7 @@ class _Lifted(torch.autograd.Function):
                 torch.bmm(part.flatten(2).transpose(1, 2), columns.expand(len(part), -1, -1), out=target.flatten(1, 2))
         of_x = waves.collect(products)
         rows = by_wavenumber(_spectrum(of_x, lift, lift_bias, root))
-        mixed = mix(rows, turned(rows, 1), weight)
+        mixed = mix(rows, weight)
         mixed[0, :, 0, 0] += (torch.mv(pointwise, lift_bias) + bias) * root
         products = waves.spread(mixed)
         for index, target in enumerate(torch.split(out, at_once)):
@@ -86,11 +86,8 @@ class _Lifted(torch.autograd.Function):
                     add_product(grad_columns, one, points)
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * root
-        grad_rows = by_wavenumber(grad_mixed)
-        turned_rows = turned(grad_rows, -1)
         rows = by_wavenumber(_spectrum(of_x, lift, lift_bias, root))
-        grad_weight = gradient_of_mixing(rows, grad_rows, turned_rows, weight)
-        back = mix(grad_rows, turned_rows, weight, adjoint=True)
+        back, grad_weight = gradients_of_mixing(rows, grad_mixed, weight)
         narrow = grad_columns.t().to(x.dtype)
         grad_pointwise = narrow @ lift.t() + torch.outer(grad_bias, lift_bias)
         grad_lift = back.flatten(0, 3).t() @ of_x.flatten(0, 3) + pointwise.t() @ narrow

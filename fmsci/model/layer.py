@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from fmsci.model import fused
 from fmsci.model.first_layer import lifted_layer
-from fmsci.model.mixing import by_wavenumber, gradient_of_mixing, mix, turned
+from fmsci.model.mixing import by_wavenumber, gradients_of_mixing, mix
 from fmsci.model.pieces import add_product, count_at_once, part_of
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
@@ -95,7 +95,7 @@ class _Fused(torch.autograd.Function):
             with stage("pointwise"):
                 torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
         rows = by_wavenumber(waves.collect(products))
-        mixed = mix(rows, turned(rows, 1), weight)
+        mixed = mix(rows, weight)
         mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
         products = waves.spread(mixed)
         for index, target in enumerate(torch.split(out, at_once)):
@@ -117,10 +117,8 @@ class _Fused(torch.autograd.Function):
             waves.analyse(part, part_of(products, index, at_once), twice=True)
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
-        grad_rows = by_wavenumber(grad_mixed)
-        turned_rows = turned(grad_rows, -1)
-        grad_weight = gradient_of_mixing(rows, grad_rows, turned_rows, weight)
-        products = waves.spread(mix(grad_rows, turned_rows, weight, adjoint=True))
+        back, grad_weight = gradients_of_mixing(rows, grad_mixed, weight)
+        products = waves.spread(back)
         grad_z = torch.empty_like(z)
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
         splits = zip(torch.split(z, at_once), torch.split(grad, at_once), torch.split(grad_z, at_once), strict=True)
