@@ -114,6 +114,8 @@ class Guard:
 
 def main() -> int:
     """Run the chosen cases; return the exit code."""
+    from fmsci.shards import writer
+
     parser = argparse.ArgumentParser(description="Feed fmsci broken and malicious files.")
     parser.add_argument("--target", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--cases", type=int, help="of each target; 11,500 in all if not given")
@@ -126,6 +128,7 @@ def main() -> int:
         place = Path(name)
         (place / "victim").write_text(VICTIM)
         targets = prepare(place / "whole", chosen.target)
+        writer.MEMORY = str(place / "case")  # shards are laid out where the guard allows it
         resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + MOST_BYTES, resource.RLIM_INFINITY))
         for target in targets:
             begun, counts = time.monotonic(), Counter[str]()
