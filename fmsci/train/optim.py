@@ -10,6 +10,7 @@ from torch import nn
 
 from fmsci.config.sections import OptimSettings
 from fmsci.errors import UserError
+from fmsci.train.adam import Adam
 
 PAPER_LR = 1e-3
 """That of arXiv 2306.00258 at every size."""
@@ -53,8 +54,13 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Op
 
     Raises UserError where a setting names a block that the model does not have.
     """
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameter_groups(model, settings), lr=1e-3, weight_decay=settings.weight_decay, fused=True)
+    return Adam(
+        parameter_groups(model, settings),
+        lr=1e-3,
+        weight_decay=settings.weight_decay,
+        decoupled_weight_decay=settings.optimizer == "adamw",
+        fused=True,
+    )
 
 
 def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict[str, Any]]:

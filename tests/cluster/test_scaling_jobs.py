@@ -1,6 +1,7 @@
-"""A scaling run as jobs: an array for each number of ranks, then the report; on a real cluster with 1 and 2 nodes."""
+"""A scaling run as jobs: an array for each number of ranks, then the report; on a real cluster of three nodes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from fmsci.cluster.queue import Queued
 from fmsci.cluster.scaling import submit_scaling
 from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
+from tests.cluster.running import started
 
 FILES = {
     "scaling.yaml": "{run: run, world_sizes: [1, 2], weak: [1], models: [64K], grid: 16, "
@@ -59,21 +61,22 @@ def test_status_tells_of_the_arrays(files):
 
 @pytest.mark.slurm
 @pytest.mark.xdist_group("slurm")
-def test_one_and_two_nodes_to_the_report(cluster):
-    (cluster.folder / "scaling.yaml").write_text(FILES["scaling.yaml"])
-    submit = ["fmsci", "scaling", "scaling.yaml", "submit", "--site", "local", "network.limit_mbit=1000"]
-    try:
+def test_one_two_and_three_nodes_to_the_report(tmp_path):
+    """A cluster of its own: shaped wires between three nodes."""
+    (tmp_path / "scaling.yaml").write_text(FILES["scaling.yaml"])
+    submit = ["fmsci", "scaling", "scaling.yaml", "submit", "--site", "local", "world_sizes=[1, 2, 3]"]
+    submit.append("network.limit_mbit=1000")
+    with started(tmp_path, f"slurm-3-{os.getpid()}", tmp_path, nodes=3) as cluster:
         shaped = cluster.tool("shape", "1000")
         assert shaped.returncode == 0, shaped.stderr
         said = dict(line.split(": ", 1) for line in cluster.login(*submit).splitlines())
-        jobs = [said[name].partition("as job ")[2].split(",")[0] for name in ("1 ranks", "2 ranks", "report")]
-        assert [cluster.ended(job) for job in jobs] == ["COMPLETED"] * 3, said
-    finally:
-        assert cluster.tool("shape", "off").returncode == 0
-    document = json.loads((cluster.folder / "run" / "report.json").read_text())
+        names = ("1 ranks", "2 ranks", "3 ranks", "report")
+        jobs = [said[name].partition("as job ")[2].split(",")[0] for name in names]
+        assert [cluster.ended(job) for job in jobs] == ["COMPLETED"] * 4, said
+        assert cluster.login(*submit).count("finished") == 4
+    document = json.loads((tmp_path / "run" / "report.json").read_text())
     ((title, rows),) = document["curves"].items()
     assert title == "weak: 64K fp32 ddp, 1 samples a rank, 1000 Mbit/s"
-    assert [(row["ranks"], row["nodes"]) for row in rows] == [(1, 1), (2, 2)]
+    assert [(row["ranks"], row["nodes"]) for row in rows] == [(1, 1), (2, 2), (3, 3)]
     assert document["model"]["between"]["measured"] is True
-    assert cluster.login(*submit).count("finished") == 3
-    assert len(list((cluster.folder / "run" / "points").iterdir())) == 2
+    assert len(list((tmp_path / "run" / "points").iterdir())) == 3
