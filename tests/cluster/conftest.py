@@ -30,3 +30,9 @@ def files(request, tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def run(cluster, request):
+    """The run folder of a test, which is not there yet."""
+    return cluster.folder / request.node.name.replace("[", "-").rstrip("]")

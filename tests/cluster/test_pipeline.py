@@ -235,8 +235,8 @@ def test_where_nothing_is_requeued_a_pipeline_is_made_of_chains(cluster, place, 
     stopped, second = job_of(said["pretrain"]).split(" then ")
     array, again = job_of(said["study"]).split(" then ")
     cluster.reached(place / "pretrain", 30)
-    assert links(cluster)["study"] == ("PENDING", "waits for pretrain")
     cluster.login("scancel", "--batch", "--signal=USR2", stopped)
+    assert links(cluster)["study"] == ("PENDING", "waits for pretrain")
     jobs = [stopped, second, array, again, job_of(said["report"])]
     assert [cluster.ended(job) for job in jobs] == ["FAILED", *["COMPLETED"] * 4]
     assert "is finished already" in cluster.login("bash", "-c", f"cat study/slurm-{again}_*.log")

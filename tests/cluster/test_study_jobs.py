@@ -136,7 +136,7 @@ def test_status_tells_of_the_stages(files):
 
 
 @pytest.mark.slurm
-@pytest.mark.xdist_group("slurm")
+@pytest.mark.xdist_group("slurm-stopped")
 def test_a_study_goes_from_data_to_its_report_by_itself(cluster):
     """One of the rates diverges: that is found out, not a failure; the repeats take the other."""
     folder = cluster.folder / "whole-study"
@@ -165,7 +165,7 @@ def test_a_study_goes_from_data_to_its_report_by_itself(cluster):
 
 
 @pytest.mark.slurm
-@pytest.mark.xdist_group("slurm")
+@pytest.mark.xdist_group("slurm-stopped")
 def test_an_array_in_the_queue_keeps_the_whole_study_out(cluster, monkeypatch):
     folder = cluster.folder / "array-alone"
     folder.mkdir()
