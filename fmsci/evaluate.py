@@ -10,43 +10,17 @@ import numpy as np
 import torch
 
 import fmsci
-from fmsci.config import Open, parse
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.collective import decided_by_main
 from fmsci.engine.measure import measure
 from fmsci.figures import comparison_figure, sample_captions, save_figure
-from fmsci.files import read_json, write_json
+from fmsci.files import write_json
 from fmsci.model.sizes import check_grid
-from fmsci.model_folder import load_operator, open_model_folder
+from fmsci.model_folder.reading import open_model_folder
+from fmsci.model_folder.weights import load_operator
 from fmsci.shards import read_manifest
 from fmsci.shards.content import content_hash, made_data
 from fmsci.world import World
-
-
-def evaluation_path(model: Path, data: Path, split: str) -> Path:
-    """Return where the result goes: ``RUN/evaluations/DATA-SPLIT.json`` beside ``RUN/model``."""
-    return model.parent / "evaluations" / f"{data.name}-{split}.json"
-
-
-class Evaluation(Open):
-    """What everybody reads of a result file: the error, and of which data it is; earlier versions did not say all."""
-
-    rel_l2: float
-    system: str | None = None
-    range: tuple[float, float] | None = None
-    grid: int | None = None
-    count: int | None = None
-    content: str | None = None
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """Return what a result file says; UserError where it is missing or none."""
-    return parse(Evaluation, read_json(path), str(path))
-
-
-def read_error(path: Path) -> float:
-    """Return the mean relative L2 error in a result file; UserError where it is missing or none."""
-    return read_evaluation(path).rel_l2
 
 
 def evaluate(

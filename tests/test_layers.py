@@ -23,7 +23,7 @@ LAYERS = [
     ["train", "evaluate", "library"],
     ["engine"],
     ["model_folder"],
-    ["checkpoint", "metrics", "figures"],
+    ["checkpoint", "metrics", "figures", "evaluation"],
     ["generate", "dataset"],
     ["model"],
     ["stages"],
@@ -325,6 +325,33 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "study STUDY plan",
+        "study STUDY submit --site local --dry-run",
+        "submit finetune TRAIN run=RUN --site local --dry-run",
+        "submit evaluate MODEL --data DATA --site local --dry-run",
+    ],
+)
+def test_what_is_planned_on_a_login_node_needs_no_torch(
+    words: str, trained: Path, train_config: Path, poisson_data: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study.yaml"
+    models, tasks = {"m": {"folder": str(trained / "model")}}, {"t": str(poisson_data)}
+    told = {"study": "q1", "run": str(tmp_path / "study"), "models": models, "tasks": tasks, "train": str(train_config)}
+    study.write_text(json.dumps(told | {"samples": [10], "steps": 3}))
+    places = {"STUDY": study, "TRAIN": train_config, "RUN": tmp_path / "run", "MODEL": trained / "model"}
+    places["DATA"] = poisson_data
+    for name, place in places.items():
+        words = words.replace(name, str(place))
+    code = HELP.replace('"--help"', ", ".join(map(repr, words.split())))
+    code += "\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_help_comes_at_once() -> None:

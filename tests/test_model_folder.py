@@ -12,10 +12,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from fmsci.errors import UserError
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.model.training_range import TrainingRange
-from fmsci.model_folder import load_operator, load_weights, open_model_folder, write_model
+from fmsci.model_folder.reading import open_model_folder
+from fmsci.model_folder.weights import load_operator, load_weights
+from fmsci.model_folder.writing import write_model
 from fmsci.shards import open_split
 
 ARCHITECTURE = Architecture(in_channels=4, width=4, modes=3, layers=2)
@@ -235,7 +238,7 @@ LOAD = """
 import resource, sys
 from pathlib import Path
 from fmsci.errors import UserError
-from fmsci.model_folder import load_operator
+from fmsci.model_folder.weights import load_operator
 try:
     load_operator(Path(sys.argv[1]))
 except UserError as error:

@@ -17,7 +17,7 @@ from fmsci.files import read_json
 from fmsci.generate.agree import check_manifest
 from fmsci.generate.plan import Request
 from fmsci.library.adopt import read_checkpoint, read_scales
-from fmsci.model_folder import load_operator
+from fmsci.model_folder.weights import load_operator
 from fmsci.shards import check, read_manifest
 from fmsci.shards.foreign import open_samples
 from fmsci.shards.layout import PLAN

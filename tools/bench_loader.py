@@ -30,7 +30,8 @@ from fmsci.dataset.loader import Loader
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.ddp import DDPEngine
 from fmsci.generate import generate
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import architecture
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World, keep_freed_memory, num_cores

@@ -28,7 +28,8 @@ from fmsci.engine.collective import process_group, total
 from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.zero import ZeroEngine
 from fmsci.engine.zero_config import deepspeed_config
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import architecture
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World, detect_world

@@ -27,9 +27,9 @@ ROOMS = ("pde", "model", "shards", "config")
 
 EXAMPLES = {
     "engine": ["api.Engine", "api.Snapshot", "build.build_engine"],
-    "model": ["sizes.Architecture", "operator.Scales"],
+    "model": ["sizes.Architecture", "scales.Scales"],
     "pde": ["system.Draw", "system.Drawn"],
-    "": ["errors.UserError", "model_folder.load_operator", "evaluate.evaluate", "metrics.relative_l2"],
+    "": ["errors.UserError", "model_folder.weights.load_operator", "evaluate.evaluate", "metrics.relative_l2"],
 }
 """What else the documentation tells people to call or to build on, by room."""
 

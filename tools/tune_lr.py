@@ -4,7 +4,7 @@
     python tools/tune_lr.py [--sizes 64K 1M ...] [--rates 3e-4 1e-3 ...] [--initial paper balanced] [--epochs N]
 
 Poisson SYS-1(1,5) at 64 x 64, one process, cosine to zero. Prints the validation error of each run and the best rate
-of each size; the default rates of fmsci/train/optim.py come from here.
+of each size; the default rates of fmsci/train/learning_rate.py come from here.
 """
 
 from __future__ import annotations

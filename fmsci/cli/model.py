@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fmsci.model.operator import Scales
+    from fmsci.model.scales import Scales
     from fmsci.model.training_range import TrainingRange
 
 app = typer.Typer(
@@ -24,7 +24,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="print a machine-readable r
 @app.command()
 def info(folder: Folder, json_: AsJson = False) -> None:
     """Check a model folder, its weights too, and print what it is, what it was trained on and its errors."""
-    from fmsci.model_folder import load_operator, open_model_folder
+    from fmsci.model_folder.reading import open_model_folder
+    from fmsci.model_folder.weights import load_operator
     from fmsci.terminal import say, table
 
     opened = open_model_folder(folder)
@@ -79,7 +80,7 @@ def _trained_with(
     from fmsci.dataset.samples import SampleSet
     from fmsci.errors import UserError
     from fmsci.library.adopt import read_scales
-    from fmsci.model.operator import Scales
+    from fmsci.model.scales import Scales
 
     if (scales is None) == (data is None):
         raise UserError("the model needs the scales of its training data: give one of --scales and --data")

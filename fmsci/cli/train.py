@@ -53,7 +53,7 @@ def _train(
     from fmsci.engine.collective import process_group
     from fmsci.engine.device import pick_device
     from fmsci.evaluate import evaluate as measure
-    from fmsci.evaluate import evaluation_path
+    from fmsci.evaluation import evaluation_path
     from fmsci.terminal import duration, say
     from fmsci.train.attempt import forget_outcome
     from fmsci.train.run import run_training
@@ -109,7 +109,7 @@ def evaluate(
     from fmsci.engine.collective import process_group
     from fmsci.engine.device import pick_device
     from fmsci.evaluate import evaluate as measure
-    from fmsci.evaluate import evaluation_path
+    from fmsci.evaluation import evaluation_path
     from fmsci.terminal import say
 
     device = pick_device("auto", world)

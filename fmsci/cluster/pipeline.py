@@ -25,7 +25,7 @@ from fmsci.cluster.submit import (
 )
 from fmsci.config import GenerateSettings, PipelineSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
-from fmsci.evaluate import evaluation_path
+from fmsci.evaluation import evaluation_path
 from fmsci.files import write_json
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.plan import plan, runs_folder

@@ -21,7 +21,7 @@ from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
 from fmsci.model.operator import SolutionOperator
-from fmsci.model_folder import load_weights
+from fmsci.model_folder.weights import load_weights
 from fmsci.stages import stage
 from fmsci.world import World
 

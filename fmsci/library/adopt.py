@@ -13,11 +13,11 @@ from torch import Tensor
 
 from fmsci.errors import UserError
 from fmsci.files import taken
-from fmsci.model.operator import Scales
 from fmsci.model.reference import from_reference
+from fmsci.model.scales import Scales
 from fmsci.model.training_range import TrainingRange
-from fmsci.model_folder import write_model
 from fmsci.model_folder.documents import FILES
+from fmsci.model_folder.writing import write_model
 from fmsci.pde.arguments import find_system
 
 STATE = "model_state"

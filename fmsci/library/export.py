@@ -12,7 +12,8 @@ from fmsci.errors import UserError
 from fmsci.files import publish_file
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.sizes import check_grid
-from fmsci.model_folder import load_weights, open_model_folder
+from fmsci.model_folder.reading import open_model_folder
+from fmsci.model_folder.weights import load_weights
 
 ABOUT = "fmsci.json"
 """The extra file inside the program: what it takes and where it comes from."""

@@ -15,7 +15,8 @@ from fmsci.errors import ArgumentError
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.sizes import check_grid
 from fmsci.model.training_range import TrainingRange
-from fmsci.model_folder import ModelFolder, load_weights, open_model_folder
+from fmsci.model_folder.reading import ModelFolder, open_model_folder
+from fmsci.model_folder.weights import load_weights
 from fmsci.pde.arguments import as_real, is_single, stack_coefficients
 from fmsci.pde.grid import LARGEST_MEAN
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from fmsci.errors import ArgumentError, UserError
 from fmsci.files import publish_folder
-from fmsci.model_folder import load_operator
 from fmsci.model_folder.documents import FILES
 from fmsci.model_folder.reading import check_plain
+from fmsci.model_folder.weights import load_operator
 
 if TYPE_CHECKING:
     from fmsci.library.model import Model

@@ -1,7 +1,8 @@
-"""Read a model folder. It may come from a stranger: nothing in it is run, followed, or believed before it is checked.
+"""Read what a model folder says, without its weights and without torch: studies and job scripts ask often.
 
-Only plain files are read, and found by their names alone; documents and weights are held against each other before
-anything of the declared size is made; weights are safetensors.
+It may come from a stranger: nothing in it is run, followed, or believed before it is checked. Only plain files are
+read, and found by their names alone; documents and weights are held against each other before anything of the declared
+size is made.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmsci.checkpoint import checked_tensors
 from fmsci.config import parse
 from fmsci.errors import UserError
 from fmsci.files import read_json
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.model.training_range import TrainingRange
 from fmsci.model_folder.documents import CONFIG, FORMAT_VERSION, NORMALIZATION, WEIGHTS, ConfigDocument
@@ -133,17 +133,3 @@ def _check_size(path: Path, architecture: Architecture, config: ConfigDocument) 
         raise UserError(
             f"the weights file {weights} has {size:,} bytes, far more than {count:,} parameters need; do not use it"
         )
-
-
-def load_weights(operator: SolutionOperator, path: Path, remedy: str = "make the model anew") -> None:
-    """Load the weights of a model folder; UserError with ``remedy`` where they are not the model's, or not finite."""
-    shapes = {name: tensor.shape for name, tensor in operator.state_dict().items()}
-    operator.load_state_dict(dict(checked_tensors(path / WEIGHTS, shapes, remedy)))
-
-
-def load_operator(path: Path) -> SolutionOperator:
-    """Return the trained operator of a model folder, on the CPU."""
-    folder = open_model_folder(path)
-    operator = SolutionOperator(folder.architecture, folder.scales)
-    load_weights(operator, path)
-    return operator

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fmsci.checkpoint import write_tensors
 from fmsci.files import publish_folder, write_json
-from fmsci.model.operator import Scales
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.model.training_range import TrainingRange
 from fmsci.model_folder.card import card

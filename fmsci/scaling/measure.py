@@ -25,7 +25,8 @@ from fmsci.engine.device import pick_device, set_threads
 from fmsci.engine.probe import clock_after_barrier, gather_facts
 from fmsci.errors import SettingsError
 from fmsci.files import write_json
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import check_grid
 from fmsci.scaling.points import Point, plan, result_path
 from fmsci.train.optim import build_optimizer

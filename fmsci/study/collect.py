@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmsci.evaluate import read_error
+from fmsci.evaluation import read_error
 from fmsci.files import all_entries
 from fmsci.study.board import valid_errors
 from fmsci.study.jobs import Run

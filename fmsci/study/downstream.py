@@ -14,7 +14,7 @@ from fmsci.study.data import DataFolders
 from fmsci.study.identity import run_hash
 from fmsci.study.jobs import Run, run_results
 from fmsci.study.models import Model
-from fmsci.train.optim import peak_lr
+from fmsci.train.learning_rate import peak_lr
 
 
 @dataclass(frozen=True, eq=False)

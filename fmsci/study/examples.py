@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fmsci.evaluate import evaluation_path
+from fmsci.evaluation import evaluation_path
 from fmsci.study.blocks import Picture
 from fmsci.study.collect import Found, Record
 from fmsci.study.downstream import Group

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.errors import Interrupted, UserError
-from fmsci.evaluate import read_error
+from fmsci.evaluation import read_error
 from fmsci.locks import lock
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board, valid_errors

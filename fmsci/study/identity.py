@@ -16,7 +16,7 @@ from fmsci.config import GenerateSettings, TrainSettings
 from fmsci.errors import UserError
 from fmsci.pde import REVISION as DATA_REVISION
 from fmsci.pde import SYSTEMS
-from fmsci.train.optim import DEFAULT_LR, PAPER_LR
+from fmsci.train.learning_rate import DEFAULT_LR, PAPER_LR
 from fmsci.train.origin import HASH_CHARACTERS
 
 REVISION = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fmsci.evaluate import evaluation_path, read_evaluation
+from fmsci.evaluation import evaluation_path, read_evaluation
 from fmsci.train.outcome import RESULT, best_error, read_outcome
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fmsci.config import TrainSettings
 from fmsci.model.sizes import DEFAULT_LAYERS, SIZES, Architecture, architecture
-from fmsci.model_folder import open_model_folder
+from fmsci.model_folder.reading import open_model_folder
 from fmsci.pde import NAMES
 from fmsci.train.origin import model_hash
 from fmsci.train.outcome import RESULT

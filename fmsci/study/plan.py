@@ -10,7 +10,7 @@ from typing import Any
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.dataset.order import num_batches
-from fmsci.evaluate import evaluation_path
+from fmsci.evaluation import evaluation_path
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.data import DataFolders
 from fmsci.study.downstream import Base, Group

@@ -19,11 +19,13 @@ from fmsci.engine.api import Engine
 from fmsci.engine.build import build_engine
 from fmsci.engine.device import set_threads
 from fmsci.errors import UserError
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture, architecture, check_grid
-from fmsci.model_folder import ModelFolder, open_model_folder
+from fmsci.model_folder.reading import ModelFolder, open_model_folder
 from fmsci.train.extend import extended_scales, load_extended
-from fmsci.train.optim import build_optimizer, peak_lr
+from fmsci.train.learning_rate import peak_lr
+from fmsci.train.optim import build_optimizer
 from fmsci.world import World, keep_freed_memory
 
 

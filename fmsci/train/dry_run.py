@@ -10,7 +10,8 @@ from fmsci.config import TrainSettings
 from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.order import num_batches, share
 from fmsci.engine.traffic import sent_bytes
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.terminal import amount
 from fmsci.train.build import choose_model

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from fmsci.checkpoint import checked_tensors
-from fmsci.model.operator import Scales, SolutionOperator
-from fmsci.model_folder import ModelFolder
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model_folder.documents import WEIGHTS
+from fmsci.model_folder.reading import ModelFolder
 from fmsci.shards.manifest import Scales as MeasuredScales
 
 

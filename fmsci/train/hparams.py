@@ -9,7 +9,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from fmsci.config import TrainSettings
 from fmsci.files import discard
-from fmsci.train.optim import peak_lr
+from fmsci.train.learning_rate import peak_lr
 
 SUFFIX = ".hparams"
 """Ends the name of the event file, beside those of the curves: the same run to TensorBoard, and replaced as a whole."""

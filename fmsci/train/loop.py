@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fmsci.engine.measure import measure
 from fmsci.errors import Interrupted
-from fmsci.model_folder import write_model
+from fmsci.model_folder.writing import write_model
 from fmsci.train.build import Job
+from fmsci.train.learning_rate import learning_rate
 from fmsci.train.monitor import Monitor, check_finite
-from fmsci.train.optim import learning_rate
 from fmsci.train.preempt import Preempt, StopAsked
 from fmsci.train.saving import Saver
 from fmsci.train.state import State

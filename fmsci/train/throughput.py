@@ -19,7 +19,8 @@ from fmsci.dataset.loader import Batch, Piece
 from fmsci.dataset.samples import Samples
 from fmsci.engine.build import build_engine
 from fmsci.engine.device import pick_device, set_threads
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World, keep_freed_memory

@@ -6,7 +6,7 @@ import pytest
 
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
-from fmsci.model_folder import open_model_folder
+from fmsci.model_folder.reading import open_model_folder
 from fmsci.pde import NAMES
 from fmsci.train.build import choose_model
 from fmsci.train.dry_run import dry_run

@@ -17,7 +17,8 @@ from fmsci.dataset.order import epoch_order
 from fmsci.dataset.samples import Samples
 from fmsci.engine.build import build_engine
 from fmsci.engine.collective import process_group, total
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.train.optim import build_optimizer
 from fmsci.world import detect_world

@@ -12,7 +12,8 @@ from fmsci.dataset.samples import Samples
 from fmsci.engine import replay
 from fmsci.engine.build import build_engine, replays
 from fmsci.engine.replay import Replayed
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World

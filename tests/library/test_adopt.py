@@ -10,7 +10,7 @@ import torch
 import fmsci
 from fmsci.errors import UserError
 from fmsci.library.adopt import adopt_checkpoint, read_checkpoint, read_scales
-from fmsci.model.operator import Scales
+from fmsci.model.scales import Scales
 from tests.commands import run
 from tests.model.test_reference import Plain
 

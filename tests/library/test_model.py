@@ -12,10 +12,12 @@ import torch
 
 import fmsci
 from fmsci.library import model as library_model
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.model.training_range import TrainingRange
-from fmsci.model_folder import load_operator, write_model
+from fmsci.model_folder.weights import load_operator
+from fmsci.model_folder.writing import write_model
 from fmsci.shards import open_split
 from tests.commands import run
 

@@ -5,7 +5,8 @@ import torch
 
 from fmsci.errors import UserError
 from fmsci.model.fno import FNO
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture, architecture
 
 

@@ -7,7 +7,8 @@ import torch
 
 from fmsci.engine.replay import Replayed
 from fmsci.model.fno import FNO
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import architecture
 
 pytestmark = [

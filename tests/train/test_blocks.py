@@ -9,9 +9,10 @@ from fmsci.config.sections import OptimSettings
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.ddp import DDPEngine
 from fmsci.errors import UserError
-from fmsci.model_folder import load_operator
+from fmsci.model_folder.weights import load_operator
 from fmsci.train.build import build_job
-from fmsci.train.optim import build_optimizer, in_block, learning_rate, peak_lr
+from fmsci.train.learning_rate import learning_rate, peak_lr
+from fmsci.train.optim import build_optimizer, in_block
 from fmsci.world import World
 from tests.commands import run
 from tests.conftest import TRAINING

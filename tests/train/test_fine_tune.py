@@ -13,11 +13,12 @@ from fmsci.config.sections import OptimSettings
 from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.sizes import Architecture
-from fmsci.model_folder import load_operator, open_model_folder
+from fmsci.model_folder.reading import open_model_folder
+from fmsci.model_folder.weights import load_operator
 from fmsci.shards.manifest import Scales
 from fmsci.train.dry_run import describe, dry_run
 from fmsci.train.extend import extended_scales, load_extended
-from fmsci.train.optim import learning_rate
+from fmsci.train.learning_rate import learning_rate
 from tests.commands import run
 from tests.conftest import TRAINING
 

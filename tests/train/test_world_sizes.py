@@ -10,7 +10,8 @@ from fmsci.dataset.loader import Batch, Piece
 from fmsci.dataset.order import epoch_order
 from fmsci.dataset.samples import Samples
 from fmsci.engine.ddp import DDPEngine
-from fmsci.model.operator import Scales, SolutionOperator
+from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.shards import open_split, read_manifest
 from fmsci.world import World

@@ -38,7 +38,7 @@ class Models:
         """Load it and apply it."""
         import torch
 
-        from fmsci.model_folder import load_operator
+        from fmsci.model_folder.weights import load_operator
 
         operator = load_operator(place / "model")
         with torch.no_grad():
