@@ -7,6 +7,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.warm import warm
+
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 
 
@@ -14,7 +16,7 @@ def clean_environment(**changes):
     """Return the environment without traces of a launcher, one thread per process."""
     dropped = ("PMI_", "OMPI_", "SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-    return kept | {"OMP_NUM_THREADS": "1"} | changes
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | changes
 
 
 def free_ports(count=1):
@@ -24,15 +26,27 @@ def free_ports(count=1):
         return [server.getsockname()[1] for server in servers]
 
 
+WARM = {"train", "evaluate", "predict", "model", "study", "scaling"}
+"""Verbs that import torch."""
+
+
 def command(arguments, ranks=None):
     launcher = [] if ranks is None else [str(MPIEXEC), "-n", str(ranks)]
     return [*launcher, sys.executable, "-m", "fmsci", *map(str, arguments)]
 
 
+def warm_command(arguments, ranks=None):
+    """Return the same command by a Python that has imported torch already, where the verb needs it (tests/warm.py)."""
+    if arguments[0] not in WARM:
+        return command(arguments, ranks)
+    launcher = [] if ranks is None else [str(MPIEXEC), "-n", str(ranks)]
+    return [*launcher, *warm(["-m", "fmsci", *arguments])]
+
+
 def run(arguments, ranks=None, code=0, cwd=None):
     """Run ``fmsci ARGUMENTS`` under so many ranks and return what it printed; its exit code must be ``code``."""
     done = subprocess.run(
-        command(arguments, ranks),
+        warm_command(arguments, ranks),
         env=clean_environment(),
         capture_output=True,
         text=True,
