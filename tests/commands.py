@@ -26,7 +26,7 @@ def free_ports(count=1):
         return [server.getsockname()[1] for server in servers]
 
 
-WARM = {"train", "evaluate", "predict", "model", "study", "scaling"}
+WARM = {"train", "evaluate", "predict", "model", "study", "scaling", "worker"}
 """Verbs that import torch."""
 
 
@@ -40,7 +40,7 @@ def warm_command(arguments, ranks=None):
     if arguments[0] not in WARM:
         return command(arguments, ranks)
     launcher = [] if ranks is None else [str(MPIEXEC), "-n", str(ranks)]
-    return [*launcher, *warm(["-m", "fmsci", *arguments])]
+    return [*launcher, *warm(["-m", "fmsci", *arguments], deepspeed="engine.kind=zero" in arguments)]
 
 
 def run(arguments, ranks=None, code=0, cwd=None):

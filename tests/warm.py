@@ -32,8 +32,8 @@ MODULES += ("fmsci.train.run", "fmsci.evaluate", "fmsci.library.model", "fmsci.s
 
 
 def warm(words, deepspeed=False):
-    """Return a command that does what ``python WORDS`` does, where WORDS begin with -m."""
-    assert words[0] == "-m"
+    """Return a command that does what ``python WORDS`` does, where WORDS begin with -m MODULE or -c SCRIPT."""
+    assert words[0] in {"-m", "-c"}
     return [sys.executable, "-S", str(CLIENT), _address(deepspeed), *map(str, words)]
 
 
@@ -154,7 +154,7 @@ def become(asked, streams, added):
     os.environ.clear()
     os.environ.update(added | asked["environment"])
     sys.path[0] = asked["folder"]
-    sys.argv = ["-m", *asked["words"][1:]]
+    sys.argv = [asked["words"][0], *asked["words"][2:]]
 
 
 def main(address, deepspeed=None):
@@ -170,12 +170,16 @@ def main(address, deepspeed=None):
         from fmsci.world import World
 
         import_deepspeed(World(), torch.device("cpu"))
-    assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the other threads"
+    assert len([*Path("/proc/self/task").iterdir()]) == 1, "a fork would lose the other threads"
     gc.collect()
     gc.freeze()  # or each fork copies it all, at its first look for garbage
     asked, streams = serve(address, before)
     become(asked, streams, added)
-    runpy.run_module(asked["words"][0], run_name="__main__", alter_sys=True)
+    how, what = asked["words"][:2]
+    if how == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})
 
 
 if __name__ == "__main__":

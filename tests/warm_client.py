@@ -1,4 +1,4 @@
-"""``python -S warm_client.py SOCKET -m MODULE ARGUMENTS``: stands for the process that the warm Python forks for it.
+"""``python -S warm_client.py SOCKET WORDS``: stands for the process that the warm Python forks for it.
 
 It lends its variables, folder and streams, passes on every signal, ends as the other one does, and takes it along when
 it is killed. It imports next to nothing: its start is a fiftieth of torch's.
@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 LAUNCHERS = ("PMI_", "MPI_", "HYDI_", "MPIR_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "PYTEST_", "GFORTRAN_", "DS_")
 """Variables of one command; what is imported beforehand does not read them."""
@@ -24,10 +25,8 @@ def main(address, *words):
 
     def forward(number, frame):
         if pid:
-            try:
+            with suppress(ProcessLookupError):  # it has ended; its last word is on the way
                 os.kill(pid, number)
-            except ProcessLookupError:  # it has ended; its last word is on the way
-                pass
         else:
             early.append(number)
 
@@ -42,7 +41,7 @@ def main(address, *words):
         there = server.makefile("r")
         if json.loads(there.readline()) != same_for_all(environment):
             os.execv(sys.executable, [sys.executable, *words])
-        asked = json.dumps({"words": words[1:], "environment": environment, "folder": os.getcwd()}).encode()
+        asked = json.dumps({"words": words, "environment": environment, "folder": os.getcwd()}).encode()  # noqa: PTH109
         socket.send_fds(server, [len(asked).to_bytes(8, "big")], [0, 1, 2])
         server.sendall(asked)
         pid = int(there.readline())

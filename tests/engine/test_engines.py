@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from fmsci.checkpoint import read_tensors
 from fmsci.dataset.order import epoch_order
 from tests.commands import MPIEXEC, clean_environment
 from tests.engine.curves import BATCH, LR, NUM_SAMPLES, Remembered, build_operator
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[2]
 CLIP = 2.0
@@ -36,9 +36,9 @@ def engines(sharded):
 def train(ranks, cases, folder):
     """Run the cases in one group of so many processes."""
     output = folder / f"curves-{ranks}.json"
-    command = [str(MPIEXEC), "-n", str(ranks), sys.executable, "-m", "tests.engine.curves", str(output)]
+    words = ["-m", "tests.engine.curves", output, json.dumps(cases)]
     done = subprocess.run(
-        [*command, json.dumps(cases)],
+        [str(MPIEXEC), "-n", str(ranks), *warm(words, deepspeed=True)],
         cwd=ROOT,
         env=clean_environment(),
         capture_output=True,

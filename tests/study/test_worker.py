@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import clean_environment, command, run
+from tests.commands import clean_environment, run, warm_command
 from tests.conftest import TRAINING
 
 
 @pytest.fixture
 def worker():
     process = subprocess.Popen(
-        command(["worker"]),
+        warm_command(["worker"]),
         env=clean_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

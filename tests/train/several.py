@@ -1,10 +1,9 @@
 """Run several ``fmsci`` commands one after the other on the same ranks, each in processes of its own.
 
-Torch and DeepSpeed are imported once, and every command is a fork of that: a start takes a second less than one, where
-it would take five. ``mpiexec -n N python -m tests.train.several FOLDER JSON`` where JSON is a list of cases.
+``mpiexec -n N python -m tests.train.several FOLDER JSON`` where JSON is a list of cases, and that python has imported
+torch and DeepSpeed already (tests/warm.py): every command is a fork of it.
 """
 
-import importlib
 import json
 import os
 import shutil
@@ -16,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.commands import MPIEXEC, clean_environment, free_ports
-
-LATE = ("torch._dynamo", "torch.utils.tensorboard", "fmsci.train.run", "fmsci.evaluate")
-"""What a command imports, torch and DeepSpeed some of it at the first step: here once for all of them."""
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +27,8 @@ class Case:
     arguments: list
     term: int | None = None
     copy: tuple[str, str] | None = None
+    port: int | None = None
+    """Each meets at a port of its own, on which the one before cannot still be listening."""
 
 
 def several(ranks, cases, folder):
@@ -40,24 +39,19 @@ def several(ranks, cases, folder):
             "arguments": [str(word) for word in case.arguments],
             "term": case.term,
             "copy": case.copy and [*map(str, case.copy)],
+            "port": port,
         }
-        for case in cases
+        for case, port in zip(cases, free_ports(len(cases)), strict=True)
     ]
-    # Each case meets at a port of its own, on which the one before cannot still be listening.
-    ports = " ".join(map(str, free_ports(len(cases))))
     done = subprocess.run(
         [
             str(MPIEXEC),
             "-n",
             str(ranks),
-            sys.executable,
-            "-m",
-            "tests.train.several",
-            str(folder),
-            json.dumps(described),
+            *warm(["-m", "tests.train.several", folder, json.dumps(described)], deepspeed=True),
         ],
         cwd=ROOT,
-        env=clean_environment(DS_ACCELERATOR="cpu", DS_BUILD_OPS="0", PORTS_OF_CASES=ports),
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=280,
@@ -71,12 +65,12 @@ def several(ranks, cases, folder):
     return found
 
 
-def run_case(case, number, log):
+def run_case(case, log):
     """Be the command; end with its exit code."""
     with log.open("wb") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
-    os.environ["MASTER_PORT"] = os.environ["PORTS_OF_CASES"].split()[number]
+    os.environ["MASTER_PORT"] = str(case.port)
     from fmsci.cli import main
     from fmsci.train.state import State
 
@@ -92,22 +86,14 @@ def run_case(case, number, log):
 
 
 def main(folder, cases):
-    import torch
-
-    from fmsci.engine.zero_import import import_deepspeed
-    from fmsci.world import World
-
-    for module in LATE:
-        importlib.import_module(module)
-    rank, size = int(os.environ["PMI_RANK"]), int(os.environ["PMI_SIZE"])
-    import_deepspeed(World(rank, size, rank, size), torch.device("cpu"))
+    rank = int(os.environ["PMI_RANK"])
     for number, described in enumerate(json.loads(cases)):
         case = Case(**described)
         child = os.fork()
         if not child:
             code = 99
             try:
-                run_case(case, number, Path(folder) / f"{number}-{rank}.log")
+                run_case(case, Path(folder) / f"{number}-{rank}.log")
             except SystemExit as end:
                 code = int(end.code or 0)
             except BaseException:

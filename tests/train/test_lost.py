@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 
 from tests.commands import clean_environment, free_ports
 from tests.conftest import TRAINING
+from tests.warm import warm
 
 RANK = """
 import os, sys
@@ -32,7 +32,7 @@ def test_a_rank_lost_before_the_run_began_is_told_where_a_job_script_made_the_fo
         folder.mkdir()
     (port,) = free_ports()
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": str(2 // hosts), "MASTER_ADDR": "127.0.0.1"}
-    words = [sys.executable, "-c", RANK, "train", str(train_config), f"run={folder}", *TRAINING]
+    words = warm(["-c", RANK, "train", train_config, f"run={folder}", *TRAINING])
     ranks = [
         subprocess.Popen(
             words,

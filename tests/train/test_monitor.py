@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +19,7 @@ from fmsci.world import World
 from tests.commands import MPIEXEC, clean_environment, run
 from tests.conftest import TRAINING
 from tests.train.test_resume import LONG, start, wait_for_step
+from tests.warm import warm
 
 
 def events(folder):
@@ -85,8 +85,8 @@ def test_the_page_of_custom_scalars_shows_curves_that_are_there(trained):
 @pytest.mark.distributed
 def test_a_slow_rank_is_found_among_several(train_config, tmp_path):
     folder = tmp_path / "run"
-    command = [str(MPIEXEC), "-n", "3", sys.executable, "-m", "tests.train.straggler", str(train_config), str(folder)]
-    subprocess.run([*command, "1", "0.2"], env=clean_environment(), check=True, timeout=200, capture_output=True)
+    command = [str(MPIEXEC), "-n", "3", *warm(["-m", "tests.train.straggler", train_config, folder, "1", "0.2"])]
+    subprocess.run(command, env=clean_environment(), check=True, timeout=200, capture_output=True)
     lines = [line for line in entries(folder) if "perf/ranks" in line]
     assert [line["perf/ranks"] for line in lines] == [3] * 12
     later = lines[2:]  # the first steps make constants

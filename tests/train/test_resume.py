@@ -12,17 +12,17 @@ import pytest
 
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.locks import lock
-from tests.commands import clean_environment, command, free_ports, run
+from tests.commands import clean_environment, free_ports, run, warm_command
 from tests.conftest import TRAINING
 
 LONG = [*TRAINING, "optim.epochs=40", "checkpoint.every_steps=7", "checkpoint.every_epochs=null"]
 """120 steps; checkpoints in the middle of epochs."""
 
 
-def start(arguments, ranks=None, **environment):
+def start(arguments, ranks=None, how=warm_command, **environment):
     """Start a command in a process group of its own."""
     return subprocess.Popen(
-        command(arguments, ranks),
+        how(arguments, ranks),
         env=clean_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -31,7 +31,7 @@ def start(arguments, ranks=None, **environment):
     )
 
 
-def world(arguments, size, ranks, port, more=None):
+def world(arguments, size, ranks, port, more=None, how=warm_command):
     """Start these ranks of a world without a launcher, which would end the others itself.
 
     ``more`` are the arguments that each has for itself.
@@ -39,7 +39,7 @@ def world(arguments, size, ranks, port, more=None):
     common = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
     return [
         subprocess.Popen(
-            command([*arguments, *(more[number] if more else [])]),
+            how([*arguments, *(more[number] if more else [])]),
             env=clean_environment(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=str(port), **common),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -279,7 +279,7 @@ def test_a_lock_that_a_lost_node_left_is_waited_for(train_config, tmp_path):
     with lock(folder / ".lock", "held"):
         assert "choose another run=, wait for process" in run(arguments, code=2)
         again = clean_environment(SLURM_RESTART_COUNT="1")
-        process = subprocess.Popen(command(arguments), env=again, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(warm_command(arguments), env=again, stderr=subprocess.PIPE, text=True)
         told = process.stderr.readline()
         assert told.startswith(f"fmsci: {folder}: waiting for process {os.getpid()} on ")
         assert process.poll() is None

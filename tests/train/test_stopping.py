@@ -17,10 +17,11 @@ from fmsci.checkpoint import newest_checkpoint
 from fmsci.config.sections import CheckpointSettings
 from fmsci.dataset.order import epoch_order
 from fmsci.train.preempt import find_deadline
-from tests.commands import clean_environment, command, free_ports, run
+from tests.commands import clean_environment, command, free_ports, run, warm_command
 from tests.conftest import TRAINING
 from tests.train.several import Case, several
 from tests.train.test_resume import LONG, final_bits, start, wait_for_step, world
+from tests.warm import warm
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +86,7 @@ def test_a_stop_inside_the_test_is_obeyed_and_the_next_start_tests(train_config,
 
 def started_with(script, arguments, code=75):
     """Run a command after a few lines of Python; return what it printed."""
-    words = command(arguments)
-    at = words.index("-m")
-    words[at : at + 2] = ["-c", f"{script}from fmsci.cli import main\nmain()\n"]
+    words = warm(["-c", f"{script}from fmsci.cli import main\nmain()\n", *arguments], "engine.kind=zero" in arguments)
     done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -108,7 +107,7 @@ def test_the_end_of_a_slurm_job_is_a_deadline(monkeypatch):
 
 def test_a_signal_while_torch_is_imported_is_obeyed(train_config, tmp_path):
     folder = tmp_path / "run"
-    process = start(["train", train_config, f"run={folder}", *LONG])
+    process = start(["train", train_config, f"run={folder}", *LONG], how=command)
     while not caught(process.pid) >> (signal.SIGTERM - 1) & 1:
         assert process.poll() is None
         time.sleep(0.001)
@@ -161,7 +160,13 @@ def test_a_rank_that_is_killed_or_frozen_is_named_with_its_host_in_bounded_time(
         "frozen": ["engine.kind=ddp", "engine.timeout_s=5"],
     }
     started = {
-        name: world([*common, f"run={tmp_path / name}", *engine], 2, range(2), port)
+        name: world(
+            [*common, f"run={tmp_path / name}", *engine],
+            2,
+            range(2),
+            port,
+            how=command if name == "frozen" else warm_command,  # who stands for a process cannot freeze it
+        )
         for (name, engine), port in zip(pairs.items(), free_ports(3), strict=True)
     }
     try:
