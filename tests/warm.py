@@ -81,12 +81,12 @@ class Forked:
         os.close(self.handle)
 
 
-def serve(address, before):
+def serve(address, before, added):
     """Fork for all who ask until stdin ends. Returns in each fork: what is asked of it, and its streams.
 
-    ``before``: the variables that were there when the imports began.
+    ``before``: the variables that were there when the imports began; ``added``: those that they have set.
     """
-    known = json.dumps(same_for_all(before)).encode() + b"\n"
+    known = json.dumps([same_for_all(before, added), added]).encode() + b"\n"
     children = []
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(address)
@@ -173,7 +173,7 @@ def main(address, deepspeed=None):
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a fork would lose the other threads"
     gc.collect()
     gc.freeze()  # or each fork copies it all, at its first look for garbage
-    asked, streams = serve(address, before)
+    asked, streams = serve(address, before, added)
     become(asked, streams, added)
     how, what = asked["words"][:2]
     if how == "-m":

@@ -15,9 +15,9 @@ LAUNCHERS = ("PMI_", "MPI_", "HYDI_", "MPIR_", "RANK", "WORLD_SIZE", "LOCAL_", "
 """Variables of one command; what is imported beforehand does not read them."""
 
 
-def same_for_all(environment):
-    """Return the variables that an import may have read."""
-    return {key: value for key, value in environment.items() if not key.startswith(LAUNCHERS)}
+def same_for_all(environment, added):
+    """Return the variables that an import may have read; not those that it has ``added``, here or there."""
+    return {key: value for key, value in environment.items() if not key.startswith(LAUNCHERS) and key not in added}
 
 
 def main(address, *words):
@@ -39,7 +39,8 @@ def main(address, *words):
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         there = server.makefile("r")
-        if json.loads(there.readline()) != same_for_all(environment):
+        known, added = json.loads(there.readline())
+        if known != same_for_all(environment, added):
             os.execv(sys.executable, [sys.executable, *words])
         asked = json.dumps({"words": words, "environment": environment, "folder": os.getcwd()}).encode()  # noqa: PTH109
         socket.send_fds(server, [len(asked).to_bytes(8, "big")], [0, 1, 2])
