@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -157,6 +158,32 @@ def become(asked, streams, added):
     sys.argv = [asked["words"][0], *asked["words"][2:]]
 
 
+def end(how, what):
+    """Run the module or script, and end as Python does, but for taking apart what was imported: that copies it all."""
+    code = 0
+    try:
+        if how == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(what, {"__name__": "__main__"})
+    except SystemExit as asked:
+        code = asked.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    threading._shutdown()  # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
 def main(address, deepspeed=None):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the clients, who pass it on
     before = dict(os.environ)
@@ -175,11 +202,7 @@ def main(address, deepspeed=None):
     gc.freeze()  # or each fork copies it all, at its first look for garbage
     asked, streams = serve(address, before, added)
     become(asked, streams, added)
-    how, what = asked["words"][:2]
-    if how == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        exec(what, {"__name__": "__main__"})
+    end(*asked["words"][:2])
 
 
 if __name__ == "__main__":

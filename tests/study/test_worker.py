@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import clean_environment, run, warm_command
+from tests.commands import clean_environment, command, run, warm_command
 from tests.conftest import TRAINING
 
 
-@pytest.fixture
-def worker():
+@pytest.fixture(params=[warm_command])
+def worker(request):
     process = subprocess.Popen(
-        warm_command(["worker"]),
+        request.param(["worker"]),
         env=clean_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -58,6 +58,7 @@ def test_jobs_take_turns_as_if_each_had_its_own_process(worker, train_config, tr
     assert worker.returncode == 0
 
 
+@pytest.mark.parametrize("worker", [command], indirect=True)  # which sleeps itself: nobody stands for it
 def test_a_signal_that_comes_between_two_jobs_is_obeyed(worker, train_config, tmp_path):
     ask(worker, ["train", train_config, f"run={tmp_path / 'one'}", *TRAINING], tmp_path / "log")
     assert answer(worker) == 0
