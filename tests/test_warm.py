@@ -49,6 +49,11 @@ def test_where_a_variable_differs_it_is_a_fresh_python():
     assert process.returncode == 0
 
 
+def test_what_it_starts_by_the_name_of_its_python_starts_warm_too():
+    nested = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {READS!r}])\n"
+    assert started(warm(["-c", nested])).communicate()[0] == "True\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT], ids=lambda n: n.name)
 def test_a_signal_reaches_it_and_the_end_by_one_is_told(number):
     handled = f"import signal\nsignal.signal({number}, lambda *_: sys.exit(75))\n"

@@ -33,8 +33,7 @@ MODULES += ("fmsci.train.run", "fmsci.evaluate", "fmsci.library.model", "fmsci.s
 
 
 def warm(words, deepspeed=False):
-    """Return a command that does what ``python WORDS`` does, where WORDS begin with -m MODULE or -c SCRIPT."""
-    assert words[0] in {"-m", "-c"}
+    """Return a command that does what ``python WORDS`` does, and is that but for -m MODULE and -c SCRIPT."""
     return [sys.executable, "-S", str(CLIENT), _address(deepspeed), *map(str, words)]
 
 
@@ -145,8 +144,11 @@ def question(connection, known):
     return json.loads(text), streams
 
 
-def become(asked, streams, added):
-    """Be the process that was asked for, up to its first line. ``added``: the variables that imports have set."""
+def become(asked, streams, added, script):
+    """Be the process that was asked for, up to its first line. ``added``: the variables that imports have set.
+
+    What it starts by the name of its Python starts warm, too: by ``script``.
+    """
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -155,6 +157,7 @@ def become(asked, streams, added):
     os.environ.clear()
     os.environ.update(added | asked["environment"])
     sys.path[0] = asked["folder"]
+    sys.executable = str(script)
     sys.argv = [asked["words"][0], *asked["words"][2:]]
 
 
@@ -198,10 +201,13 @@ def main(address, deepspeed=None):
 
         import_deepspeed(World(), torch.device("cpu"))
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a fork would lose the other threads"
+    script = Path(address).with_name("python")
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -S {CLIENT} {address} "$@"\n')
+    script.chmod(0o755)
     gc.collect()
     gc.freeze()  # or each fork copies it all, at its first look for garbage
     asked, streams = serve(address, before, added)
-    become(asked, streams, added)
+    become(asked, streams, added, script)
     end(*asked["words"][:2])
 
 

@@ -40,7 +40,7 @@ def main(address, *words):
         server.connect(address)
         there = server.makefile("r")
         known, added = json.loads(there.readline())
-        if known != same_for_all(environment, added):
+        if words[0] not in {"-m", "-c"} or known != same_for_all(environment, added):
             os.execv(sys.executable, [sys.executable, *words])
         asked = json.dumps({"words": words, "environment": environment, "folder": os.getcwd()}).encode()  # noqa: PTH109
         socket.send_fds(server, [len(asked).to_bytes(8, "big")], [0, 1, 2])
