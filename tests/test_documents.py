@@ -15,7 +15,8 @@ import h5py
 import pytest
 import yaml
 
-from tests.commands import MPIEXEC, clean_environment
+from tests.commands import MPIEXEC, WARM, clean_environment
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -82,10 +83,23 @@ def papers_files(place, environment):
             theirs["fields"], theirs["tensor"] = made["fields"][()], made["tensor"][()]
 
 
+def warm_fmsci(folder):
+    """Make a folder with a ``fmsci`` that has imported torch already, for the verbs that need it."""
+    folder.mkdir()
+    installed, forked = Path(sys.executable).with_name("fmsci"), shlex.join(warm(["-m", "fmsci"]))
+    choice = f'case "$1" in {"|".join(WARM)}) exec {forked} "$@";; *) exec {installed} "$@";; esac'
+    (folder / "fmsci").write_text(f"#!/bin/sh\n{choice}\n")
+    (folder / "fmsci").chmod(0o755)
+    return folder
+
+
 def run_page(page, place):
     """Do what a page says, from top to bottom."""
     bin_folder = Path(sys.executable).parent
-    environment = clean_environment(PATH=f"{bin_folder}:{MPIEXEC.parent}:{os.environ['PATH']}")
+    path = f"{bin_folder}:{MPIEXEC.parent}:{os.environ['PATH']}"
+    if page.name != "README.md":  # there it is the installed one, as a new user has it
+        path = f"{warm_fmsci(place / 'bin')}:{path}"
+    environment = clean_environment(PATH=path)
     for mark, language, text in blocks(page):
         if mark.startswith(ELSEWHERE) or language in {"diff", "text"}:
             continue

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 
 LAUNCHERS = ("PMI_", "MPI_", "HYDI_", "MPIR_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "PYTEST_", "GFORTRAN_", "DS_")
+LAUNCHERS += ("PATH", "PWD", "OLDPWD", "SHLVL", "_")
 """Variables of one command; what is imported beforehand does not read them."""
 
 
