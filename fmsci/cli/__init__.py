@@ -15,7 +15,7 @@ import typer
 from fmsci import __version__
 from fmsci.cli import data, doctor, generate, model, predict, scaling, status, study, submit, train, watch, worker
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
-from fmsci.world import World, detect_world, ignore_signals
+from fmsci.world import World, detect_world, ignore_signals, postpone_garbage
 
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -78,6 +78,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
     A user's mistake is one sentence on stderr and exit code 2, a saved run exits with 75.
     """
+    postpone_garbage()
     try:
         code = app(words, standalone_mode=False)
     except UsageError as error:

@@ -27,7 +27,7 @@ from fmsci.train.recorded import check_recorded
 from fmsci.train.saving import Saver, advice
 from fmsci.train.state import State, read_saved
 from fmsci.train.trouble import Trouble
-from fmsci.world import StopSignals, World
+from fmsci.world import StopSignals, World, collect_garbage
 
 Afterwards = Callable[[Callable[[], None]], dict[str, Any]]
 """What is done with the trained model, on all ranks; it calls its argument now and then, which raises to stop it."""
@@ -138,6 +138,7 @@ def _train(attempt: Attempt) -> dict[str, Any]:
             say(f"continuing {settings.run} after step {position.step}")
     if attempt.world.is_main:
         say(f"{settings.run}: {job.headline}, from step {position.step}")
+    collect_garbage()
     while True:
         trouble = Trouble()
         try:

@@ -2,6 +2,7 @@
 
 from fmsci.world.process import (
     child_environment,
+    collect_garbage,
     cores_per_process,
     end_with_parent,
     free_port,
@@ -12,6 +13,7 @@ from fmsci.world.process import (
     keep_freed_memory,
     num_cores,
     one_numpy_thread,
+    postpone_garbage,
     prepare_deepspeed,
     prepare_wandb,
     stale_lock_s,
@@ -24,6 +26,7 @@ __all__ = [
     "StopSignals",
     "World",
     "child_environment",
+    "collect_garbage",
     "cores_per_process",
     "detect_world",
     "end_with_parent",
@@ -36,6 +39,7 @@ __all__ = [
     "keep_freed_memory",
     "num_cores",
     "one_numpy_thread",
+    "postpone_garbage",
     "prepare_deepspeed",
     "prepare_wandb",
     "stale_lock_s",

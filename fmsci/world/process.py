@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -13,6 +14,9 @@ from fmsci.world.ranks import FIRST_PORT, World
 
 STALE_LOCK_S = 120.0
 """Locks of a lost node have expired after so long, on NFS and Lustre as they come."""
+
+OFTEN = gc.get_threshold()
+"""How many new objects Python looks through for garbage, when nobody has told it otherwise."""
 
 
 def num_cores() -> int:
@@ -83,6 +87,20 @@ def free_port() -> int:
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         return int(trial.getsockname()[1])
+
+
+def postpone_garbage() -> None:
+    """Look for garbage rarely while modules are imported: torch's are a million objects and none of it.
+
+    To look through them again and again is an eighth of a start.
+    """
+    gc.set_threshold(100_000)
+
+
+def collect_garbage() -> None:
+    """Look for garbage as often as Python does by itself, and no more among what is there already."""
+    gc.freeze()
+    gc.set_threshold(*OFTEN)
 
 
 def keep_freed_memory() -> None:
