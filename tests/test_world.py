@@ -23,6 +23,8 @@ from fmsci.world import (
 )
 from fmsci.world.ranks import FIRST_PORT, NUM_PORTS
 from tests.commands import MPIEXEC, clean_environment
+from tests.conftest import TRAINING
+from tests.warm import warm
 
 HOST = socket.gethostname()
 BIN = Path(sys.executable).parent
@@ -423,3 +425,26 @@ def test_freed_memory_is_used_again():
         for how in ("keep", "let go")
     }
     assert faults["keep"] < 0.1 * max(faults["let go"], 1000)
+
+
+GARBAGE = """
+import gc, sys
+from fmsci.cli import main
+often, rarely = gc.get_threshold(), []
+import fmsci.train.run as run
+build_job = run.build_job
+def build(*given):
+    rarely.append(gc.get_threshold()[0])
+    return build_job(*given)
+run.build_job = build
+try:
+    main()
+finally:
+    print(rarely[0] > 100 * often[0], gc.get_threshold() == often, gc.get_freeze_count() > 100_000)
+"""
+
+
+def test_a_start_looks_for_garbage_rarely_and_training_as_python_does(train_config, tmp_path):
+    words = ["-c", GARBAGE, "train", train_config, f"run={tmp_path / 'run'}", *TRAINING]
+    done = subprocess.run(warm(words), env=clean_environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True True True"
