@@ -16,7 +16,8 @@ def clean_environment(**changes):
     """Return the environment without traces of a launcher, one thread per process."""
     dropped = ("PMI_", "OMPI_", "SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | changes
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return kept | one | changes
 
 
 def free_ports(count=1):

@@ -34,6 +34,8 @@ MODULES += ("fmsci.train.run", "fmsci.evaluate", "fmsci.library.model", "fmsci.s
 
 def warm(words, deepspeed=False):
     """Return a command that does what ``python WORDS`` does, and is that but for -m MODULE and -c SCRIPT."""
+    if not hasattr(os, "pidfd_open"):  # only Linux has it
+        return [sys.executable, *map(str, words)]
     return [sys.executable, "-S", str(CLIENT), _address(deepspeed), *map(str, words)]
 
 

@@ -120,6 +120,7 @@ def test_a_run_that_goes_on_is_the_same_run_in_the_mirror(train_config, tmp_path
 def test_another_run_is_another_one_in_the_mirror(train_config, tmp_path, stand_in, monkeypatch):
     environment, told = stand_in
     monkeypatch.setenv("STAND_IN_FILE", environment["STAND_IN_FILE"])
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # it sets that itself, and other tests should not inherit it
     monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(os.pathsep)[0])
     monkeypatch.setitem(sys.modules, "wandb", None)  # what is there now comes back
     for name in ("one", "two", "one"):
