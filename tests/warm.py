@@ -13,6 +13,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,8 +45,8 @@ def _address(deepspeed):
     """Start the Python of this test process; it ends when this one does."""
     from tests.commands import clean_environment
 
-    folder = tempfile.TemporaryDirectory(prefix="warm-")  # a socket's path is short: not under pytest's own folder
-    address = str(Path(folder.name) / "socket")
+    folder = tempfile.mkdtemp(prefix="warm-")  # a socket's path is short: not under pytest's own folder
+    address = str(Path(folder) / "socket")
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.warm", address, *(["deepspeed"] if deepspeed else [])],
         cwd=ROOT,
@@ -59,7 +60,6 @@ def _address(deepspeed):
     def end():
         process.stdin.close()
         process.wait()
-        folder.cleanup()
 
     atexit.register(end)
     return address
@@ -112,7 +112,8 @@ def serve(address, before, added):
             if 0 in ready:
                 for child in children:
                     os.kill(child.pid, signal.SIGKILL)
-                sys.exit()
+                shutil.rmtree(Path(address).parent)
+                os._exit(0)
             if listener in ready:
                 connection = listener.accept()[0]
                 asked = question(connection, known)
