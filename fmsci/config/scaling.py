@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from fmsci.config.schema import Schema, text_names
-from fmsci.config.sections import Count, EngineSettings, Positive
+from fmsci.config.sections import Count, EngineSettings, NonNegative, Positive
 from fmsci.config.study import Name
 
 
@@ -16,7 +16,7 @@ class LinkSettings(Schema):
     """``network.inside`` and ``network.between``: one class of links, as far as nothing has measured it."""
 
     gbytes_s: Positive = Field(description="bytes a second in units of 1e9; between nodes: of a whole node, one way")
-    latency_us: Annotated[float, Field(ge=0)] = Field(description="microseconds of one message")
+    latency_us: NonNegative = Field(description="microseconds of one message")
     overlap: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0, description="1: exchanging goes on wholly beside the backward pass; 0: it begins at its end"
     )

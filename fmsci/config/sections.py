@@ -12,6 +12,7 @@ from fmsci.config.schema import Schema
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Whole = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 RangeEnd = Annotated[float, Field(ge=-1e6, le=1e6)]
 """Far outside every range that makes sense; float64 holds all that is computed from it."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -115,7 +116,7 @@ class OptimSettings(Schema):
     epochs: Count = Field(description="passes over the training samples")
     batch_size: Count = Field(128, description="samples of one optimizer step over ALL ranks")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decays weights apart from the gradient")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="decay of weights, of adamw")
+    weight_decay: NonNegative = Field(0.0, description="decay of weights, of adamw")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls from lr to 0 over the steps")
     schedule_by: Literal["step", "epoch"] = Field("step", description="epoch: the cosine falls once an epoch")
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps of linear warm-up")

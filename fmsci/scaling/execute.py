@@ -14,7 +14,8 @@ from fmsci.engine.device import num_devices
 from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.locks import lock
-from fmsci.scaling.points import Point, measured_from, missing, plan, result_path
+from fmsci.scaling.measured import measured_from
+from fmsci.scaling.points import Point, missing, plan, result_path
 from fmsci.terminal import Progress, say, warnings_in
 from fmsci.world import child_environment, end_with_parent, free_port, num_cores
 

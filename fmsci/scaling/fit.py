@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fmsci.config.scaling import LinkSettings, NetworkSettings
 from fmsci.scaling.cost import BACKWARD, Compute, CostModel, Link
-from fmsci.scaling.points import Measured
+from fmsci.scaling.measured import Measured
 
 Values = NDArray[np.float64]
 START = Link(latency_s=1e-4, byte_s=1e-9, limited=1.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fmsci.files import read_json
 from fmsci.scaling.fit import left_out
-from fmsci.scaling.points import measured_from
+from fmsci.scaling.measured import measured_from
 
 RECORDED = Path(__file__).parent / "shaped.json"
 
