@@ -170,6 +170,11 @@ class EngineSettings(Schema):
             raise ValueError("should have a zero_stage of 1 or more with offload")
         return self
 
+    @property
+    def stage(self) -> int:
+        """Which of ZeRO's stages it has: 0, which cuts nothing, where it is not ZeRO."""
+        return self.zero_stage if self.kind == "zero" else 0
+
 
 class CheckpointSettings(Schema):
     """``checkpoint.*``: when to save; a run always saves when it is asked to stop and when it ends."""

@@ -67,8 +67,8 @@ class Measured:
     @property
     def bare_s(self) -> float:
         """The step without any exchange: computing, and this engine's part of the update."""
-        cut = self.point.how.kind == "zero" and self.point.how.zero_stage >= 1
-        return self.alone_s - (self.update_s * (1 - 1 / self.point.world_size) if cut else 0.0)
+        cut = self.update_s * (1 - 1 / self.point.world_size) if self.point.how.stage else 0.0
+        return self.alone_s - cut
 
     @property
     def communication(self) -> float:

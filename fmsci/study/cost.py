@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.config import TrainSettings, load_settings
+from fmsci.engine.traffic import FLOAT32
 from fmsci.errors import Failure
 from fmsci.files import read_json, write_json
 from fmsci.generate import seconds_per_sample
@@ -30,8 +31,6 @@ MOST_ON_CPU = 8
 
 FILE_SHARE = 0.3
 """Writing a sample and its checksum, over making it (docs/benchmarks.md)."""
-
-BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -184,9 +183,9 @@ def _measure(asked: dict[str, Any]) -> dict[str, Any]:
 def _disk(planned: Plan) -> int:
     """Bytes of data, of a model for each run, and of the checkpoints that stay or are there at the same time."""
     data = sum(source.num_bytes for source in planned.folders.sources.values())
-    sizes = [shape_of(planned, run)[0].num_parameters * BYTES for run in planned.sweep]
-    repeats = sum(shape_of(planned, group.sweep[0])[0].num_parameters * BYTES for group in planned.groups)
+    sizes = [shape_of(planned, run)[0].num_parameters * FLOAT32 for run in planned.sweep]
+    repeats = sum(shape_of(planned, group.sweep[0])[0].num_parameters * FLOAT32 for group in planned.groups)
     models = sum(sizes) + repeats * (len(planned.settings.seeds) - 1)
-    pretrained = [shape_of(planned, run)[0].num_parameters * BYTES for run in planned.pretraining]
+    pretrained = [shape_of(planned, run)[0].num_parameters * FLOAT32 for run in planned.pretraining]
     checkpoints = 3 * 3 * sum(pretrained) + 2 * 3 * planned.settings.workers * max(sizes, default=0)
     return data + models + sum(pretrained) + checkpoints
