@@ -39,6 +39,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the sentence about a place that takes nothing."""
+    return UserError(f"cannot write {path}: {error.strerror or error}; free or change the place and repeat")
+
+
 @contextmanager
 def publish_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write; on leaving without an error it is synced and becomes ``path`` at once.
@@ -53,9 +58,7 @@ def publish_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         discard(temporary)
 
@@ -88,9 +91,7 @@ def publish_folder(path: Path) -> Iterator[Path]:
             discard(replaced)
         sync(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         discard(temporary)
 

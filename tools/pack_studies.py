@@ -18,6 +18,7 @@ from pathlib import Path
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.config import StudySettings
 from fmsci.files import discard, publish_file, publish_folder
+from fmsci.locks import LOCK
 from fmsci.study.examples import pictures
 from fmsci.study.plan import plan, runs_folder
 from fmsci.study.several import load_studies
@@ -43,7 +44,7 @@ def _of_run(folder: Path, is_started_from: bool, shown: set[Path]) -> list[list[
     files = []
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder).parts
-        if not path.is_file() or place[0] == "tensorboard" or path.name == ".lock":
+        if not path.is_file() or place[0] == "tensorboard" or path.name == LOCK:
             continue
         if path.suffix == ".png" and path not in shown:
             continue

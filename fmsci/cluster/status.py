@@ -14,7 +14,7 @@ from fmsci.config.load import read_document
 from fmsci.dataset.order import num_batches
 from fmsci.errors import UserError
 from fmsci.files import last_entries, regular_file
-from fmsci.locks import is_locked
+from fmsci.locks import LOCK, is_locked
 from fmsci.shards import read_manifest
 from fmsci.terminal import duration
 from fmsci.train.outcome import RESULT, read_outcome, read_result
@@ -148,7 +148,7 @@ def _state(run: Path, queued: Queued | None) -> tuple[str, str | None]:
     outcome = read_outcome(run)
     if outcome is not None:
         return outcome.status, outcome.why
-    if is_locked(run / ".lock"):
+    if is_locked(run / LOCK):
         return "running", None
     if queued is not None and queued.state != "COMPLETED":
         return queued.state, queued.reason

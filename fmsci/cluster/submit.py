@@ -22,7 +22,7 @@ from fmsci.config import (
 )
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
-from fmsci.locks import is_locked
+from fmsci.locks import LOCK, is_locked
 from fmsci.scaling.points import missing
 from fmsci.study.board import jobs_left
 from fmsci.study.identity import digest
@@ -131,7 +131,7 @@ def send(prepared: Prepared, options: Sequence[str] = ()) -> str:
         write_text(*prepared.settings)
     write_text(prepared.script, prepared.text)
     job = submit(prepared.script, options)
-    if prepared.follows and not is_locked(prepared.folder / ".lock"):  # the job that trains there now stays known
+    if prepared.follows and not is_locked(prepared.folder / LOCK):  # the job that trains there now stays known
         write_text(prepared.folder / JOB_FILE, f"{job} 0\n")
     return job
 

@@ -21,9 +21,9 @@ from fmsci.generate.ranks import Ranks, build_ranks
 from fmsci.generate.samples import SampleMaker
 from fmsci.generate.summary import build_manifest
 from fmsci.generate.tally import Tally
-from fmsci.locks import lock
+from fmsci.locks import LOCK, lock
 from fmsci.shards.check import inspect_shard
-from fmsci.shards.layout import ACCEPTANCE, LOCK, SPLITS, TENSOR
+from fmsci.shards.layout import ACCEPTANCE, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from fmsci.shards.virtual import virtual_is_right, write_virtual
 from fmsci.shards.writer import ShardWriter

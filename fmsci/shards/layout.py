@@ -12,8 +12,6 @@ SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 """What ``fmsci generate`` was asked for, from its first moment on; imported data have none."""
-LOCK = ".lock"
-"""Held by the ``fmsci generate`` that works in the folder; it stays, free, when that ends."""
 SHEET = "contact_sheet.png"
 """Pictures of some samples, made by ``fmsci data info``."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.errors import Interrupted, UserError
 from fmsci.evaluation import read_error
-from fmsci.locks import lock
+from fmsci.locks import LOCK, lock
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board, valid_errors
 from fmsci.study.jobs import Job, Run
@@ -62,7 +62,7 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
         return
     with ExitStack() as held:
         for folder in sorted({runs_folder(settings) for settings in studies}):
-            held.enter_context(lock(folder / ".lock", f"another process is making runs in {folder}"))
+            held.enter_context(lock(folder / LOCK, f"another process is making runs in {folder}"))
         pool = held.enter_context(Pool(first))
         title = ", ".join(settings.run.name for settings in studies)
         progress = held.enter_context(Progress(title, board.total, "GFLOP of training", done=board.done()))
