@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fmsci.cluster.arguments import missing_runs
 from fmsci.cluster.queue import Queued, queue
 from fmsci.cluster.sharing import check_alone, read_record, remember
 from fmsci.cluster.status import PIPELINE_FILE
@@ -17,7 +18,6 @@ from fmsci.cluster.submit import (
     check,
     load_site,
     log_of,
-    missing_runs,
     prepare,
     send,
     send_chain,

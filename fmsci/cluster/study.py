@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fmsci.cluster.arguments import STAGE, missing_runs
 from fmsci.cluster.pipeline import Link, Placed, submit_links
 from fmsci.cluster.status import PIPELINE_FILE
-from fmsci.cluster.submit import STAGE, Request, missing_runs
+from fmsci.cluster.submit import Request
 from fmsci.config import StudySettings, load_settings
 from fmsci.study.plan import plan, runs_folder
 from fmsci.study.reported import is_reported
