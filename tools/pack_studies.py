@@ -20,7 +20,7 @@ from fmsci.config import StudySettings
 from fmsci.files import discard, publish_file, publish_folder
 from fmsci.locks import LOCK
 from fmsci.study.examples import pictures
-from fmsci.study.plan import plan, runs_folder
+from fmsci.study.plan import plan
 from fmsci.study.several import load_studies
 from fmsci.terminal import amount, say
 
@@ -34,7 +34,7 @@ def units(studies: list[StudySettings]) -> list[list[Path]]:
     they are."""
     started_from = {model.folder for one in studies if one.tasks for model in plan(one).models}
     shown = {path for one in studies if one.tasks for path in pictures(plan(one))}
-    folders = sorted({folder for one in studies for folder in runs_folder(one).glob("*")})
+    folders = sorted({folder for one in studies for folder in one.runs_folder.glob("*")})
     return [unit for folder in folders for unit in _of_run(folder, folder / "model" in started_from, shown) if unit]
 
 

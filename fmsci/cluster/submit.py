@@ -25,7 +25,6 @@ from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
 from fmsci.locks import LOCK, is_locked
 from fmsci.study.identity import digest
-from fmsci.study.plan import runs_folder
 
 SITES = Path("configs/site")
 
@@ -77,7 +76,7 @@ def prepare(request: Request) -> Prepared:
     if request.template in {"study", "report"}:
         settings, arguments = _as_submitted(folder, request.arguments)
     if request.template == "study":
-        shared = runs_folder(settings_of(StudySettings, request.arguments))
+        shared = settings_of(StudySettings, request.arguments).runs_folder
         missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
             raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
