@@ -26,7 +26,7 @@ def predict(
     samples = open_samples(given)
     trained = load(model, device)
     with Progress(f"predict {given.name}", samples.count, "samples") as bar:
-        result = predict_file(trained, given, output, lambda done, total: bar.update(done))
+        result = predict_file(trained, given, output, bar.update)
     if result["outside"]:
         warn(f"{result['outside']}: the model {model} has not been measured there")
     if "rel_l2" in result:

@@ -99,10 +99,10 @@ def evaluate(
 ) -> None:
     """Measure a model on every sample of a split; write the result and a picture."""
     from fmsci.errors import UserError, nearest
+    from fmsci.shards.layout import SPLITS
 
-    splits = ("train", "valid", "test")
-    if split not in splits:
-        raise UserError(f"there is no split '{split}'{nearest(split, splits)}; allowed: {', '.join(splits)}")
+    if split not in SPLITS:
+        raise UserError(f"there is no split '{split}'{nearest(split, SPLITS)}; allowed: {', '.join(SPLITS)}")
     from fmsci.world import detect_world
 
     world = detect_world()

@@ -93,7 +93,7 @@ def _verify_shards(
     counts = ranks.collect(sum(task.count for task in there))
     total = sum(counts or [0])
     found: dict[Task, ShardRecord] = {}
-    with Progress(f"verify {_title(request)}", total, "samples", enabled=ranks.rank == 0 and total > 0) as bar:
+    with Progress(f"verify {request.facts.title}", total, "samples", enabled=ranks.rank == 0 and total > 0) as bar:
         done = 0
         for task in there:
             everywhere, stop = ranks.report(done, signals.asked)
@@ -120,7 +120,7 @@ def _make_shards(
     kept, total = (sum(part) for part in zip(*(counts or [(0, 0)]), strict=True))
     with (
         ThreadPoolExecutor(1) as disk,
-        Progress(_title(request), kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar,
+        Progress(request.facts.title, kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar,
     ):
         done = 0
         publishing: Future[None] | None = None
@@ -146,10 +146,6 @@ def _make_shards(
             publishing.result()
         ranks.settle(done, signals.asked, lambda everywhere: bar.update(kept + everywhere))
     return records
-
-
-def _title(request: Request) -> str:
-    return f"{request.system} ({request.range[0]:g}, {request.range[1]:g})"
 
 
 def _make_shard(

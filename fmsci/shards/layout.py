@@ -89,6 +89,11 @@ class DataFacts:
     """None for data that were imported."""
     options: Mapping[str, str]
 
+    @property
+    def title(self) -> str:
+        """The data set in words: ``poisson (1, 5)``."""
+        return f"{self.system} ({self.range[0]:g}, {self.range[1]:g})"
+
     def shard(self, split: str, index: int, first: int, count: int) -> ShardLayout:
         """Return what the shard ``index`` of a split holds: its samples first .. first + count - 1."""
         return ShardLayout(

@@ -113,7 +113,7 @@ class Manifest(Schema):
     @property
     def title(self) -> str:
         """The data set in words: ``poisson (1, 5)``."""
-        return f"{self.system} ({self.range[0]:g}, {self.range[1]:g})"
+        return self.facts.title
 
     def contradiction(self, split: str) -> str | None:
         """Say where what is said of a split cannot be, or None: readers find samples by it, and writers name files."""
