@@ -16,6 +16,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 RangeEnd = Annotated[float, Field(ge=-1e6, le=1e6)]
 """Far outside every range that makes sense; float64 holds all that is computed from it."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Literal["64K", "1M", "16M", "256M"]
+"""Those of :data:`fmsci.model.sizes.SIZES`; a test holds them against each other."""
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class GenerateSettings(Schema):
@@ -95,7 +98,7 @@ class DataSettings(Schema):
 class ModelSettings(Schema):
     """``model.*``: the architecture; ``size`` sets width and modes, each can be set by hand."""
 
-    size: Literal["64K", "1M", "16M", "256M"] | None = Field(None, description="the dial; 1M where nothing is said")
+    size: Size | None = Field(None, description="the dial; 1M where nothing is said")
     width: Count | None = Field(None, description="channels of a Fourier layer")
     modes: Count | None = Field(None, description="kept wavenumbers along each axis")
     layers: Count | None = Field(None, description="Fourier layers; 4 where nothing is said")
@@ -147,7 +150,7 @@ class EngineSettings(Schema):
     )
     offload: bool = Field(False, description="with zero: optimizer state and update on the host")
     deepspeed_config: Path | None = Field(None, description="with zero: a JSON file with more of DeepSpeed's settings")
-    precision: Literal["fp32", "tf32", "bf16"] = Field(
+    precision: Precision = Field(
         "fp32", description="matrix products; parameters, gradients and optimizer state stay float32"
     )
     compress: bool = Field(False, description="gradients travel between the ranks as bfloat16, half the bytes")
