@@ -10,8 +10,8 @@ from fmsci import __version__
 from fmsci.config import StudySettings, dump_settings
 from fmsci.figures import ErrorCurve, as_svg, error_curves, gain_lines
 from fmsci.study.blocks import Block, Listing, Picture, Table, Text
-from fmsci.study.collect import Comparison, Curve, Found, Record
 from fmsci.study.examples import examples
+from fmsci.study.found import Comparison, Curve, Found, Record
 from fmsci.study.plan import Plan
 from fmsci.study.recipe import recipe_curves, recipe_table
 from fmsci.study.tables import (

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fmsci.figures import as_svg, training_curves
 from fmsci.study.blocks import MISSING, Picture, Table
-from fmsci.study.collect import Found, Record, validation_curve
+from fmsci.study.collect import validation_curve
+from fmsci.study.found import Found, Record
 from fmsci.terminal import duration
 
 

@@ -11,9 +11,10 @@ from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
 from fmsci.study.board import Board, jobs_left
-from fmsci.study.collect import Comparison, Curve, Found, Point, collect
+from fmsci.study.collect import collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
+from fmsci.study.found import Comparison, Curve, Found, Point
 from fmsci.study.plan import plan
 from fmsci.study.report import report
 from fmsci.study.reported import is_reported
