@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmsci.evaluation import read_error
-from fmsci.files import all_entries
 from fmsci.study.board import valid_errors
 from fmsci.study.found import Comparison, Curve, Found, Point, Record
 from fmsci.study.jobs import Run
 from fmsci.study.plan import Plan, chosen, repeats, waits, zero_shot_path
+from fmsci.train.entries import METRICS, all_entries
 from fmsci.train.outcome import best_error, read_result
 
 LATE, FELL, STRETCH = 0.95, 0.02, 0.8
@@ -65,7 +65,7 @@ def read_record(run: Run, is_best: bool) -> Record:
         steps=result.steps,
         samples_seen=result.samples_seen,
         best_step=result.best.step,
-        unsettled=still_falling(validation_curve(run.folder / "metrics.jsonl"), result.steps),
+        unsettled=still_falling(validation_curve(run.folder), result.steps),
         seconds=result.elapsed_s,
         device=result.device,
         device_name=result.device_name,
@@ -77,10 +77,10 @@ def read_record(run: Run, is_best: bool) -> Record:
     )
 
 
-def validation_curve(path: Path) -> list[tuple[int, float]]:
-    """Return (step, validation error) of a run's metrics; the mean over the systems where there are several."""
+def validation_curve(run: Path) -> list[tuple[int, float]]:
+    """Return (step, validation error) of a run folder; the mean over the systems where there are several."""
     curve = []
-    for entry in all_entries(path):
+    for entry in all_entries(run / METRICS):
         found = [value for name, value in entry.items() if name.startswith("valid/") and name.endswith("/rel_l2")]
         if found:
             curve.append((int(entry["step"]), float(entry.get("valid/rel_l2", sum(found) / len(found)))))

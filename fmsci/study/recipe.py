@@ -48,7 +48,7 @@ def _against(one: Record, reference: Record) -> Recipe:
 def _curve(one: Record) -> list[tuple[int, float]]:
     """Return (samples seen, validation error) of a run."""
     each = one.samples_seen / one.steps  # the last batch of an epoch may be shorter
-    return [(round(step * each), error) for step, error in validation_curve(Path(one.folder) / "metrics.jsonl")]
+    return [(round(step * each), error) for step, error in validation_curve(Path(one.folder))]
 
 
 def recipe_table(found: Found) -> Table:
