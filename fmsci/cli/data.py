@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fmsci.cli.options import AsJson
+
 if TYPE_CHECKING:
     from fmsci.shards import Manifest
 
@@ -15,7 +17,6 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="a data folder")]
-AsJson = Annotated[bool, typer.Option("--json", help="print a machine-readable result as the last line")]
 
 EXIT_DAMAGED = 1
 SAMPLES_ON_SHEET = 12

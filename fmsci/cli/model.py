@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fmsci.cli.options import AsJson
+
 if TYPE_CHECKING:
     from fmsci.model.scales import Scales
     from fmsci.model.training_range import TrainingRange
@@ -18,7 +20,6 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="MODEL", help="a model folder, such as RUN/model")]
-AsJson = Annotated[bool, typer.Option("--json", help="print a machine-readable result as the last line")]
 
 
 @app.command()
