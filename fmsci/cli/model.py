@@ -81,7 +81,6 @@ def _trained_with(
     from fmsci.dataset.samples import SampleSet
     from fmsci.errors import UserError
     from fmsci.library.adopt import read_scales
-    from fmsci.model.scales import Scales
 
     if (scales is None) == (data is None):
         raise UserError("the model needs the scales of its training data: give one of --scales and --data")
@@ -91,8 +90,8 @@ def _trained_with(
     train = SampleSet(data, "train")
     if train.manifest.system != system:
         raise UserError(f"{data} holds {train.manifest.system}, not {system}; give its training data")
-    measured = train.manifest.scales
-    return Scales(measured.source, dict(measured.coefficients)), str(data), Data(train, {}).training_range
+    trained_on = Data(train, {})
+    return trained_on.scales(), str(data), trained_on.training_range
 
 
 @app.command()
