@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +38,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the sentence about a place that takes nothing."""
+    return UserError(f"cannot write {path}: {error.strerror or error}; free or change the place and repeat")
+
+
 @contextmanager
 def publish_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write; on leaving without an error it is synced and becomes ``path`` at once.
@@ -53,9 +57,7 @@ def publish_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         discard(temporary)
 
@@ -88,9 +90,7 @@ def publish_folder(path: Path) -> Iterator[Path]:
             discard(replaced)
         sync(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         discard(temporary)
 
@@ -193,46 +193,3 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r:.60} is given twice")
     return found
-
-
-def all_entries(path: Path) -> list[dict[str, Any]]:
-    """Return all whole entries of a file of JSON lines; see :func:`last_entries`."""
-    return last_entries(path, sys.maxsize)
-
-
-def last_entries(path: Path, num_bytes: int = 1 << 16) -> list[dict[str, Any]]:
-    """Return the last whole entries of a file of JSON lines that may be growing; none where there is no file.
-
-    Raises UserError where it cannot be read. See :func:`entries_of` for lines that are no entries.
-    """
-    try:
-        with regular_file(path).open("rb") as stream:
-            start = max(0, path.stat().st_size - num_bytes)
-            stream.seek(start)
-            whole, newline, _ = stream.read().rpartition(b"\n")  # what follows is still being written
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    if start:  # the first may be the end of a line
-        whole = whole.partition(b"\n")[2]
-    return entries_of(whole + newline)
-
-
-def entries_of(lines: bytes) -> list[dict[str, Any]]:
-    """Return the entries of a run's metrics, in JSON lines; each has its ``step``.
-
-    What is no entry is left out: after a power loss a file can end in zeros, or in half a line that the next start
-    went on behind.
-    """
-    found = []
-    for line in lines.split(b"\n"):
-        with suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and all(map(_is_number, entry.values())):
-                found.append(entry)
-    return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)

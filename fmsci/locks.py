@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import TextIO
 
 from fmsci.errors import UserError
-from fmsci.files import open_to_append, regular_file
+from fmsci.files import cannot_write, open_to_append, regular_file
 from fmsci.terminal import warn
+
+LOCK = ".lock"
+"""In a folder that serves one process at a time: that process holds it. It stays, free, when that ends."""
 
 HOLDER_CHARACTERS = 200
 """The most that is read of what a lock file says about its holder."""
@@ -39,9 +42,7 @@ def lock(
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = open_to_append(path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or change the place and repeat"
-        ) from error
+        raise cannot_write(path, error) from error
     with opened as handle:
         end = time.monotonic() + patience_s
         told = False

@@ -15,11 +15,9 @@ from fmsci import files
 from fmsci.errors import UserError
 from fmsci.files import (
     ASIDE_PREFIX,
-    all_entries,
     aside,
     discard,
     exchange,
-    last_entries,
     open_to_append,
     publish_file,
     publish_folder,
@@ -382,37 +380,6 @@ def test_discard_removes_files_folders_links_and_nothing(tmp_path):
 def test_published_json_is_plain_text(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1})
     assert json.loads((tmp_path / "a.json").read_text(encoding="ascii")) == {"b": 1}
-
-
-def test_the_last_entries_of_a_file_that_grows(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert last_entries(path) == []
-    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(1000)) + '{"step": 10')
-    assert last_entries(path) == [{"step": step} for step in range(1000)]  # the line being written is left out
-    # 100 bytes: the 11 of that, 6 lines of 14, and 5 bytes of the line before, which are no entry.
-    assert last_entries(path, num_bytes=100) == [{"step": step} for step in range(994, 1000)]
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        b"\0" * 4096,
-        b'{"step": 3, "train/lo',
-        b"[1, 2]",
-        b'{"loss": 1}',
-        b'{"step": "4"}',
-        b"[" * 9999,
-        b"\xff\xfe",
-        b"",
-    ],
-    ids=["zeros", "half", "list", "no step", "text", "deep", "binary", "empty"],
-)
-def test_a_line_that_is_no_entry_hides_no_other(tmp_path, bad):
-    """A file can end in zeros after a power loss; the next start goes on behind them."""
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1, "loss": 0.5}\n' + bad + b'\n{"step": 2, "loss": NaN}\n')
-    assert [entry["step"] for entry in last_entries(path)] == [1, 2]
-    assert all_entries(path)[0] == {"step": 1, "loss": 0.5}
 
 
 def test_json_that_is_far_too_large_is_not_read(tmp_path, monkeypatch):

@@ -213,7 +213,7 @@ def measure(folder: Path, disk: Path, rounds: int, size: Size) -> dict[str, floa
             )
         pairs = [(time_ours("poisson", folder, at, size.ours), time_inverse()) for at in range(rounds)]
         ratio = statistics.median(a / b for a, b in pairs)
-        tell("over_inverse", ratio, f"poisson takes {ratio:.1f} times the inverse transforms alone (moonshot 2)")
+        tell("over_inverse", ratio, f"poisson takes {ratio:.1f} times the inverse transforms alone (hoped for: 2)")
         rate = reading_rate(folder)
         tell("reading_rate", rate, f"reading: {rate:,.0f} samples/s in random batches of 128, warm cache, one process")
         begin = time.perf_counter()

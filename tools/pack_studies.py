@@ -18,8 +18,9 @@ from pathlib import Path
 from fmsci.checkpoint import newest_checkpoint
 from fmsci.config import StudySettings
 from fmsci.files import discard, publish_file, publish_folder
+from fmsci.locks import LOCK
 from fmsci.study.examples import pictures
-from fmsci.study.plan import plan, runs_folder
+from fmsci.study.plan import plan
 from fmsci.study.several import load_studies
 from fmsci.terminal import amount, say
 
@@ -33,7 +34,7 @@ def units(studies: list[StudySettings]) -> list[list[Path]]:
     they are."""
     started_from = {model.folder for one in studies if one.tasks for model in plan(one).models}
     shown = {path for one in studies if one.tasks for path in pictures(plan(one))}
-    folders = sorted({folder for one in studies for folder in runs_folder(one).glob("*")})
+    folders = sorted({folder for one in studies for folder in one.runs_folder.glob("*")})
     return [unit for folder in folders for unit in _of_run(folder, folder / "model" in started_from, shown) if unit]
 
 
@@ -43,7 +44,7 @@ def _of_run(folder: Path, is_started_from: bool, shown: set[Path]) -> list[list[
     files = []
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder).parts
-        if not path.is_file() or place[0] == "tensorboard" or path.name == ".lock":
+        if not path.is_file() or place[0] == "tensorboard" or path.name == LOCK:
             continue
         if path.suffix == ".png" and path not in shown:
             continue

@@ -15,6 +15,7 @@ import typer
 from fmsci import __version__
 from fmsci.cli import data, doctor, generate, model, predict, scaling, status, study, submit, train, watch, worker
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
+from fmsci.terminal import warn
 from fmsci.world import World, detect_world, ignore_signals, postpone_garbage
 
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
@@ -129,7 +130,7 @@ def _end(sentence: str, code: int, told_by_all: bool = False) -> NoReturn:
     if not world.is_main:
         line = f"rank {world.rank} on {world.host}: {line}"
     if world.is_main or not told_by_all:
-        print(f"fmsci: {line}", file=sys.stderr, flush=True)
+        warn(line)
     _leave(code)
 
 

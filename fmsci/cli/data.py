@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fmsci.cli.options import AsJson
+
 if TYPE_CHECKING:
     from fmsci.shards import Manifest
 
@@ -15,7 +17,6 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="a data folder")]
-AsJson = Annotated[bool, typer.Option("--json", help="print a machine-readable result as the last line")]
 
 EXIT_DAMAGED = 1
 SAMPLES_ON_SHEET = 12
@@ -69,10 +70,11 @@ def _check_samples(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
 
     from fmsci.generate.adopt import judge
     from fmsci.generate.samples import LARGEST_PAIR_ERROR
-    from fmsci.pde import SYSTEMS
+    from fmsci.pde.arguments import find_system
     from fmsci.shards import open_split
     from fmsci.terminal import Progress, say
 
+    system = find_system(manifest.system)
     findings = []
     worst, done = 0.0, 0
     with Progress("solve", sum(record.count for record in manifest.splits.values()), "samples") as bar:
@@ -81,7 +83,7 @@ def _check_samples(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
             for shard in record.shards:
                 for at in range(shard.first, shard.first + shard.count):
                     fields, tensor, _ = reader.gather(np.array([at]))
-                    error = judge(SYSTEMS[manifest.system], fields, tensor)[0]
+                    error = judge(system, fields, tensor)[0]
                     done += 1
                     bar.update(done)
                     if not error <= LARGEST_PAIR_ERROR:

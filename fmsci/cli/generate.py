@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fmsci.cli.options import AsJson
+
 
 def generate(
     arguments: Annotated[
@@ -24,7 +26,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="another seed, other samples")] = None,
     output: Annotated[Path | None, typer.Option(help="the data folder to write")] = None,
     path: Annotated[bool, typer.Option("--path", help="instead: print the data folder, as job scripts do")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="print a machine-readable result as the last line")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Make training, validation and test data, on any number of MPI ranks: mpiexec -n 4 fmsci generate CONFIG.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fmsci.cli.options import AsJson
+
 if TYPE_CHECKING:
     from fmsci.model.scales import Scales
     from fmsci.model.training_range import TrainingRange
@@ -18,7 +20,6 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="MODEL", help="a model folder, such as RUN/model")]
-AsJson = Annotated[bool, typer.Option("--json", help="print a machine-readable result as the last line")]
 
 
 @app.command()
@@ -80,7 +81,6 @@ def _trained_with(
     from fmsci.dataset.samples import SampleSet
     from fmsci.errors import UserError
     from fmsci.library.adopt import read_scales
-    from fmsci.model.scales import Scales
 
     if (scales is None) == (data is None):
         raise UserError("the model needs the scales of its training data: give one of --scales and --data")
@@ -90,8 +90,8 @@ def _trained_with(
     train = SampleSet(data, "train")
     if train.manifest.system != system:
         raise UserError(f"{data} holds {train.manifest.system}, not {system}; give its training data")
-    measured = train.manifest.scales
-    return Scales(measured.source, dict(measured.coefficients)), str(data), Data(train, {}).training_range
+    trained_on = Data(train, {})
+    return trained_on.scales(), str(data), trained_on.training_range
 
 
 @app.command()

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from fmsci.cli.options import AsJson
+
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model folder, such as RUN/model")],
     given: Annotated[Path, typer.Option("--input", help="HDF5: fields (N, 1 or 2, ny, nx) and tensor (N, K)")],
     output: Annotated[Path, typer.Option("--output", help="the HDF5 file to write; a picture goes beside it")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Predict the solutions of a file of samples; errors and a comparison where the file has the solutions too."""
     import json
@@ -26,7 +28,7 @@ def predict(
     samples = open_samples(given)
     trained = load(model, device)
     with Progress(f"predict {given.name}", samples.count, "samples") as bar:
-        result = predict_file(trained, given, output, lambda done, total: bar.update(done))
+        result = predict_file(trained, given, output, bar.update)
     if result["outside"]:
         warn(f"{result['outside']}: the model {model} has not been measured there")
     if "rel_l2" in result:

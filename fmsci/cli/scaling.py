@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fmsci.cli.options import Account, DryRun, Sbatch, Site
+
 if TYPE_CHECKING:
     from fmsci.config import ScalingSettings
 
@@ -40,14 +42,12 @@ def scaling(
         int | None, typer.Option(min=1, help="with plan --nodes: samples of all ranks, not of each")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print plan or report as JSON in the last line")] = False,
-    site: Annotated[str, typer.Option(help="with submit: a file of configs/site/, by name, or a path")] = "generic",
-    account: Annotated[str | None, typer.Option(help="with submit: whom the hours are charged to")] = None,
+    site: Site = "generic",
+    account: Account = None,
     time: Annotated[str | None, typer.Option(help="with submit: time limit of a point, as 00:10:00")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="with submit: points of one world size at the same time")] = 1,
-    option: Annotated[
-        list[str] | None, typer.Option("--sbatch", help="with submit: one more option for sbatch")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="with submit: tell what would be submitted")] = False,
+    option: Sbatch = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Time training steps on growing numbers of ranks; report what it teaches; project to numbers not measured."""
     from fmsci.config import ScalingSettings, load_settings

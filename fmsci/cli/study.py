@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fmsci.cli.options import Account, DryRun, Sbatch, Site
+
 if TYPE_CHECKING:
     from fmsci.config import StudySettings
 
@@ -32,15 +34,13 @@ def study(
         typer.Option(metavar="N", min=0, help="with plan and --stage: print what fmsci needs for job N, a word a line"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print plan or table as JSON in the last line")] = False,
-    site: Annotated[str, typer.Option(help="with submit: a file of configs/site/, by name, or a path")] = "generic",
+    site: Site = "generic",
     nodes: Annotated[str, typer.Option(help="with submit: nodes of each pretraining")] = "1",
-    account: Annotated[str | None, typer.Option(help="with submit: whom the hours are charged to")] = None,
+    account: Account = None,
     time: Annotated[str | None, typer.Option(help="with submit: time limit of a job, as 12:00:00")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="with submit: runs of a stage at the same time")] = 4,
-    option: Annotated[
-        list[str] | None, typer.Option("--sbatch", help="with submit: one more option for sbatch")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="with submit: tell what would be submitted")] = False,
+    option: Sbatch = None,
+    dry_run: DryRun = False,
     also: Annotated[
         list[Path] | None,
         typer.Option(metavar="CONFIG", help="with run and report: one more study, whose jobs start after those before"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fmsci.cli.options import AsJson
 from fmsci.world import StopSignals
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would happen, start nothing")] = False,
     world_size: Annotated[int | None, typer.Option(min=1, help="ranks to plan for, with --dry-run")] = None,
     test: Annotated[bool, typer.Option("--test", help="afterwards measure the best model on the test split")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Pretrain a model, or fine-tune one where init= names its folder. Started again, it continues."""
     signals = StopSignals()
@@ -95,14 +96,14 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="result file; RUN/evaluations/DATA-SPLIT.json if not given")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON in the last line")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a model on every sample of a split; write the result and a picture."""
     from fmsci.errors import UserError, nearest
+    from fmsci.shards.layout import SPLITS
 
-    splits = ("train", "valid", "test")
-    if split not in splits:
-        raise UserError(f"there is no split '{split}'{nearest(split, splits)}; allowed: {', '.join(splits)}")
+    if split not in SPLITS:
+        raise UserError(f"there is no split '{split}'{nearest(split, SPLITS)}; allowed: {', '.join(SPLITS)}")
     from fmsci.world import detect_world
 
     world = detect_world()

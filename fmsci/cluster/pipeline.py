@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fmsci.cluster.arguments import missing_runs
 from fmsci.cluster.queue import Queued, queue
 from fmsci.cluster.sharing import check_alone, read_record, remember
 from fmsci.cluster.status import PIPELINE_FILE
@@ -17,7 +18,6 @@ from fmsci.cluster.submit import (
     check,
     load_site,
     log_of,
-    missing_runs,
     prepare,
     send,
     send_chain,
@@ -28,7 +28,7 @@ from fmsci.errors import UserError
 from fmsci.evaluation import evaluation_path
 from fmsci.files import write_json
 from fmsci.shards.layout import MANIFEST
-from fmsci.study.plan import plan, runs_folder
+from fmsci.study.plan import plan
 from fmsci.study.reported import is_reported
 from fmsci.train.outcome import RESULT
 
@@ -117,10 +117,10 @@ def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_r
 
     Raises UserError for a mistake in any link before the first is submitted, and where Slurm stops taking jobs.
     """
-    settings = load_pipeline(config, overrides)
+    settings = load_settings(PipelineSettings, config, overrides)
     study = load_settings(StudySettings, settings.study)
     document = {"pipeline": str(config), "overrides": list(overrides)}
-    return submit_links(links(settings, base), study.run / PIPELINE_FILE, document, dry_run, runs_folder(study))
+    return submit_links(links(settings, base), study.run / PIPELINE_FILE, document, dry_run, study.runs_folder)
 
 
 def submit_links(
@@ -208,8 +208,3 @@ def _send(link: Link, prepared: Prepared, awaited: Sequence[str]) -> Iterator[st
         yield from send_chain(prepared, length, kill, dependency)
     else:
         yield send(prepared, [f"--dependency={dependency}", *kill] if awaited else [])
-
-
-def load_pipeline(path: Path, overrides: Sequence[str]) -> PipelineSettings:
-    """Return the settings of a pipeline file with overrides on top."""
-    return load_settings(PipelineSettings, path, overrides)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmsci.cluster.pipeline import Link, links, load_pipeline
+from fmsci.cluster.pipeline import Link, links
 from fmsci.cluster.queue import Queued
 from fmsci.cluster.scaling import scaling_links
 from fmsci.cluster.sharing import Record, SentLink, read_record
 from fmsci.cluster.study import study_links
 from fmsci.cluster.submit import Request
+from fmsci.config import PipelineSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.terminal import warnings_in
 
@@ -49,7 +50,8 @@ def _links(document: Record, record: Path) -> list[Link]:
         return scaling_links(Path(document.scaling), document.overrides, request)
     if document.pipeline is None:
         raise UserError(f"{record} names no study, scaling run or pipeline")
-    return links(load_pipeline(Path(document.pipeline), document.overrides), Request("pipeline", ()))
+    settings = load_settings(PipelineSettings, Path(document.pipeline), document.overrides)
+    return links(settings, Request("pipeline", ()))
 
 
 def _status(link: Link, sent: SentLink, told: Mapping[str, LinkStatus], known: Mapping[str, Queued]) -> LinkStatus:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fmsci.cluster.arguments import RANKS, missing_points
 from fmsci.cluster.pipeline import Link, Placed, submit_links
 from fmsci.cluster.status import PIPELINE_FILE
-from fmsci.cluster.submit import RANKS, Request, load_site, missing_points, nodes_for
+from fmsci.cluster.submit import Request, load_site, nodes_for
 from fmsci.config import ScalingSettings, load_settings
 from fmsci.scaling.points import report_path
 

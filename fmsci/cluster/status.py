@@ -13,10 +13,11 @@ from fmsci.config import GenerateSettings, ScalingSettings, StudySettings, Train
 from fmsci.config.load import read_document
 from fmsci.dataset.order import num_batches
 from fmsci.errors import UserError
-from fmsci.files import last_entries, regular_file
-from fmsci.locks import is_locked
+from fmsci.files import regular_file
+from fmsci.locks import LOCK, is_locked
 from fmsci.shards import read_manifest
 from fmsci.terminal import duration
+from fmsci.train.entries import METRICS, last_entries
 from fmsci.train.outcome import RESULT, read_outcome, read_result
 
 JOB_FILE = "slurm_job"
@@ -95,7 +96,7 @@ def run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
 
 def _run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
     job, restarts = _job(run)
-    entries = last_entries(run / "metrics.jsonl")
+    entries = last_entries(run / METRICS)
     step = int(entries[-1]["step"]) if entries else 0
     steps = _planned_steps(run)
     rate = _last(entries, "perf/samples_per_s")
@@ -148,13 +149,13 @@ def _state(run: Path, queued: Queued | None) -> tuple[str, str | None]:
     outcome = read_outcome(run)
     if outcome is not None:
         return outcome.status, outcome.why
-    if is_locked(run / ".lock"):
+    if is_locked(run / LOCK):
         return "running", None
     if queued is not None and queued.state != "COMPLETED":
         return queued.state, queued.reason
     if (run / RESULT).exists():
         return "finished", None
-    return ("stopped", "it ended without saying why") if (run / "metrics.jsonl").exists() else ("not started", None)
+    return ("stopped", "it ended without saying why") if (run / METRICS).exists() else ("not started", None)
 
 
 def _job(run: Path) -> tuple[str | None, int | None]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fmsci.cluster.arguments import STAGE, missing_runs
 from fmsci.cluster.pipeline import Link, Placed, submit_links
 from fmsci.cluster.status import PIPELINE_FILE
-from fmsci.cluster.submit import STAGE, Request, missing_runs
+from fmsci.cluster.submit import Request
 from fmsci.config import StudySettings, load_settings
-from fmsci.study.plan import plan, runs_folder
+from fmsci.study.plan import plan
 from fmsci.study.reported import is_reported
 
 AFTER = {
@@ -58,5 +59,5 @@ def submit_study(config: Path, overrides: Sequence[str], base: Request, dry_run:
     """
     settings = load_settings(StudySettings, config, overrides)
     source = {"study": str(config), "overrides": list(overrides)}
-    record, shared = settings.run / PIPELINE_FILE, runs_folder(settings)
+    record, shared = settings.run / PIPELINE_FILE, settings.runs_folder
     return submit_links(study_links(config, overrides, base), record, source, dry_run, shared)

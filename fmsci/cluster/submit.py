@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmsci.cluster.arguments import missing_points, missing_runs, ranks_of, settings_of, stage_of
 from fmsci.cluster.queue import NoSlurmError, has_slurm, submit, try_submit
 from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
 from fmsci.cluster.status import JOB_FILE
@@ -22,15 +23,10 @@ from fmsci.config import (
 )
 from fmsci.errors import UserError, nearest
 from fmsci.files import write_text
-from fmsci.locks import is_locked
-from fmsci.scaling.points import missing
-from fmsci.study.board import jobs_left
+from fmsci.locks import LOCK, is_locked
 from fmsci.study.identity import digest
-from fmsci.study.plan import plan, runs_folder
 
 SITES = Path("configs/site")
-STAGE = "--stage="
-RANKS = "--ranks="
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def prepare(request: Request) -> Prepared:
     if request.template in {"study", "report"}:
         settings, arguments = _as_submitted(folder, request.arguments)
     if request.template == "study":
-        shared = _runs_of(request.arguments)
+        shared = settings_of(StudySettings, request.arguments).runs_folder
         missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
             raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
@@ -131,7 +127,7 @@ def send(prepared: Prepared, options: Sequence[str] = ()) -> str:
         write_text(*prepared.settings)
     write_text(prepared.script, prepared.text)
     job = submit(prepared.script, options)
-    if prepared.follows and not is_locked(prepared.folder / ".lock"):  # the job that trains there now stays known
+    if prepared.follows and not is_locked(prepared.folder / LOCK):  # the job that trains there now stays known
         write_text(prepared.folder / JOB_FILE, f"{job} 0\n")
     return job
 
@@ -157,44 +153,15 @@ def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), depe
         yield submit(prepared.script, [*own, "--export=ALL,FMSCI_LINK=yes"])
 
 
-def missing_runs(arguments: Sequence[str]) -> list[int]:
-    """Return the numbers of the jobs of a study's stage that have no result yet; ``--stage=`` names it."""
-    overrides = [word for word in arguments[1:] if not word.startswith("-")]
-    return jobs_left(plan(load_settings(StudySettings, Path(arguments[0]), overrides)), stage_of(arguments))
-
-
 def _as_submitted(folder: Path, arguments: Sequence[str]) -> tuple[tuple[Path, str], tuple[str, ...]]:
     """Return a file with a study's settings as they are now, and the arguments that name it.
 
     A task of an array is told its number: it has to look it up in the settings that the array was submitted with, even
     where the file that they came from has changed while it waited. The report is that of the runs of these settings.
     """
-    overrides, options = ([word for word in arguments[1:] if word.startswith("-") is dash] for dash in (False, True))
-    settings = load_settings(StudySettings, Path(arguments[0]), overrides)
+    settings = settings_of(StudySettings, arguments)
     path = folder / f"submitted-{digest(settings.model_dump(mode='json', exclude_defaults=True))}.yaml"
-    return (path, dump_settings(settings)), (str(path), *options)
-
-
-def _runs_of(arguments: Sequence[str]) -> Path:
-    overrides = [word for word in arguments[1:] if not word.startswith("-")]
-    return runs_folder(load_settings(StudySettings, Path(arguments[0]), overrides))
-
-
-def stage_of(arguments: Sequence[str]) -> str:
-    """Return the stage of a study that the arguments of its job script name: the sweep where they name none."""
-    return next((word.removeprefix(STAGE) for word in arguments if word.startswith(STAGE)), "sweep")
-
-
-def ranks_of(arguments: Sequence[str]) -> int | None:
-    """Return the number of ranks that the arguments of a scaling job name, or None: it writes the report."""
-    found = [word.removeprefix(RANKS) for word in arguments if word.startswith(RANKS)]
-    return int(found[0]) if found else None
-
-
-def missing_points(arguments: Sequence[str]) -> list[int]:
-    """Return the numbers of the points of a scaling run, on as many ranks as ``--ranks=`` names, without a result."""
-    overrides = [word for word in arguments[1:] if not word.startswith("-")]
-    return missing(load_settings(ScalingSettings, Path(arguments[0]), overrides), ranks_of(arguments))
+    return (path, dump_settings(settings)), (str(path), *(word for word in arguments[1:] if word.startswith("-")))
 
 
 def nodes_for(ranks: int, site: SiteSettings, name: str) -> tuple[str, int]:
@@ -219,16 +186,15 @@ def _folder(template: str, arguments: Sequence[str]) -> Path:
     """Return the folder for a job's script and log. Raises UserError where the settings are wrong."""
     if not arguments:
         raise UserError(f"what is to be submitted? write fmsci submit {template} CONFIG [KEY=VALUE]...")
-    first, settings = Path(arguments[0]), [word for word in arguments[1:] if not word.startswith("-")]
-    if template == "evaluate":
-        return first.parent
+    if template == "evaluate":  # its first argument is the model
+        return Path(arguments[0]).parent
     if template == "generate":
-        return Path("runs") / f"generate-{load_settings(GenerateSettings, first, settings).output.name}"
+        return Path("runs") / f"generate-{settings_of(GenerateSettings, arguments).output.name}"
     if template in {"study", "report"}:
-        return load_settings(StudySettings, first, settings).run
+        return settings_of(StudySettings, arguments).run
     if template == "scaling":
-        return load_settings(ScalingSettings, first, settings).run
-    return load_settings(TrainSettings, first, settings).run
+        return settings_of(ScalingSettings, arguments).run
+    return settings_of(TrainSettings, arguments).run
 
 
 def _template_folder() -> Path:

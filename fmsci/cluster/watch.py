@@ -12,8 +12,9 @@ from typing import Any
 from fmsci.cluster.status import RunStatus, find_runs, run_status
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
-from fmsci.files import entries_of, regular_file
+from fmsci.files import regular_file
 from fmsci.terminal import duration
+from fmsci.train.entries import METRICS, entries_of
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FRESH_S = 120.0
@@ -33,7 +34,7 @@ class Watched:
         if run not in find_runs([run]):
             raise UserError(f"{run} is no run folder, but holds some; 'fmsci status {run}' lists them: name one")
         self.run = run
-        self._path = run / "metrics.jsonl"
+        self._path = run / METRICS
         self._forget()
         self.look()
 

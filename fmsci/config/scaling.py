@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from fmsci.config.schema import Schema, text_names
-from fmsci.config.sections import Count, EngineSettings, Positive
+from fmsci.config.sections import Count, EngineSettings, NonNegative, Positive, Precision, Size
 from fmsci.config.study import Name
 
 
@@ -16,7 +16,7 @@ class LinkSettings(Schema):
     """``network.inside`` and ``network.between``: one class of links, as far as nothing has measured it."""
 
     gbytes_s: Positive = Field(description="bytes a second in units of 1e9; between nodes: of a whole node, one way")
-    latency_us: Annotated[float, Field(ge=0)] = Field(description="microseconds of one message")
+    latency_us: NonNegative = Field(description="microseconds of one message")
     overlap: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0, description="1: exchanging goes on wholly beside the backward pass; 0: it begins at its end"
     )
@@ -42,13 +42,11 @@ class ScalingSettings(Schema):
     world_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="numbers of ranks")
     weak: tuple[Count, ...] = Field((), description="samples of each rank in a step: weak scaling")
     strong: tuple[Count, ...] = Field((), description="samples of all ranks in a step: strong scaling")
-    models: Annotated[tuple[Literal["64K", "1M", "16M", "256M"], ...], Field(min_length=1)] = Field(
-        ("1M",), description="sizes of the model"
-    )
+    models: Annotated[tuple[Size, ...], Field(min_length=1)] = Field(("1M",), description="sizes of the model")
     engines: Annotated[dict[Name, EngineSettings], Field(min_length=1)] = Field(
         default_factory=lambda: {"ddp": EngineSettings()}, description="engine settings by name; precision apart"
     )
-    precisions: Annotated[tuple[Literal["fp32", "tf32", "bf16"], ...], Field(min_length=1)] = ("fp32",)
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
     grid: Annotated[int, Field(ge=8)] = Field(128, description="points along each side of the fields")
     coefficients: Count = Field(3, description="coefficients of a sample: 3 for poisson")
     data: Path | None = Field(None, description="a data folder to read; samples made in memory where not set")

@@ -12,9 +12,13 @@ from fmsci.config.schema import Schema
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Whole = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 RangeEnd = Annotated[float, Field(ge=-1e6, le=1e6)]
 """Far outside every range that makes sense; float64 holds all that is computed from it."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Literal["64K", "1M", "16M", "256M"]
+"""Those of :data:`fmsci.model.sizes.SIZES`; a test holds them against each other."""
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class GenerateSettings(Schema):
@@ -94,7 +98,7 @@ class DataSettings(Schema):
 class ModelSettings(Schema):
     """``model.*``: the architecture; ``size`` sets width and modes, each can be set by hand."""
 
-    size: Literal["64K", "1M", "16M", "256M"] | None = Field(None, description="the dial; 1M where nothing is said")
+    size: Size | None = Field(None, description="the dial; 1M where nothing is said")
     width: Count | None = Field(None, description="channels of a Fourier layer")
     modes: Count | None = Field(None, description="kept wavenumbers along each axis")
     layers: Count | None = Field(None, description="Fourier layers; 4 where nothing is said")
@@ -115,7 +119,7 @@ class OptimSettings(Schema):
     epochs: Count = Field(description="passes over the training samples")
     batch_size: Count = Field(128, description="samples of one optimizer step over ALL ranks")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decays weights apart from the gradient")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="decay of weights, of adamw")
+    weight_decay: NonNegative = Field(0.0, description="decay of weights, of adamw")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls from lr to 0 over the steps")
     schedule_by: Literal["step", "epoch"] = Field("step", description="epoch: the cosine falls once an epoch")
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps of linear warm-up")
@@ -146,7 +150,7 @@ class EngineSettings(Schema):
     )
     offload: bool = Field(False, description="with zero: optimizer state and update on the host")
     deepspeed_config: Path | None = Field(None, description="with zero: a JSON file with more of DeepSpeed's settings")
-    precision: Literal["fp32", "tf32", "bf16"] = Field(
+    precision: Precision = Field(
         "fp32", description="matrix products; parameters, gradients and optimizer state stay float32"
     )
     compress: bool = Field(False, description="gradients travel between the ranks as bfloat16, half the bytes")
@@ -168,6 +172,11 @@ class EngineSettings(Schema):
         if self.offload and self.zero_stage == 0:
             raise ValueError("should have a zero_stage of 1 or more with offload")
         return self
+
+    @property
+    def stage(self) -> int:
+        """Which of ZeRO's stages it has: 0, which cuts nothing, where it is not ZeRO."""
+        return self.zero_stage if self.kind == "zero" else 0
 
 
 class CheckpointSettings(Schema):

@@ -110,6 +110,11 @@ class StudySettings(Schema):
                     raise ValueError(f"'models.{name}' names the task '{task}'; there is {', '.join(self.tasks)}")
         return self
 
+    @property
+    def runs_folder(self) -> Path:
+        """The folder of the run folders."""
+        return self.runs or self.run / "runs"
+
     def steps_for(self, samples: int) -> int:
         """Return the optimizer steps that a run with so many samples has at least."""
         assert self.steps is not None, "there are no samples without it"

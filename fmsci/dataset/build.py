@@ -11,9 +11,9 @@ from fmsci.dataset.mixture import Mixture
 from fmsci.dataset.samples import SampleSet, SampleSource
 from fmsci.dataset.scales import mixture_scales
 from fmsci.errors import UserError
+from fmsci.model.scales import Scales
 from fmsci.model.training_range import TrainingRange
 from fmsci.pde import NAMES
-from fmsci.shards.manifest import Scales
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class Data:
 
     def scales(self) -> Scales:
         """Return the scales for a model that begins here: of the training split, or of the mixture's samples."""
-        return self.train.manifest.scales if isinstance(self.train, SampleSet) else mixture_scales(self.train)
+        if isinstance(self.train, Mixture):
+            return mixture_scales(self.train)
+        measured = self.train.manifest.scales
+        return Scales(measured.source, dict(measured.coefficients))
 
     @cached_property
     def training_range(self) -> TrainingRange | None:

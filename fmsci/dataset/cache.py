@@ -42,15 +42,11 @@ def cached(source: SampleSource, kind: CacheKind, device: torch.device, processe
     return DeviceCache(source, device) if kind == "device" else HostCache(source)
 
 
-class HostCache:
-    """Reads each sample from storage at most once, when it is first asked for."""
+class _Cache:
+    """The samples of ``source`` under the numbers and in the order that it gives them; how they are held differs."""
 
     def __init__(self, source: SampleSource) -> None:
         self.source, self.columns, self.grid = source, source.columns, source.grid
-        # Pages that nothing was written to take no memory: a rank pays for what it has read.
-        self._fields = np.empty((len(source), 2, self.grid, self.grid), np.float32)
-        self._coefficients = np.empty((len(source), len(self.columns)), np.float32)
-        self._held = np.zeros(len(source), bool)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -62,6 +58,17 @@ class HostCache:
     def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
         return self.source.numbers(indices)
+
+
+class HostCache(_Cache):
+    """Reads each sample from storage at most once, when it is first asked for."""
+
+    def __init__(self, source: SampleSource) -> None:
+        super().__init__(source)
+        # Pages that nothing was written to take no memory: a rank pays for what it has read.
+        self._fields = np.empty((len(source), 2, self.grid, self.grid), np.float32)
+        self._coefficients = np.empty((len(source), len(self.columns)), np.float32)
+        self._held = np.zeros(len(source), bool)
 
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`fmsci.dataset.samples.SampleSource`."""
@@ -77,23 +84,13 @@ class HostCache:
         return samples
 
 
-class DeviceCache:
+class DeviceCache(_Cache):
     """Holds all samples on the device, read when the first is asked for; nothing travels after that."""
 
     def __init__(self, source: SampleSource, device: torch.device) -> None:
-        self.source, self.columns, self.grid, self.device = source, source.columns, source.grid, device
+        super().__init__(source)
+        self.device = device
         self._held: Samples | None = None
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """See :class:`fmsci.dataset.samples.SampleSource`."""
-        return self.source.order(seed, epoch)
-
-    def numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See :class:`fmsci.dataset.samples.SampleSource`."""
-        return self.source.numbers(indices)
 
     def gather(self, indices: NDArray[np.int64], pin: bool = False) -> Samples:
         """See :class:`fmsci.dataset.samples.SampleSource`; the samples are on the device already."""

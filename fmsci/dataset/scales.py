@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmsci.dataset.mixture import Mixture
-from fmsci.shards.manifest import Scales
+from fmsci.errors import UserError
+from fmsci.model.scales import Scales
 
 
 def mixture_scales(mixture: Mixture) -> Scales:
@@ -16,17 +17,26 @@ def mixture_scales(mixture: Mixture) -> Scales:
 
     A sample counts as often as an epoch visits it on average: drawn / size of its folder. So the medians are those of
     what the model sees, and with weights in proportion to the sizes they are the plain medians over all samples.
+
+    Raises UserError where half of the sources or more are zero everywhere.
     """
     visits = [np.full(size, drawn / size) for size, drawn in zip(mixture.sizes, mixture.drawn, strict=True)]
     weight = np.concatenate(visits)
     norm = np.concatenate([one.figure("source_norm") for one in mixture.sets])
+    source = weighted_median(norm, weight)
+    if source == 0:
+        folders = ", ".join(str(one.folder) for one in mixture.sets)
+        raise UserError(
+            f"half of the samples of {folders} or more have a source that is zero everywhere: they give no scale; "
+            "leave them out"
+        )
     tensor = np.concatenate([one.expand(one.figure("tensor")) for one in mixture.sets])
     coefficients = {}
     for column, name in enumerate(mixture.columns):
         sizes = np.abs(tensor[:, column])
         present = sizes > 0
         coefficients[name] = weighted_median(sizes[present], weight[present]) if present.any() else 1.0
-    return Scales(source=weighted_median(norm, weight), coefficients=coefficients)
+    return Scales(source, coefficients)
 
 
 def weighted_median(values: NDArray[Any], weights: NDArray[np.float64]) -> float:

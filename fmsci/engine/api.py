@@ -80,8 +80,14 @@ class Engine(Protocol):
         ...
 
 
-ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam keeps of every parameter."""
+def host_copy(tensor: Tensor) -> Tensor:
+    """Return a copy on the host that training does not change."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+ADAM_STATE = ("step", *MOMENTS)
+"""What Adam keeps of every parameter: how often it was updated, and the moments of its gradient."""
 
 
 def each_state(

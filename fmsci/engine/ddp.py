@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, blamed, each_state, piece_loss, set_rate
+from fmsci.engine.api import Snapshot, blamed, each_state, host_copy, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
@@ -168,8 +168,3 @@ def reduce_in_bfloat16(watch: Watch, bucket: GradBucket) -> torch.futures.Future
 # DDP reads them, and does not understand postponed ones.
 for hook in (reduce_in_float32, reduce_in_bfloat16):
     hook.__annotations__ |= {"bucket": GradBucket, "return": torch.futures.Future[Tensor]}
-
-
-def host_copy(tensor: Tensor) -> Tensor:
-    """Return a copy on the host that training does not change."""
-    return tensor.detach().to("cpu", copy=True)

@@ -6,6 +6,9 @@ from fmsci.config.sections import EngineSettings
 
 FLOAT32, BFLOAT16 = 4, 2
 
+ROUNDS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
+"""How often the bytes of a collective go round a ring of ranks."""
+
 
 def payload(
     settings: EngineSettings, num_parameters: int, world_size: int, trained: int | None = None
@@ -22,12 +25,11 @@ def payload(
         return {}
     learning = num_parameters if trained is None else trained
     gradient = learning * (BFLOAT16 if settings.compress else FLOAT32)
-    stage = settings.zero_stage if settings.kind == "zero" else 0
-    if stage == 3:
+    if settings.stage == 3:
         gathered = settings.accumulate * num_parameters * FLOAT32
         return {"all_gather": gathered, "reduce_scatter": settings.accumulate * gradient}
-    reduced = {"all_reduce": gradient * (settings.accumulate if stage == 2 else 1)}
-    return reduced | ({"all_gather": learning * FLOAT32} if stage else {})
+    reduced = {"all_reduce": gradient * (settings.accumulate if settings.stage == 2 else 1)}
+    return reduced | ({"all_gather": learning * FLOAT32} if settings.stage else {})
 
 
 def sent_bytes(settings: EngineSettings, num_parameters: int, world_size: int, trained: int | None = None) -> int:
@@ -35,6 +37,5 @@ def sent_bytes(settings: EngineSettings, num_parameters: int, world_size: int, t
 
     Of B bytes an all-gather or a reduce-scatter sends (N - 1) / N B, an all-reduce is one of each.
     """
-    rounds = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
     worked_on = payload(settings, num_parameters, world_size, trained)
-    return sum(rounds[kind] * count * (world_size - 1) // world_size for kind, count in worked_on.items())
+    return sum(ROUNDS[kind] * count * (world_size - 1) // world_size for kind, count in worked_on.items())

@@ -18,17 +18,13 @@ from torch.optim import Optimizer
 
 from fmsci.checkpoint import checked_tensors
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, blamed, each_state, piece_loss, set_rate
-from fmsci.engine.ddp import host_copy
+from fmsci.engine.api import MOMENTS, Snapshot, blamed, each_state, host_copy, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
 from fmsci.engine.zero_import import import_deepspeed
 from fmsci.model.operator import SolutionOperator
 from fmsci.stages import stage
 from fmsci.world import World
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What Adam keeps beside its step counter."""
 
 
 class ZeroEngine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,19 +60,7 @@ def import_files(
             f"--range is {data_range[0]:g} {data_range[1]:g} but should be two finite numbers, the smaller one first"
         )
     opened = {split: [open_samples(path, solved=True) for path in files[split]] for split in SPLITS if files.get(split)}
-    everything = [file for of_split in opened.values() for file in of_split]
-    if not everything:
-        raise UserError("no file to import was given")
-    for file in everything:
-        if file.num_columns != len(system.columns):
-            raise UserError(
-                f"{file.path}: tensor has {file.num_columns} columns but {system.name} has {len(system.columns)}: "
-                f"{', '.join(system.columns)}"
-            )
-        if file.shape[0] != everything[0].shape[0]:
-            raise UserError(
-                f"{file.path} is on a grid of {file.shape[0]}, {everything[0].path} on one of {everything[0].shape[0]}"
-            )
+    grid = _one_grid([file for of_split in opened.values() for file in of_split], system)
     if (output / MANIFEST).exists() or (output / PLAN).exists():
         raise UserError(f"{output} already holds data; give another output folder")
     held = taken(output)
@@ -82,7 +70,7 @@ def import_files(
     facts = DataFacts(
         system=system.name,
         range=observed,
-        grid=everything[0].shape[0],
+        grid=grid,
         columns=system.columns,
         figures=system.figures,
         tallied=0,
@@ -118,6 +106,22 @@ def import_files(
                 output.rmdir()
         raise
     return manifest
+
+
+def _one_grid(files: Sequence[SamplesFile], system: System) -> int:
+    """Return the grid of all files. UserError where there is none, one is on another, or not of the system."""
+    if not files:
+        raise UserError("no file to import was given")
+    first = files[0]
+    for file in files:
+        if file.num_columns != len(system.columns):
+            raise UserError(
+                f"{file.path}: tensor has {file.num_columns} columns but {system.name} has {len(system.columns)}: "
+                f"{', '.join(system.columns)}"
+            )
+        if file.shape[0] != first.shape[0]:
+            raise UserError(f"{file.path} is on a grid of {file.shape[0]}, {first.path} on one of {first.shape[0]}")
+    return first.shape[0]
 
 
 def _at_once(file: SamplesFile) -> int:

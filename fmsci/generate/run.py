@@ -21,9 +21,9 @@ from fmsci.generate.ranks import Ranks, build_ranks
 from fmsci.generate.samples import SampleMaker
 from fmsci.generate.summary import build_manifest
 from fmsci.generate.tally import Tally
-from fmsci.locks import lock
+from fmsci.locks import LOCK, lock
 from fmsci.shards.check import inspect_shard
-from fmsci.shards.layout import ACCEPTANCE, LOCK, SPLITS, TENSOR
+from fmsci.shards.layout import ACCEPTANCE, SPLITS, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from fmsci.shards.virtual import virtual_is_right, write_virtual
 from fmsci.shards.writer import ShardWriter
@@ -93,7 +93,7 @@ def _verify_shards(
     counts = ranks.collect(sum(task.count for task in there))
     total = sum(counts or [0])
     found: dict[Task, ShardRecord] = {}
-    with Progress(f"verify {_title(request)}", total, "samples", enabled=ranks.rank == 0 and total > 0) as bar:
+    with Progress(f"verify {request.facts.title}", total, "samples", enabled=ranks.rank == 0 and total > 0) as bar:
         done = 0
         for task in there:
             everywhere, stop = ranks.report(done, signals.asked)
@@ -120,7 +120,7 @@ def _make_shards(
     kept, total = (sum(part) for part in zip(*(counts or [(0, 0)]), strict=True))
     with (
         ThreadPoolExecutor(1) as disk,
-        Progress(_title(request), kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar,
+        Progress(request.facts.title, kept + total, "samples", enabled=ranks.rank == 0 and total > 0, done=kept) as bar,
     ):
         done = 0
         publishing: Future[None] | None = None
@@ -146,10 +146,6 @@ def _make_shards(
             publishing.result()
         ranks.settle(done, signals.asked, lambda everywhere: bar.update(kept + everywhere))
     return records
-
-
-def _title(request: Request) -> str:
-    return f"{request.system} ({request.range[0]:g}, {request.range[1]:g})"
 
 
 def _make_shard(

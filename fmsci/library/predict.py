@@ -24,13 +24,13 @@ SHOWN = 4
 
 
 def predict_file(
-    model: Model, given: Path, output: Path, tell: Callable[[int, int], None] = lambda done, total: None
+    model: Model, given: Path, output: Path, tell: Callable[[int], None] = lambda done: None
 ) -> dict[str, Any]:
     """Write the model's predictions for a file of samples, and a picture beside it; return the figures.
 
     Where the file has the solutions too, each sample's relative L2 error is written, and its mean, median and largest
     are returned. ``outside`` tells which coefficients the model was not trained on, if any. ``tell`` hears how many
-    samples of how many are done.
+    samples are done.
 
     Raises UserError where the file does not fit the model, or a place cannot be written.
     """
@@ -57,7 +57,7 @@ def predict_file(
                 errors.append(error)
             if shown is None:
                 shown = fields[:SHOWN], tensor[:SHOWN], predicted[:SHOWN]
-            tell(first + len(fields), samples.count)
+            tell(first + len(fields))
     assert shown is not None, "a file has at least one sample"
     picture = output.with_suffix(".png")
     _draw(picture, f"{model.path} on {given}", order, *shown)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fmsci.model.mixing import by_wavenumber, gradients_of_mixing, mix
-from fmsci.model.pieces import add_product, count_at_once, part_of
+from fmsci.model.pieces import add_product, count_at_once, pieces
 from fmsci.model.transform import transform
 from fmsci.stages import stage
 
@@ -53,8 +53,8 @@ class _Lifted(torch.autograd.Function):
         at_once = count_at_once(out, out[0].numel() * out.element_size())
         columns = (pointwise @ lift).t()
         products = waves.room(x.movedim(1, -1), batch)
-        for index, (part, target) in enumerate(zip(torch.split(x, at_once), torch.split(out, at_once), strict=True)):
-            waves.analyse_few(part, part_of(products, index, at_once))
+        for part, target, *room in pieces(at_once, x, out, *products):
+            waves.analyse_few(part, room)
             with stage("pointwise"):
                 torch.bmm(part.flatten(2).transpose(1, 2), columns.expand(len(part), -1, -1), out=target.flatten(1, 2))
         of_x = waves.collect(products)
@@ -62,8 +62,8 @@ class _Lifted(torch.autograd.Function):
         mixed = mix(rows, weight)
         mixed[0, :, 0, 0] += (torch.mv(pointwise, lift_bias) + bias) * root
         products = waves.spread(mixed)
-        for index, target in enumerate(torch.split(out, at_once)):
-            waves.synthesise(part_of(products, index, at_once), target, twice=True)
+        for target, *found in pieces(at_once, out, *products):
+            waves.synthesise(found, target, twice=True)
         ctx.save_for_backward(x, lift, lift_bias, weight, pointwise, of_x)
         return out
 
@@ -79,8 +79,8 @@ class _Lifted(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         products = waves.room(grad, batch)
         grad_columns = torch.zeros(channels, len(lift), dtype=wide, device=x.device)
-        for index, (part, above) in enumerate(zip(torch.split(x, at_once), torch.split(grad, at_once), strict=True)):
-            waves.analyse(above, part_of(products, index, at_once), twice=True)
+        for part, above, *room in pieces(at_once, x, grad, *products):
+            waves.analyse(above, room, twice=True)
             with stage("pointwise"):
                 for one, points in zip(part.flatten(2), above.flatten(1, 2), strict=True):
                     add_product(grad_columns, one, points)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsci.model import fused, fused_head
-from fmsci.model.pieces import add_product, count_at_once
+from fmsci.model.pieces import add_product, count_at_once, pieces
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.stages import named
 
@@ -46,7 +46,7 @@ class _Fused(torch.autograd.Function):
         points = v.reshape(-1, v.shape[-1])
         at_once = count_at_once(points, 2 * len(inner) * points.element_size())
         u = outer.new_empty(len(points), 1)
-        for part, target in zip(torch.split(points, at_once), torch.split(u, at_once), strict=True):
+        for part, target in pieces(at_once, points, u):
             h = functional.gelu(torch.addmm(inner_bias, part, inner.t()))
             torch.addmm(outer_bias, h.to(outer.dtype), outer.t(), out=target)
         ctx.save_for_backward(points, inner, inner_bias, outer)
@@ -65,10 +65,7 @@ class _Fused(torch.autograd.Function):
         grad_inner, grad_bias, grad_outer = (
             torch.zeros_like(one, dtype=outer.dtype) for one in (inner, inner_bias, outer)
         )
-        splits = zip(
-            torch.split(points, at_once), torch.split(grad, at_once), torch.split(grad_v, at_once), strict=True
-        )
-        for part, above, target in splits:
+        for part, above, target in pieces(at_once, points, grad, grad_v):
             h = torch.addmm(inner_bias, part, inner.t())
             a = functional.gelu(h)
             grad_outer.addmm_(above.t(), a.to(outer.dtype))

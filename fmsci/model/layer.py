@@ -20,7 +20,7 @@ from torch.nn import functional
 from fmsci.model import fused
 from fmsci.model.first_layer import lifted_layer
 from fmsci.model.mixing import by_wavenumber, gradients_of_mixing, mix
-from fmsci.model.pieces import add_product, count_at_once, part_of
+from fmsci.model.pieces import add_product, count_at_once, pieces
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
@@ -89,17 +89,17 @@ class _Fused(torch.autograd.Function):
         out = torch.empty_like(z)
         products = waves.room(z, len(z))
         columns = pointwise.t()
-        for index, (part, target) in enumerate(zip(torch.split(z, at_once), torch.split(out, at_once), strict=True)):
+        for part, target, *room in pieces(at_once, z, out, *products):
             v = functional.gelu(part) if activate else part
-            waves.analyse(v, part_of(products, index, at_once), twice=False)
+            waves.analyse(v, room, twice=False)
             with stage("pointwise"):
                 torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
         rows = by_wavenumber(waves.collect(products))
         mixed = mix(rows, weight)
         mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
         products = waves.spread(mixed)
-        for index, target in enumerate(torch.split(out, at_once)):
-            waves.synthesise(part_of(products, index, at_once), target, twice=True)
+        for target, *found in pieces(at_once, out, *products):
+            waves.synthesise(found, target, twice=True)
         ctx.save_for_backward(z, weight, pointwise, rows)
         ctx.activate = activate
         return out
@@ -113,23 +113,22 @@ class _Fused(torch.autograd.Function):
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
         at_once = count_at_once(z, height * width * channels * z.element_size())
         products = waves.room(grad, len(z))
-        for index, part in enumerate(torch.split(grad, at_once)):
-            waves.analyse(part, part_of(products, index, at_once), twice=True)
+        for part, *room in pieces(at_once, grad, *products):
+            waves.analyse(part, room, twice=True)
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
         back, grad_weight = gradients_of_mixing(rows, grad_mixed, weight)
         products = waves.spread(back)
         grad_z = torch.empty_like(z)
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
-        splits = zip(torch.split(z, at_once), torch.split(grad, at_once), torch.split(grad_z, at_once), strict=True)
-        for index, (part, above, target) in enumerate(splits):
+        for part, above, target, *found in pieces(at_once, z, grad, grad_z, *products):
             points = above.view(-1, channels)
             v = functional.gelu(part) if ctx.activate else part
             with stage("pointwise"):
                 add_product(grad_pointwise, points.t(), v.view(-1, channels))
                 grad_v = v if ctx.activate else target  # v has served
                 torch.mm(points, pointwise, out=grad_v.view(-1, channels))
-            waves.synthesise(part_of(products, index, at_once), grad_v, twice=False)
+            waves.synthesise(found, grad_v, twice=False)
             if ctx.activate:
                 torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
         return grad_z, grad_weight, grad_pointwise.to(z.dtype), grad_bias, None

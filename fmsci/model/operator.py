@@ -17,7 +17,9 @@ class SolutionOperator(nn.Module):
     """(source f, coefficients c) -> solution u.
 
     With r = (||f||_2 / n) / s for each sample, the channels are f / r and c / (r c_scale): (10 f, 10 K) gives the same
-    input as (f, K), as it has the same solution. The target is not scaled. PHYSICS: arXiv 2306.00258, section 3.
+    input as (f, K), as it has the same solution. The target is not scaled.
+
+    Source: arXiv 2306.00258, section 3.
     """
 
     source_scale: Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,6 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += torch.mm(left, right)
 
 
-def part_of(values: list[Tensor], index: int, at_once: int) -> list[Tensor]:
-    """Return the piece ``index`` of each of ``values``."""
-    return [one[index * at_once : (index + 1) * at_once] for one in values]
+def pieces(at_once: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield tensors of one length piece by piece, ``at_once`` of their first axis: views of all of them each time."""
+    return zip(*(torch.split(one, at_once) for one in values), strict=True)

@@ -12,16 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fmsci.config.sections import EngineSettings
 from fmsci.engine.buckets import portions
-from fmsci.engine.traffic import payload
+from fmsci.engine.traffic import ROUNDS, payload
 from fmsci.scaling.points import Point
 
 BACKWARD = 2 / 3
 """The backward pass's share of the computing: it has twice the products of the forward pass."""
-
-ROUNDS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
-"""How often the bytes go round the ring of ranks."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class CostModel:
         """Return the time of a step. KeyError where the size and precision, or a class of links, is not known."""
         own = self.compute[point.model, point.how.precision]
         crowd = self.crowding(point.world_size)
-        cut = point.world_size if stage_of(point.how) >= 1 else 1
+        cut = point.world_size if point.how.stage >= 1 else 1
         computing = crowd * own.seconds(point.local, point.how.accumulate)
         update = crowd * own.update_s / cut
         if point.how.kind == "zero":
@@ -120,16 +116,16 @@ class CostModel:
         if link is None:
             raise KeyError("between" if nodes > 1 else "inside")
         whole = payload(how, point.shape.num_parameters, ranks)
-        reduced = "reduce_scatter" if stage_of(how) == 3 else "all_reduce"
-        times = how.accumulate if stage_of(how) >= 2 else 1
+        reduced = "reduce_scatter" if how.stage == 3 else "all_reduce"
+        times = how.accumulate if how.stage >= 2 else 1
         parts = portions(how, point.shape)
         seconds = [self._collective_s(reduced, size, point, nodes) for size, _ in parts]
         overlap = link.overlap if how.kind == "ddp" or self.on_gpu else 0.0  # DeepSpeed overlaps on GPUs alone
         added = times * hidden([ready for _, ready in parts], seconds, window_s, overlap)
         if "all_gather" in whole:
-            pieces = how.accumulate if stage_of(how) == 3 else 1
+            pieces = how.accumulate if how.stage == 3 else 1
             # the weights of stage 3 come layer by layer, those of stages 1 and 2 in one
-            messages = point.shape.layers if stage_of(how) == 3 else 1
+            messages = point.shape.layers if how.stage == 3 else 1
             gather = self._collective_s("all_gather", whole["all_gather"] // pieces // messages, point, nodes)
             beside = overlap * window_s * (1 - 1 / messages)
             added += pieces * max(messages * gather - beside, gather)
@@ -176,8 +172,3 @@ def hidden(ready: list[float], seconds: list[float], window_s: float, overlap: f
     for share, took in zip(ready, seconds, strict=True):
         end = max(end, window_s * (1 - overlap * (1 - share))) + took
     return end - window_s
-
-
-def stage_of(how: EngineSettings) -> int:
-    """Return which of ZeRO's stages an engine has: 0 cuts nothing."""
-    return how.zero_stage if how.kind == "zero" else 0

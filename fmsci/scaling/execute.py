@@ -13,8 +13,9 @@ from fmsci.config import ScalingSettings
 from fmsci.engine.device import num_devices
 from fmsci.errors import UserError
 from fmsci.files import read_json
-from fmsci.locks import lock
-from fmsci.scaling.points import Point, measured_from, missing, plan, result_path
+from fmsci.locks import LOCK, lock
+from fmsci.scaling.measured import measured_from
+from fmsci.scaling.points import Point, missing, plan, result_path
 from fmsci.terminal import Progress, say, warnings_in
 from fmsci.world import child_environment, end_with_parent, free_port, num_cores
 
@@ -41,7 +42,7 @@ def execute(settings: ScalingSettings, config: Path, overrides: Sequence[str], r
         return
     most = max(point.world_size for point in points if point.world_size <= places)
     with ExitStack() as held:
-        held.enter_context(lock(settings.run / ".lock", f"another process is measuring in {settings.run}"))
+        held.enter_context(lock(settings.run / LOCK, f"another process is measuring in {settings.run}"))
         progress = held.enter_context(Progress(settings.run.name, len(here), "points"))
         for done, number in enumerate(here):
             progress.update(done, points[number].name)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmsci.config.scaling import LinkSettings, NetworkSettings
 from fmsci.scaling.cost import BACKWARD, Compute, CostModel, Link
-from fmsci.scaling.points import Measured
+from fmsci.scaling.measured import Measured
 
 Values = NDArray[np.float64]
 START = Link(latency_s=1e-4, byte_s=1e-9, limited=1.0)
+"""Where the search for a link begins; its numbers also tell of what size each of them is."""
 OVERLAPS = [step / 20 for step in range(21)]
 
 
@@ -153,15 +154,15 @@ def bare_s(one: Measured, model: CostModel) -> float:
     return one.bare_s + own * model.crowding(one.point.world_size)
 
 
-def _piecewise(explained: Callable[[Values], Values], wanted: Values, values: Values) -> Values:
+def _piecewise(explained: Callable[[Values], Values], wanted: Values, start: Values) -> Values:
     """Return the values >= 0 at which ``explained``, made of linear pieces, is closest to ``wanted``."""
-    best, least = values, float("inf")
+    best, least, values = start, float("inf"), start
     for _ in range(20):
         here = explained(values)
         error = float(np.sum((here - wanted) ** 2))
         if error < least:
             best, least = values, error
-        steps = 1e-4 * np.maximum(values, 1e-3 * np.array([1e-4, 1e-9, 1.0])[: len(values)])
+        steps = 1e-4 * np.maximum(values, 1e-3 * start)
         slopes = np.stack(
             [
                 (explained(values + step * unit) - here) / step
@@ -189,47 +190,3 @@ def _non_negative(columns: Values, wanted: Values) -> Values:
             best, least = np.zeros(count), error
             best[some] = found
     return best
-
-
-# ------------------------------------------------------------------ left out
-
-
-@dataclass(frozen=True)
-class Foretold:
-    """A measured step and what was projected for it, in seconds.
-
-    ``projected_s``: all of it from the model; ``exchange_only_s``: the exchange from the model, the computing as those
-    ranks did it without any exchange.
-    """
-
-    one: Measured
-    projected_s: float
-    exchange_only_s: float
-
-
-def left_out(measured: Sequence[Measured], network: NetworkSettings | None = None) -> dict[str, list[Foretold]]:
-    """Return how well steps are foretold that the links were not fitted to.
-
-    Three ways: each pair of world size and link speed left out in turn, each world size, each speed. How crowded the
-    ranks are on shared cores is always known, from their steps without any exchange.
-    """
-    apart = fit(measured, network)
-    several = [one for one in measured if one.point.world_size > 1]
-    keys: dict[str, Callable[[Measured], object]] = {
-        "world size and link speed": lambda one: (one.point.world_size, one.point.limit_mbit),
-        "world size": lambda one: one.point.world_size,
-        "link speed": lambda one: one.point.limit_mbit,
-    }
-    found: dict[str, list[Foretold]] = {}
-    for name, key in keys.items():
-        groups = {key(one) for one in several}
-        for group in sorted(groups, key=repr) if len(groups) > 1 else []:
-            kept = [one for one in several if key(one) != group]
-            kinds = {known.nodes > 1 for known in kept}
-            model = fit_links(apart, kept)
-            for one in several:
-                if key(one) == group and (one.nodes > 1) in kinds:
-                    step = model.estimate(one.point, one.nodes)
-                    own = bare_s(one, apart) + one.wait_s + step.exchange_s
-                    found.setdefault(name, []).append(Foretold(one, step.step_s, own))
-    return found

@@ -11,7 +11,8 @@ from fmsci.model.sizes import SIZES, Architecture, architecture
 from fmsci.scaling.cost import CostModel
 from fmsci.scaling.fit import fit
 from fmsci.scaling.limits import batch_floor
-from fmsci.scaling.points import Measured, Point, load_measured
+from fmsci.scaling.measured import Measured, load_measured
+from fmsci.scaling.points import Point
 from fmsci.terminal import warn
 
 SOURCE = Path("configs/scaling/h100.yaml")

@@ -12,7 +12,8 @@ from fmsci.model.sizes import SIZES
 from fmsci.scaling.cost import CostModel, Estimate, Link
 from fmsci.scaling.fit import fit
 from fmsci.scaling.limits import batch_floor, memory_bytes
-from fmsci.scaling.points import Measured, Point, load_measured
+from fmsci.scaling.measured import Measured, load_measured
+from fmsci.scaling.points import Point
 from fmsci.terminal import say, table
 
 

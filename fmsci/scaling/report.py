@@ -12,8 +12,10 @@ from fmsci.errors import UserError
 from fmsci.figures import as_svg, save_figure
 from fmsci.files import publish_file, write_json, write_text
 from fmsci.scaling.figures import ScalingCurve, projection_scatter, scaling_lines
-from fmsci.scaling.fit import Foretold, fit, left_out
-from fmsci.scaling.points import Measured, efficiency, load_measured, missing, report_path, series
+from fmsci.scaling.fit import fit
+from fmsci.scaling.left_out import Foretold, left_out
+from fmsci.scaling.measured import Measured, efficiency, load_measured, series
+from fmsci.scaling.points import missing, report_path
 from fmsci.study.blocks import Block, Picture, Table, Text, as_markdown
 from fmsci.terminal import say, table
 

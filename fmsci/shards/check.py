@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fmsci.files import ASIDE_PREFIX
+from fmsci.locks import LOCK
 from fmsci.shards.checksum import verify_checksum
-from fmsci.shards.layout import LOCK, MANIFEST, PLAN, SHEET, ShardLayout, split_name
+from fmsci.shards.layout import MANIFEST, PLAN, SHEET, ShardLayout, split_name
 from fmsci.shards.manifest import ShardRecord, read_manifest
 from fmsci.shards.plain import inside, open_hdf5, plain
 from fmsci.shards.reader import UNREADABLE

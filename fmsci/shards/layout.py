@@ -12,8 +12,6 @@ SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 """What ``fmsci generate`` was asked for, from its first moment on; imported data have none."""
-LOCK = ".lock"
-"""Held by the ``fmsci generate`` that works in the folder; it stays, free, when that ends."""
 SHEET = "contact_sheet.png"
 """Pictures of some samples, made by ``fmsci data info``."""
 
@@ -90,6 +88,11 @@ class DataFacts:
     seed: int | None
     """None for data that were imported."""
     options: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """The data set in words: ``poisson (1, 5)``."""
+        return f"{self.system} ({self.range[0]:g}, {self.range[1]:g})"
 
     def shard(self, split: str, index: int, first: int, count: int) -> ShardLayout:
         """Return what the shard ``index`` of a split holds: its samples first .. first + count - 1."""

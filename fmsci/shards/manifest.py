@@ -9,7 +9,7 @@ from fmsci.config import Schema, parse
 from fmsci.config.sections import Count, Positive, Whole
 from fmsci.errors import UserError
 from fmsci.files import read_json, write_json
-from fmsci.shards.layout import MANIFEST, DataFacts, shard_name
+from fmsci.shards.layout import MANIFEST, SPLITS, DataFacts, shard_name
 
 
 class ShardRecord(Schema):
@@ -113,10 +113,12 @@ class Manifest(Schema):
     @property
     def title(self) -> str:
         """The data set in words: ``poisson (1, 5)``."""
-        return f"{self.system} ({self.range[0]:g}, {self.range[1]:g})"
+        return self.facts.title
 
     def contradiction(self, split: str) -> str | None:
-        """Say where what is said of a split cannot be, or None: readers find samples by it."""
+        """Say where what is said of a split cannot be, or None: readers find samples by it, and writers name files."""
+        if split not in SPLITS:
+            return f"{split!r:.24} is no split: there are {', '.join(SPLITS)}"
         if tuple(self.scales.coefficients) != self.columns:
             return "its scales are not those of its columns"
         record = self.splits[split]

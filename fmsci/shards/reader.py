@@ -42,7 +42,7 @@ class SplitReader:
     """
 
     def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
-        """Made by :func:`open_split`."""
+        """Made by :func:`open_split`, which has looked that there are shards."""
         self.folder = folder
         self.split = split
         self.manifest = manifest
@@ -85,7 +85,7 @@ class SplitReader:
         tensor = np.empty((len(wanted), len(self.columns)), np.float32)
         sample_id = np.empty(len(wanted), np.int64)
         owners = np.searchsorted(self._firsts, wanted, side="right") - 1
-        rows = wanted - self._firsts[owners] if len(self._firsts) else wanted
+        rows = wanted - self._firsts[owners]
         target = range(len(wanted)) if places is None else places.tolist()
         for position, (owner, row, place) in enumerate(zip(owners.tolist(), rows.tolist(), target, strict=True)):
             shard = self._shards.get(owner) or self._open(owner)
@@ -96,8 +96,7 @@ class SplitReader:
 
     def figure(self, name: str) -> NDArray[Any]:
         """Return a (N,) or (N, K) dataset of the whole split: residual, source_norm, tensor, ..."""
-        parts = [read_datasets(self.folder, record, [name])[name] for record in self._records]
-        return np.concatenate(parts) if parts else np.empty(0)
+        return np.concatenate([read_datasets(self.folder, record, [name])[name] for record in self._records])
 
     def _shapes(self, index: int) -> Shapes:
         """Return the shape and number type that the datasets of a shard should have."""

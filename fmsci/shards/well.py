@@ -16,7 +16,7 @@ import numpy as np
 
 from fmsci.files import publish_file
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
-from fmsci.shards.reader import SplitReader
+from fmsci.shards.reader import SplitReader, open_split
 
 SAMPLES_AT_ONCE = 64
 
@@ -28,10 +28,10 @@ def export_well(folder: Path, output: Path, tell: Callable[[int], None] = lambda
     Raises UserError where the data folder or the output is not usable.
     """
     manifest = read_manifest(folder)
+    readers = {split: open_split(folder, split) for split in manifest.splits}  # all, before anything is written
     done = 0
-    for split, record in manifest.splits.items():
-        reader = SplitReader(folder, manifest, split)
-        for shard in record.shards:
+    for split, reader in readers.items():
+        for shard in manifest.splits[split].shards:
             path = output / "data" / Path(shard.file).with_suffix(".hdf5")
             with publish_file(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
                 _write(file, manifest, reader, shard)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fmsci.files import last_entries
 from fmsci.study.downstream import Group
 from fmsci.study.jobs import Job, Run
 from fmsci.study.plan import STAGES, Plan, group_of, hopeless, waits
 from fmsci.study.pool import last_line
 from fmsci.study.work import work_of
+from fmsci.train.entries import METRICS, last_entries
 
 
 def valid_errors(planned: Plan) -> dict[Path, float]:
@@ -31,7 +31,7 @@ def jobs_left(planned: Plan, stage: str) -> list[int]:
 
 def steps_done(folder: Path) -> int:
     """Return the last step that a run has written to its metrics; 0 where there is none yet."""
-    entries = last_entries(folder / "metrics.jsonl")
+    entries = last_entries(folder / METRICS)
     return int(entries[-1]["step"]) if entries else 0
 
 

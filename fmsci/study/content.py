@@ -10,9 +10,9 @@ from fmsci import __version__
 from fmsci.config import StudySettings, dump_settings
 from fmsci.figures import ErrorCurve, as_svg, error_curves, gain_lines
 from fmsci.study.blocks import Block, Listing, Picture, Table, Text
-from fmsci.study.collect import Comparison, Curve, Found, Record
 from fmsci.study.examples import examples
-from fmsci.study.plan import Plan, runs_folder
+from fmsci.study.found import Comparison, Curve, Found, Record
+from fmsci.study.plan import Plan
 from fmsci.study.recipe import recipe_curves, recipe_table
 from fmsci.study.tables import (
     error_gain,
@@ -56,7 +56,7 @@ def content(planned: Plan, found: Found) -> list[Block]:
     blocks += [
         Text(
             f"{len(records)} runs took {duration(total)} of training in all. Their curves, and a line for each "
-            f"under HParams: tensorboard --logdir {runs_folder(settings)}"
+            f"under HParams: tensorboard --logdir {settings.runs_folder}"
         )
     ]
     blocks += [run_table(records), rate_table(found)]

@@ -6,12 +6,15 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fmsci.config import TrainSettings, load_settings
-from fmsci.errors import Failure
+from fmsci.config import Open, TrainSettings, load_settings, parse
+from fmsci.config.sections import Count, NonNegative, Positive
+from fmsci.engine.traffic import FLOAT32
+from fmsci.errors import Failure, UserError
 from fmsci.files import read_json, write_json
 from fmsci.generate import seconds_per_sample
 from fmsci.model.sizes import Architecture
@@ -30,8 +33,6 @@ MOST_ON_CPU = 8
 
 FILE_SHARE = 0.3
 """Writing a sample and its checksum, over making it (docs/benchmarks.md)."""
-
-BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,33 @@ def cost(planned: Plan) -> Cost:
     return Cost(tuple(stages), device, settings.workers, gpu_hours, _disk(planned))
 
 
+S = TypeVar("S", bound=Open)
+
+
+class StepTimes(Open):
+    """What :func:`fmsci.train.throughput.throughput` measured."""
+
+    batches: tuple[Count, Count]
+    step_s: tuple[Positive, Positive]
+    predict_s: NonNegative
+    device: str
+
+
+class SampleTime(Open):
+    """What one process takes to make a sample and its part of a file."""
+
+    sample_s: Positive
+
+
 class _Timed:
     """Seconds of runs, from measured steps: of a small and of a large batch, a line between and beyond them."""
 
     def __init__(self, planned: Plan, base: TrainSettings) -> None:
         self._planned, self._base = planned, base
         self._path = planned.settings.run / "throughput.json"
-        self._known: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+        self._known = read_json(self._path) if self._path.exists() else {}
+        if not isinstance(self._known, dict):
+            raise UserError(f"{self._path} holds no times; remove the file to measure anew")
         self.device = "cpu"
 
     def seconds(self, run: Run) -> float:
@@ -121,29 +142,26 @@ class _Timed:
         wanted = self._base
         if run.arm == "pretrain":
             wanted = load_settings(TrainSettings, Path(run.words[1]), run.words[2:-1])
-        facts = self._measured(shape, grid, wanted)
-        self.device = str(facts["device"])
-        (small, large), (few, many) = facts["batches"], facts["step_s"]
+        timed = self._steps(shape, grid, wanted)
+        self.device = timed.device
+        (small, large), (few, many) = timed.batches, timed.step_s
         slope = max(0.0, (many - few) / (large - small)) if large > small else 0.0
         batch = run.samples_seen / run.steps
         valid = wanted.data.valid_samples or 0
         validations = self._planned.settings.validations if run.arm != "pretrain" else wanted.optim.epochs
         return float(
             run.steps * max(few + slope * (batch - small), few * min(1.0, batch / small))
-            + validations * valid * facts["predict_s"]
+            + validations * valid * timed.predict_s
         )
 
     def making(self, source: Source) -> float:
         """Return the seconds that one process takes for a data folder."""
         wanted = source.settings
         asked = {"system": wanted.system, "range": wanted.range, "grid": wanted.grid, "options": wanted.options}
-        key = f"{platform.node()} {json.dumps(asked, sort_keys=True)}"
-        if key not in self._known:
-            self._known[key] = {"sample_s": seconds_per_sample(wanted) * (1 + FILE_SHARE)}
-            write_json(self._path, self._known)
-        return float((wanted.train + wanted.valid + wanted.test) * self._known[key]["sample_s"])
+        one = self._once(SampleTime, asked, lambda: {"sample_s": seconds_per_sample(wanted) * (1 + FILE_SHARE)})
+        return (wanted.train + wanted.valid + wanted.test) * one.sample_s
 
-    def _measured(self, shape: Architecture, grid: int, wanted: TrainSettings) -> dict[str, Any]:
+    def _steps(self, shape: Architecture, grid: int, wanted: TrainSettings) -> StepTimes:
         threads = max(1, num_cores() // self._planned.settings.workers)
         engine = wanted.engine
         asked = {
@@ -157,12 +175,21 @@ class _Timed:
             "threads": threads,
             "precision": engine.precision,
         }
+        return self._once(StepTimes, asked, lambda: _measure(asked))
+
+    def _once(self, cls: type[S], asked: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> S:
+        """Return what was measured on this host for what is asked, now or by an earlier plan of this study.
+
+        Raises UserError where the file of earlier ones is damaged.
+        """
         key = f"{platform.node()} {json.dumps(asked, sort_keys=True)}"
         if key not in self._known:
-            self._known[key] = _measure(asked)
+            self._known[key] = measure()
             write_json(self._path, self._known)
-        found: dict[str, Any] = self._known[key]
-        return found
+        try:
+            return parse(cls, self._known[key], str(self._path))
+        except UserError as error:
+            raise UserError(f"{error}; remove the file to measure anew") from None
 
 
 def _measure(asked: dict[str, Any]) -> dict[str, Any]:
@@ -184,9 +211,9 @@ def _measure(asked: dict[str, Any]) -> dict[str, Any]:
 def _disk(planned: Plan) -> int:
     """Bytes of data, of a model for each run, and of the checkpoints that stay or are there at the same time."""
     data = sum(source.num_bytes for source in planned.folders.sources.values())
-    sizes = [shape_of(planned, run)[0].num_parameters * BYTES for run in planned.sweep]
-    repeats = sum(shape_of(planned, group.sweep[0])[0].num_parameters * BYTES for group in planned.groups)
+    sizes = [shape_of(planned, run)[0].num_parameters * FLOAT32 for run in planned.sweep]
+    repeats = sum(shape_of(planned, group.sweep[0])[0].num_parameters * FLOAT32 for group in planned.groups)
     models = sum(sizes) + repeats * (len(planned.settings.seeds) - 1)
-    pretrained = [shape_of(planned, run)[0].num_parameters * BYTES for run in planned.pretraining]
+    pretrained = [shape_of(planned, run)[0].num_parameters * FLOAT32 for run in planned.pretraining]
     checkpoints = 3 * 3 * sum(pretrained) + 2 * 3 * planned.settings.workers * max(sizes, default=0)
     return data + models + sum(pretrained) + checkpoints

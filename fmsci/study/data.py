@@ -8,7 +8,7 @@ from typing import Any
 
 from fmsci.config import GenerateSettings, StudySettings, load_settings
 from fmsci.errors import UserError
-from fmsci.pde import SYSTEMS
+from fmsci.pde.arguments import find_system
 from fmsci.shards import read_manifest
 from fmsci.shards.content import content_hash, made_data
 from fmsci.shards.layout import MANIFEST
@@ -51,9 +51,9 @@ class DataFolders:
         return self._known[folder]
 
     def columns(self, folder: Path) -> tuple[str, ...]:
-        """Return the names of a folder's coefficients."""
+        """Return the names of a folder's coefficients; none where the data are still to come."""
         facts = self[folder]
-        return SYSTEMS[facts["system"]].columns if facts != UNKNOWN else ()
+        return find_system(facts["system"]).columns if facts != UNKNOWN else ()
 
     def tested(self, folder: Path) -> Tested | None:
         """Return what an error on a folder's test split has to say of itself; None where the data are still to come."""

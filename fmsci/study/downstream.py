@@ -81,7 +81,7 @@ class Group:
         peak = peak_lr(wanted.optim, self.architecture.num_parameters, self.arm == "finetune")
         stage = "sweep" if seed == settings.seeds[0] else "repeats"
         name = f"{self.task}-{self.arm}-{self.model}-{self.samples}-lr{peak:g}-s{seed}-{key}"
-        folder = (settings.runs or settings.run / "runs") / name
+        folder = settings.runs_folder / name
         words = ("train", str(settings.train), *settings.overrides, *own, f"run={folder}", "--test")
         return Run(
             stage=stage,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fmsci.evaluation import evaluation_path
 from fmsci.study.blocks import Picture
-from fmsci.study.collect import Found, Record
 from fmsci.study.downstream import Group
+from fmsci.study.found import Found, Record
 from fmsci.study.models import Model
 from fmsci.study.plan import Plan, zero_shot_path
 

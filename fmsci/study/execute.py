@@ -10,12 +10,12 @@ from pathlib import Path
 from fmsci.config import StudySettings, TrainSettings, load_settings
 from fmsci.errors import Interrupted, UserError
 from fmsci.evaluation import read_error
-from fmsci.locks import lock
+from fmsci.locks import LOCK, lock
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.board import Board, valid_errors
 from fmsci.study.jobs import Job, Run
 from fmsci.study.models import HOW_TO_MAKE
-from fmsci.study.plan import Plan, plan, runs_folder
+from fmsci.study.plan import Plan, plan
 from fmsci.study.pool import Pool
 from fmsci.terminal import Progress, say
 from fmsci.train.dry_run import dry_run
@@ -61,8 +61,8 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
         say(f"all {board.count} jobs of {names} are finished already")
         return
     with ExitStack() as held:
-        for folder in sorted({runs_folder(settings) for settings in studies}):
-            held.enter_context(lock(folder / ".lock", f"another process is making runs in {folder}"))
+        for folder in sorted({settings.runs_folder for settings in studies}):
+            held.enter_context(lock(folder / LOCK, f"another process is making runs in {folder}"))
         pool = held.enter_context(Pool(first))
         title = ", ".join(settings.run.name for settings in studies)
         progress = held.enter_context(Progress(title, board.total, "GFLOP of training", done=board.done()))

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fmsci.study.collect import Curve, Point
+from fmsci.study.found import Curve, Point
 
 ROUNDS = 400
 """Bootstrap rounds; the draws have a seed of their own, so that a report is the same each time."""

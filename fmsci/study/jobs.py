@@ -94,7 +94,7 @@ class Run(Job):
     def diverged(self) -> bool:
         """Whether it ended because training diverged: it would do so again, so it counts as done in a sweep."""
         outcome = None if self.finished else read_outcome(self.folder)
-        return outcome is not None and outcome.status == "failed" and DIVERGED in outcome.why
+        return outcome is not None and outcome.diverged
 
     @property
     def over(self) -> bool:
@@ -107,10 +107,6 @@ class Run(Job):
         if self.finished:
             return best_error(self.folder)
         return float("inf") if self.diverged else None
-
-
-DIVERGED = "training diverged"
-"""What ``outcome.json`` says of a run that ended for this reason."""
 
 
 def run_results(folder: Path, data: Path) -> tuple[Path, Path]:

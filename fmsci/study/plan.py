@@ -120,11 +120,6 @@ def plan(settings: StudySettings) -> Plan:
     )
 
 
-def runs_folder(settings: StudySettings) -> Path:
-    """Return the folder of the run folders."""
-    return settings.runs or settings.run / "runs"
-
-
 def _groups(base: Base, models: list[Model]) -> Iterator[Group]:
     """Yield fine-tuning of each model, and training from scratch once for each architecture, side by side."""
     seen = set()
@@ -156,7 +151,7 @@ def _pretraining(
     data = {folder: folders[folder] for folder in wanted.data.folders}
     init = None if wanted.init is None else existing_model(name, wanted.init, ()).key
     key = run_hash(wanted, data, init)
-    folder = runs_folder(settings) / f"pretrain-{name}-{key}"
+    folder = settings.runs_folder / f"pretrain-{name}-{key}"
     samples = _training_samples(wanted, data)
     evaluations = [evaluation_path(folder / "model", one, "test") for one in data]
     return Run(
@@ -205,4 +200,4 @@ def _zero_shot(settings: StudySettings, folders: DataFolders, models: list[Model
 def zero_shot_path(settings: StudySettings, folders: DataFolders, model: Model, task: str) -> Path:
     """Return the file of a model's error on a task without any fine-tuning."""
     key = digest([model.key, folders[settings.tasks[task]]])
-    return runs_folder(settings) / "zero-shot" / f"{model.name}-on-{task}-{key}.json"
+    return settings.runs_folder / "zero-shot" / f"{model.name}-on-{task}-{key}.json"

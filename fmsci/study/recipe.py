@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fmsci.figures import as_svg, training_curves
 from fmsci.study.blocks import MISSING, Picture, Table
-from fmsci.study.collect import Found, Record, validation_curve
+from fmsci.study.collect import validation_curve
+from fmsci.study.found import Found, Record
 from fmsci.terminal import duration
 
 
@@ -47,7 +48,7 @@ def _against(one: Record, reference: Record) -> Recipe:
 def _curve(one: Record) -> list[tuple[int, float]]:
     """Return (samples seen, validation error) of a run."""
     each = one.samples_seen / one.steps  # the last batch of an epoch may be shorter
-    return [(round(step * each), error) for step, error in validation_curve(Path(one.folder) / "metrics.jsonl")]
+    return [(round(step * each), error) for step, error in validation_curve(Path(one.folder))]
 
 
 def recipe_table(found: Found) -> Table:

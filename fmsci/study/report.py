@@ -13,9 +13,10 @@ from fmsci.config import StudySettings
 from fmsci.errors import UserError
 from fmsci.files import publish_file, write_json, write_text
 from fmsci.study.blocks import Picture, as_html, as_markdown
-from fmsci.study.collect import Found, Record, collect
+from fmsci.study.collect import collect
 from fmsci.study.content import TITLES, content
 from fmsci.study.fit import Estimate, gain, is_bound
+from fmsci.study.found import Found, Record
 from fmsci.study.plan import plan
 from fmsci.study.recipe import recipe_table, recipes
 from fmsci.study.reported import TABLE

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from fmsci.study.blocks import MISSING, Table
-from fmsci.study.collect import Comparison, Curve, Found, Point, Record
 from fmsci.study.fit import Estimate, at_once, gain, is_bound, power_law, reach
+from fmsci.study.found import Comparison, Curve, Found, Point, Record
 from fmsci.terminal import duration
 
 

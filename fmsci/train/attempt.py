@@ -13,7 +13,7 @@ from fmsci.config import TrainSettings
 from fmsci.engine.collective import Agreement, decided_by_main, lost_rank
 from fmsci.errors import UserError
 from fmsci.files import discard, write_json
-from fmsci.locks import is_locked, lock
+from fmsci.locks import LOCK, is_locked, lock
 from fmsci.terminal import warn
 from fmsci.train.outcome import OUTCOME
 from fmsci.train.preempt import Preempt
@@ -29,7 +29,7 @@ def forget_outcome(settings: TrainSettings, world: World) -> None:
     Where it cannot be removed the folder cannot be locked either, which all ranks are told of. While another process
     trains there it is left alone.
     """
-    if world.is_main and not is_locked(settings.run / ".lock"):
+    if world.is_main and not is_locked(settings.run / LOCK):
         discard(settings.run / OUTCOME)
 
 
@@ -79,7 +79,7 @@ class Attempt:
         refusal = f"another process is training in {run}; choose another run="
         patience = min(stale_lock_s(), 0.5 * self.settings.engine.timeout_s)  # the other ranks wait meanwhile
         self.held.enter_context(
-            lock(run / ".lock", refusal, patience, lambda holder: warn(f"{run}: waiting for {holder}"))
+            lock(run / LOCK, refusal, patience, lambda holder: warn(f"{run}: waiting for {holder}"))
         )
         self.locked = True
         discard(run / OUTCOME)  # a start whose lock was waited for has left one meanwhile

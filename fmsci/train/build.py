@@ -105,8 +105,7 @@ def choose_model(
         data = build_data(settings.data, scales.columns)
     elif settings.init is None:
         data = build_data(settings.data)
-        measured = data.scales()
-        scales = Scales(measured.source, dict(measured.coefficients))
+        scales = data.scales()
         chosen, folder = architecture(1 + len(scales.coefficients), **settings.model.architecture), None
     else:
         folder = open_model_folder(settings.init)

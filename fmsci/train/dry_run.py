@@ -9,16 +9,13 @@ import torch
 from fmsci.config import TrainSettings
 from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.order import num_batches, share
-from fmsci.engine.traffic import sent_bytes
+from fmsci.engine.traffic import FLOAT32, sent_bytes
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.terminal import amount
 from fmsci.train.build import choose_model
 from fmsci.train.optim import parameter_groups
-
-BYTES = 4
-"""fp32 weights, gradients and Adam moments."""
 
 
 def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
         "field_bytes": architecture.saved_bytes(grid, grid, engine.recompute, joined=joined)
         // (2 if engine.precision == "bf16" else 1),
         "transform": transform,
-        "checkpoint_bytes": (p + 2 * trained) * BYTES,
+        "checkpoint_bytes": (p + 2 * trained) * FLOAT32,
         "step_bytes": sent_bytes(settings.engine, p, world_size, trained),
         "train_samples": samples,
         "steps_per_epoch": steps,
@@ -73,14 +70,13 @@ def state_bytes(engine: EngineSettings, parameters: int, world_size: int, traine
     ZeRO cuts the optimizer's part over the ranks from stage 1 on, gradients from 2, weights from 3; its optimizer has a
     float32 copy of the weights beside the two moments.
     """
-    stage = engine.zero_stage if engine.kind == "zero" else 0
-    learning = BYTES * (parameters if trained is None else trained)
+    learning = FLOAT32 * (parameters if trained is None else trained)
 
     def cut(size: int, from_stage: int) -> int:
-        return -(-size // world_size) if stage >= from_stage else size
+        return -(-size // world_size) if engine.stage >= from_stage else size
 
-    moments = 2 * learning if stage == 0 else 3 * learning
-    weights = cut(BYTES * parameters, 3)
+    moments = 2 * learning if engine.stage == 0 else 3 * learning
+    weights = cut(FLOAT32 * parameters, 3)
     return {"weight_bytes": weights, "gradient_bytes": cut(learning, 2), "optimizer_bytes": cut(moments, 1)}
 
 

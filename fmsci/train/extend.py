@@ -10,10 +10,9 @@ from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model_folder.documents import WEIGHTS
 from fmsci.model_folder.reading import ModelFolder
-from fmsci.shards.manifest import Scales as MeasuredScales
 
 
-def extended_scales(old: Scales, measured: MeasuredScales) -> Scales:
+def extended_scales(old: Scales, measured: Scales) -> Scales:
     """Return the scales of a model with the data's coefficients: its own where it has them, else those measured."""
     return Scales(old.source, {**measured.coefficients, **old.coefficients})
 

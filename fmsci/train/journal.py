@@ -16,7 +16,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from fmsci.config import TrainSettings, dump_settings
 from fmsci.errors import UserError
-from fmsci.files import entries_of, open_to_append, regular_file, write_text
+from fmsci.files import open_to_append, regular_file, write_text
+from fmsci.train.entries import METRICS, entries_of
 from fmsci.train.mirror import Mirror
 
 ONLY_IN_LINES = {"perf/elapsed_s", "perf/data_wait", "perf/ranks"}
@@ -40,7 +41,7 @@ class Journal:
         self._mirror = None if settings.monitor.wandb is None else Mirror(settings)
         with self._writing():
             self._forget_after(step)
-            self._lines = open_to_append(self.run / "metrics.jsonl")
+            self._lines = open_to_append(self.run / METRICS)
             folder = self.run / "tensorboard"
             again = step + 1 if step else 0  # the first point that this start writes
             self._board = SummaryWriter(str(folder), purge_step=again if folder.exists() else None, flush_secs=FLUSH_S)
@@ -91,7 +92,7 @@ class Journal:
     def _forget_after(self, step: int) -> None:
         """Drop the lines that a killed start wrote after the checkpoint that this one continues from, and what is no
         entry."""
-        path: Path = self.run / "metrics.jsonl"
+        path: Path = self.run / METRICS
         if path.is_symlink() or not path.exists():  # a link is refused where the file is opened
             return
         lines = regular_file(path).read_bytes().splitlines(keepends=True)

@@ -14,6 +14,9 @@ from fmsci.files import read_json
 
 OUTCOME, RESULT = "outcome.json", "result.json"
 
+DIVERGED = "training diverged"
+"""What ``why`` says of a run that ended for this reason; job scripts (slurm/study.sbatch) look for the same words."""
+
 
 class Outcome(Open):
     """``outcome.json``: how the last start of a run ended, also where its exit code was lost on the way."""
@@ -22,6 +25,11 @@ class Outcome(Open):
     """finished, saved, failed, lost (a rank of another node is gone), or another word of a later version."""
     why: str
     step: Whole = 0
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training diverged: it would do so again."""
+        return self.status == "failed" and DIVERGED in self.why
 
 
 class Error(Open):

@@ -7,6 +7,7 @@ from typing import Any
 from fmsci.config import Open, TrainSettings, dump_settings, load_settings, parse
 from fmsci.errors import SettingsError
 from fmsci.files import read_json, taken, write_json, write_text
+from fmsci.locks import LOCK
 from fmsci.shards import read_manifest
 from fmsci.shards.content import made_data
 from fmsci.train.origin import model_hash
@@ -42,7 +43,7 @@ def check_recorded(settings: TrainSettings) -> None:
     """Raise SettingsError where the run folder holds a run with other settings (results would be mixed), or no run."""
     path = settings.run / "config.yaml"
     if not path.exists():
-        held = None if (settings.run / ".lock").exists() else taken(settings.run, BEFORE_IT_STARTS)
+        held = None if (settings.run / LOCK).exists() else taken(settings.run, BEFORE_IT_STARTS)
         if held is not None:
             raise SettingsError(f"{held}; choose another run=")
         return

@@ -11,6 +11,7 @@ from fmsci.engine.api import Snapshot
 from fmsci.engine.collective import decided_by_main
 from fmsci.errors import UserError
 from fmsci.train.build import Job
+from fmsci.train.outcome import DIVERGED
 from fmsci.train.state import State
 from fmsci.train.trouble import Trouble
 
@@ -80,6 +81,6 @@ def advice(job: Job) -> str:
     newest = newest_checkpoint(job.run) if job.world.is_main else None
     good = "there is no checkpoint yet" if newest is None else f"the last good checkpoint is {newest[0]}"
     return (
-        f"training diverged; {good}; in another run= lower optim.lr (now {job.peak_lr:g}) or set "
+        f"{DIVERGED}; {good}; in another run= lower optim.lr (now {job.peak_lr:g}) or set "
         "optim.warmup and optim.grad_clip"
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.config import Schema, parse
-from fmsci.config.sections import Count, Positive, Whole
+from fmsci.config.sections import Count, Whole
 from fmsci.errors import UserError
 from fmsci.model.sizes import Architecture
+from fmsci.model_folder.documents import ArchitectureDocument, NormalizationDocument
 
 
 class Position(Schema):
@@ -27,27 +28,11 @@ class Position(Schema):
     skipped: list[Count]
 
 
-class ArchitectureFacts(Schema):
-    """``model.architecture`` in ``state.json``."""
-
-    in_channels: Count
-    width: Count
-    modes: Count
-    layers: Count
-
-
-class ScaleFacts(Schema):
-    """``model.scales`` in ``state.json``."""
-
-    source: Positive
-    coefficients: dict[str, Positive]
-
-
 class ModelFacts(Schema):
-    """``model`` in ``state.json``: what its weights are."""
+    """``model`` in ``state.json``: what its weights are, in the words of a model folder."""
 
-    architecture: ArchitectureFacts
-    scales: ScaleFacts
+    architecture: ArchitectureDocument
+    scales: NormalizationDocument
 
 
 class Saved(Schema):

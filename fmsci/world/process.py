@@ -98,8 +98,7 @@ def postpone_garbage() -> None:
 
 
 def collect_garbage() -> None:
-    """Look for garbage as often as Python does by itself, and no more among what is there already."""
-    gc.freeze()
+    """Look for garbage as often as Python does by itself."""
     gc.set_threshold(*OFTEN)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import yaml
@@ -19,7 +19,9 @@ from fmsci.config import (
     load_settings,
     parse,
 )
+from fmsci.config.sections import Size
 from fmsci.errors import UserError
+from fmsci.model.sizes import SIZES
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {
@@ -364,3 +366,8 @@ def test_true_and_false_serve_where_they_are_meant():
     assert parsed.flags == (True,)
     assert parsed.many[0].exact
     assert parsed.anything == {"a": True}
+
+
+def test_the_sizes_of_the_settings_are_those_of_the_model():
+    """Settings know nothing of the model and the model knows nothing of settings."""
+    assert get_args(Size) == tuple(SIZES)

@@ -6,6 +6,7 @@ import pytest
 from fmsci.dataset.mixture import Mixture
 from fmsci.dataset.samples import SampleSet
 from fmsci.dataset.scales import mixture_scales, weighted_median
+from fmsci.errors import UserError
 from fmsci.pde import NAMES
 
 SIX = tuple(NAMES)
@@ -50,3 +51,12 @@ def test_only_the_samples_that_are_trained_on_count(three_systems):
     few = SampleSet(three_systems["poisson"], "train", 3, SIX)
     assert mixture_scales(Mixture([few], [1])).source == np.median(few.figure("source_norm")[:3])
     assert len(few.figure("source_norm")) == 3
+
+
+def test_sources_that_are_zero_give_no_scale(three_systems, monkeypatch):
+    few = SampleSet(three_systems["poisson"], "train", 4, SIX)
+    figures = few.figure
+    norms = np.array([0.0, 0.0, 0.0, 1.0])
+    monkeypatch.setattr(few, "figure", lambda name: norms if name == "source_norm" else figures(name))
+    with pytest.raises(UserError, match="have a source that is zero everywhere: they give no scale; leave them out"):
+        mixture_scales(Mixture([few], [1]))

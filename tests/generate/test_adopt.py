@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -72,6 +73,14 @@ def test_the_commands(tmp_path):
     assert json.loads(said.splitlines()[-1])["seed"] is None
     assert "nothing wrong" in run(["data", "check", out, "--solve"])
     assert "imported" in run(["data", "info", out])
+
+
+def test_data_of_a_system_that_is_not_known_here_cannot_be_solved_again(tmp_path):
+    path, _, _ = paper_file(tmp_path / "train.h5", "poisson")
+    import_files({"train": [path]}, replace(SYSTEMS["poisson"], name="screened"), tmp_path / "data")
+    assert "nothing wrong" in run(["data", "check", tmp_path / "data"])
+    said = run(["data", "check", tmp_path / "data", "--solve"], code=2)
+    assert "there is no system 'screened'; choose poisson, " in said
 
 
 def test_a_revision_of_the_generator_says_nothing_of_imported_data(tmp_path, monkeypatch):

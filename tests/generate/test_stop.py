@@ -16,8 +16,7 @@ import fmsci.generate.run as generation
 from fmsci.config import GenerateSettings, parse
 from fmsci.errors import Interrupted, UserError
 from fmsci.generate import generate
-from fmsci.locks import lock
-from fmsci.shards.layout import LOCK
+from fmsci.locks import LOCK, lock
 from fmsci.world import World
 from tests.commands import clean_environment, command, run
 from tests.generate.folders import SMALL, contents, rank_processes, stop

@@ -2,7 +2,8 @@
 
 from fmsci.config.sections import EngineSettings
 from fmsci.scaling.cost import Compute, CostModel, Link
-from fmsci.scaling.points import Measured, Point
+from fmsci.scaling.measured import Measured
+from fmsci.scaling.points import Point
 
 ENGINES = {
     "ddp": EngineSettings(),

@@ -17,7 +17,7 @@ from fmsci.files import read_json
 from fmsci.model.sizes import architecture
 from fmsci.scaling.fit import fit
 from fmsci.scaling.limits import batch_floor
-from fmsci.scaling.points import measured_from
+from fmsci.scaling.measured import measured_from
 from fmsci.scaling.project import project
 from fmsci.world import World
 from tests.commands import run

@@ -7,7 +7,8 @@ import pytest
 
 from fmsci.config.scaling import LinkSettings, NetworkSettings
 from fmsci.scaling.cost import Compute, CostModel, Link
-from fmsci.scaling.fit import fit, fit_line, left_out
+from fmsci.scaling.fit import fit, fit_line
+from fmsci.scaling.left_out import left_out
 from tests.scaling.made import MODEL, as_measured, measured, point
 
 

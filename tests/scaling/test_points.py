@@ -1,5 +1,6 @@
 """Which points there are, and what they are called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from fmsci.config import ScalingSettings, load_settings
 from fmsci.config.sections import EngineSettings
 from fmsci.errors import UserError
-from fmsci.scaling.points import efficiency, measured_from, missing, plan, point_from, result_path, series
-from tests.scaling.made import as_measured, point
+from fmsci.scaling.points import missing, plan, result_path
+from tests.scaling.made import point
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs/scaling").glob("*.yaml"))
@@ -55,11 +56,9 @@ def test_a_name_is_the_same_step_and_no_other():
         point(2, 16).name,
         point(2, 8, model="16M").name,
     }
-    other = point_from(one.facts() | {"grid": 128})
-    recomputed = point_from(one.facts() | {"how": {"recompute": 2}})
+    other, recomputed = replace(one, grid=128), replace(one, how=EngineSettings(recompute=2))
     assert len(names | {other.name, recomputed.name}) == 8
-    assert point_from(one.facts() | {"how": {"timeout_s": 7.0}}).name == one.name
-    assert point_from(one.facts()) == one
+    assert replace(one, how=EngineSettings(timeout_s=7.0)).name == one.name
 
 
 def test_what_is_measured_is_not_missing(tmp_path):
@@ -70,35 +69,6 @@ def test_what_is_measured_is_not_missing(tmp_path):
     assert missing(wanted) == [0, 2]
     assert missing(wanted, ranks=2) == []
     assert missing(wanted, ranks=4) == [2]
-
-
-def test_curves_and_efficiency():
-    points = [as_measured(point(ranks, batch), 1) for ranks, batch in ((1, 4), (2, 8), (2, 4))]
-    curves = series(points, [4], [4])
-    assert {title.partition(":")[0]: [one.point.world_size for one in curve] for title, curve in curves.items()} == {
-        "weak": [1, 2],
-        "strong": [1, 2],
-    }
-    weak = next(curve for title, curve in curves.items() if title.startswith("weak"))
-    assert efficiency(weak) == pytest.approx([1.0, weak[0].step_s / weak[1].step_s])
-    assert weak[1].device_hours == pytest.approx(1e6 * weak[1].step_s / 8 * 2 / 3600)
-
-
-def test_one_rank_is_the_first_of_every_link_speed():
-    points = [as_measured(point(1, 4), 1)]
-    points += [as_measured(point(ranks, 4 * ranks, limit=limit), ranks) for ranks in (2, 4) for limit in (400.0, 100.0)]
-    curves = series(points, [4], [])
-    assert list(curves) == [f"weak: 1M fp32 ddp, 4 samples a rank, {limit} Mbit/s" for limit in (100, 400)]
-    assert all([one.point.world_size for one in curve] == [1, 2, 4] for curve in curves.values())
-    planned = plan(settings(network={"limit_mbit": 100}))
-    assert [one.limit_mbit for one in planned] == [None, 100.0, 100.0]
-
-
-def test_the_share_of_the_exchange_leaves_out_the_cut_update():
-    one = as_measured(point(2, 8, "zero1"), 2)
-    assert one.bare_s == pytest.approx(one.alone_s - one.update_s / 2)
-    assert one.communication == pytest.approx(1 - one.bare_s / one.step_s)
-    assert as_measured(point(1, 8, "zero1"), 1).communication == 0.0
 
 
 @pytest.mark.parametrize(
@@ -119,11 +89,6 @@ def test_a_mistake_is_a_sentence(changes, sentence, tmp_path):
     with pytest.raises(UserError) as caught:
         load_settings(ScalingSettings, path)
     assert sentence in str(caught.value)
-
-
-def test_a_file_that_is_no_point_is_told():
-    with pytest.raises(UserError, match=r"x\.json is no measured point"):
-        measured_from({"point": {}}, "x.json")
 
 
 def test_an_engine_of_a_point_has_its_precision():

@@ -11,7 +11,7 @@ from fmsci.config.sections import EngineSettings
 from fmsci.errors import UserError
 from fmsci.scaling.cost import Link
 from fmsci.scaling.limits import batch_floor, memory_bytes
-from fmsci.scaling.points import load_measured
+from fmsci.scaling.measured import load_measured
 from fmsci.scaling.project import node_counts, project, tell
 from tests.commands import run
 from tests.scaling.made import MODEL, point

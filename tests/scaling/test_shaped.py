@@ -4,8 +4,8 @@ import statistics
 from pathlib import Path
 
 from fmsci.files import read_json
-from fmsci.scaling.fit import left_out
-from fmsci.scaling.points import measured_from
+from fmsci.scaling.left_out import left_out
+from fmsci.scaling.measured import measured_from
 
 RECORDED = Path(__file__).parent / "shaped.json"
 

@@ -1,5 +1,8 @@
 """``fmsci data export --to well``: read back by the package itself, and held against the written format without it."""
 
+import json
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -57,3 +60,37 @@ def test_the_well_reads_it(exported):
 
 def test_an_unknown_layout_is_a_sentence(exported):
     assert "should be: well" in run(["data", "export", exported / "data", "--to", "wall", "--output", "x"], code=2)
+
+
+OUTSIDE = "valid/../../../HERE/data/valid"
+"""The same folder as ``valid``, by a way through the folder that holds the data folder, HERE."""
+
+
+def without_shards(splits):
+    splits["valid"]["shards"] = []
+
+
+def with_a_shard_outside(splits):
+    splits["valid"]["shards"][0]["file"] = f"{OUTSIDE}/shard-00000.h5"
+
+
+def with_a_split_outside(splits):
+    splits[OUTSIDE] = splits.pop("valid")
+    splits[OUTSIDE]["shards"][0]["file"] = f"{OUTSIDE}/shard-00000.h5"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (without_shards, "valid: it names no shards"),
+        (with_a_shard_outside, "where valid/shard-00000.h5 should be"),
+        (with_a_split_outside, " is no split: there are train, valid, test"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_writes_nothing(exported, tmp_path, change, sentence):
+    folder = shutil.copytree(exported / "data", tmp_path / "data")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest["splits"])
+    (folder / "manifest.json").write_text(json.dumps(manifest).replace("HERE", tmp_path.name))
+    assert sentence in run(["data", "export", folder, "--output", tmp_path / "out"], code=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}

@@ -11,9 +11,10 @@ from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
 from fmsci.study.board import Board, jobs_left
-from fmsci.study.collect import Comparison, Curve, Found, Point, collect
+from fmsci.study.collect import collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
+from fmsci.study.found import Comparison, Curve, Found, Point
 from fmsci.study.plan import plan
 from fmsci.study.report import report
 from fmsci.study.reported import is_reported
@@ -285,6 +286,11 @@ def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_ther
     assert cost(whole).hours == pytest.approx(taken.hours)
     assert (tmp_path / "study" / "throughput.json").read_text() == timed
     assert not (tmp_path / "near").exists()
+    spoilt = {key: value | {"step_s": ["fast"]} for key, value in json.loads(timed).items()}
+    for damaged, said in ((spoilt, "'step_s.0' is 'fast' but should be a number"), ([1], "holds no times")):
+        (tmp_path / "study" / "throughput.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match=f"throughput.json:? {said}; remove the file to measure anew"):
+            cost(whole)
 
 
 def comparison(tuned, scratch):

@@ -7,8 +7,9 @@ from statistics import median
 import numpy as np
 import pytest
 
-from fmsci.study.collect import Curve, Point, still_falling
+from fmsci.study.collect import still_falling
 from fmsci.study.fit import at_once, draws, gain, is_bound, power_law, reach, samples_to_reach
+from fmsci.study.found import Curve, Point
 
 SAMPLES = (16, 64, 256, 1024, 4096)
 

@@ -226,6 +226,14 @@ def test_data_of_another_revision_are_refused_by_that_name(config, tmp_path, poi
         planned(config)
 
 
+def test_a_task_of_a_system_that_is_not_known_here_is_a_sentence(config, tmp_path, poisson_data):
+    (tmp_path / "mine").mkdir()
+    write_manifest(tmp_path / "mine", read_manifest(poisson_data).model_copy(update={"system": "screened"}))
+    whole = planned(config, f"tasks.far={tmp_path}/mine")
+    with pytest.raises(UserError, match=r"there is no system 'screened'; choose poisson, "):
+        _ = whole.sweep
+
+
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"format_version": 1}'])
 def test_a_model_folder_that_is_none_is_a_sentence(config, tmp_path, trained, content):
     folder = shutil.copytree(trained / "model", tmp_path / "model")

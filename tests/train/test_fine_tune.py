@@ -12,10 +12,10 @@ from fmsci.config import TrainSettings, load_settings
 from fmsci.config.sections import OptimSettings
 from fmsci.errors import UserError
 from fmsci.model.operator import SolutionOperator
+from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.model_folder.reading import open_model_folder
 from fmsci.model_folder.weights import load_operator
-from fmsci.shards.manifest import Scales
 from fmsci.train.dry_run import describe, dry_run
 from fmsci.train.extend import extended_scales, load_extended
 from fmsci.train.learning_rate import learning_rate

@@ -128,9 +128,8 @@ class DataFolder:
         """Look at it as ``fmsci data check`` does, then read it as training does."""
         from fmsci.errors import UserError
         from fmsci.generate.agree import check_manifest
-        from fmsci.locks import lock
+        from fmsci.locks import LOCK, lock
         from fmsci.shards.check import check_folder
-        from fmsci.shards.layout import LOCK
         from fmsci.shards.manifest import read_manifest
 
         folder = place / "data"
