@@ -330,6 +330,7 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
+        "scaling plan",
         "study STUDY plan",
         "study STUDY submit --site local --dry-run",
         "submit finetune TRAIN run=RUN --site local --dry-run",

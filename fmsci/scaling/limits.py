@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fmsci.engine.memory import state_bytes
 from fmsci.scaling.cost import CostModel
 from fmsci.scaling.points import Point
-from fmsci.train.dry_run import state_bytes
 
 MEMORY_MARGIN = 1.2
 """What a step takes beyond what is counted, as a factor of the fields: measured at 256M, 1.0 to 1.2."""

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from fmsci.config import TrainSettings
-from fmsci.config.sections import EngineSettings, OptimSettings
+from fmsci.config.sections import OptimSettings
 from fmsci.dataset.order import num_batches, share
+from fmsci.engine.memory import state_bytes
 from fmsci.engine.traffic import FLOAT32, sent_bytes
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
@@ -62,22 +63,6 @@ def _num_trained(architecture: Architecture, scales: Scales, settings: OptimSett
     with torch.device("meta"):  # shapes alone
         operator = SolutionOperator(architecture, scales)
     return sum(one.numel() for group in parameter_groups(operator, settings) for one in group["params"])
-
-
-def state_bytes(engine: EngineSettings, parameters: int, world_size: int, trained: int | None = None) -> dict[str, int]:
-    """Return the bytes of weights, gradients and optimizer that each rank holds; the latter two of ``trained`` ones.
-
-    ZeRO cuts the optimizer's part over the ranks from stage 1 on, gradients from 2, weights from 3; its optimizer has a
-    float32 copy of the weights beside the two moments.
-    """
-    learning = FLOAT32 * (parameters if trained is None else trained)
-
-    def cut(size: int, from_stage: int) -> int:
-        return -(-size // world_size) if engine.stage >= from_stage else size
-
-    moments = 2 * learning if engine.stage == 0 else 3 * learning
-    weights = cut(FLOAT32 * parameters, 3)
-    return {"weight_bytes": weights, "gradient_bytes": cut(learning, 2), "optimizer_bytes": cut(moments, 1)}
 
 
 def _size(part: slice) -> int:
