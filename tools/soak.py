@@ -24,7 +24,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fault_matrix import FMSCI, finish, trained
+from fault_cell import FMSCI, finish
+from fault_subjects import trained
 
 GRACE_BYTES = 16 << 20
 """How much more memory than in its first half a run may hold in its second: the allocator's own habits."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Feed fmsci broken and malicious files: settings, samples, data folders, run folders, checkpoints, model folders.
+"""Feed fmsci broken and malicious files: settings, samples, data, run and model folders, checkpoints, scaling points.
 
     python tools/fuzz                             10,000 cases and more, about half an hour on one core
     python tools/fuzz --cases 40 --target data    some of one kind
@@ -44,6 +44,7 @@ from targets import prepare
 LONGEST_S = 120
 MOST_BYTES = 3 << 30
 CASES = {"settings": 2500, "status": 3000, "import": 2000, "data": 1500, "model": 2000, "checkpoint": 500}
+CASES |= {"scaling": 1000}
 NEVER = {
     "os.system",
     "os.exec",
@@ -118,7 +119,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description="Feed fmsci broken and malicious files.")
     parser.add_argument("--target", nargs="*", choices=CASES, default=list(CASES))
-    parser.add_argument("--cases", type=int, help="of each target; 11,500 in all if not given")
+    parser.add_argument("--cases", type=int, help="of each target; 12,500 in all if not given")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -131,6 +131,7 @@ class DataFolder:
         from fmsci.locks import LOCK, lock
         from fmsci.shards.check import check_folder
         from fmsci.shards.manifest import read_manifest
+        from fmsci.shards.well import export_well
 
         folder = place / "data"
         with suppress(UserError), lock(folder / LOCK, "it is held"):
@@ -141,6 +142,8 @@ class DataFolder:
             sound = not findings
         except UserError:
             sound = False
+        with suppress(UserError):  # what is not exported is read below, or refused
+            export_well(folder, place / "out" / "exported")
         try:
             return sound, self.read(folder)
         except UserError:
@@ -150,6 +153,8 @@ class DataFolder:
     def check(self, found: Any, place: Path, case: Any) -> None:
         """Samples are of the shapes that the manifest says and of this folder; what is called sound is the original."""
         sound, samples = found
+        written = {path.relative_to(place).as_posix() for path in place.glob("*/*") if path.parent.name != "data"}
+        assert written <= {"out/exported", "moved/shard-00000.h5"}, f"an export wrote {written}"
         manifest = json.loads((place / "data" / "manifest.json").read_text())
         for split, (fields, coefficients, scales, columns, norms) in samples.items():
             count, grid = manifest["splits"][split]["count"], manifest["grid"]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import data_folders
+import measured_points
 import model_folders
 import run_folders
 import sample_files
@@ -22,7 +23,10 @@ def prepare(place: Path, names: list[str]) -> list[Target]:
     targets = []
     if "settings" in names:
         targets.append(Target("settings", SETTINGS, make_settings, use_settings, check_settings))
-    if set(names) == {"settings"}:
+    if "scaling" in names:
+        points = measured_points.MeasuredPoints(place)
+        targets.append(Target("scaling", measured_points.POINTS, points.make, points.use, points.check))
+    if set(names) <= {"settings", "scaling"}:
         return targets
     sizes = ["--grid", "8", "--train", "5", "--valid", "3", "--test", "2"]
     fmsci("generate", "--system", "poisson", "--range", "1", "5", "--output", place / "data", *sizes)
