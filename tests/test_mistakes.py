@@ -71,6 +71,8 @@ def everything(place):
          "or false"),
         ("train train.yaml model.sise=1M --dry-run", "train.yaml with model.sise=1M: unknown setting 'model.sise' (did "
          "you mean 'size'?); allowed here: size, width, modes, layers, initial"),
+        ("train train.yaml model.size=1M model.width=8 model.modes=8", "train.yaml with model.size=1M model.width=8 "
+         "model.modes=8: 'model' should have size, or width and modes, not all three: nothing is left for size to set"),
         ("train train.yaml optim", "'optim' is not a setting; write key=value or key.sub=value"),
         ("train optim.lr=3", "there is no settings file optim.lr=3; give the path of a YAML file, such as those in "
          "configs/"),
@@ -100,8 +102,9 @@ def everything(place):
         ("data info taken", "taken is no data folder but holds some: a, b; give the path of one"),
         ("evaluate folder --data data", "folder is no model folder: it has no config.json; give a folder such as "
          "RUN/model"),
-        ("data info folder", "folder is no data folder: manifest.json is missing (folder is not finished: repeat the "
-         "fmsci generate command)"),
+        ("data info folder", "folder is no data folder: manifest.json is missing (folder holds no data)"),
+        ("data info list.yaml", "list.yaml is a file, not a data folder; give the path of one"),
+        ("train train.yaml data.path=list.yaml", "list.yaml is a file, not a data folder; give the path of one"),
         ("predict folder --input train.yaml --output o.h5", "train.yaml is not an HDF5 file that can be read: "
          "Unable to "),
         ("predict folder --input no.h5 --output o.h5", "there is no file no.h5"),
@@ -120,6 +123,12 @@ def everything(place):
          "numbers: "),
         ("model import no.tar --system poisson --data data --output m", "data is no data folder: manifest.json is "
          "missing (data does not exist)"),
+        ("submit pretrain train.yaml --nodes -2 --dry-run", "'-2' is no number of nodes; write it as 4, or as a range "
+         "such as 2-4"),
+        ("submit pretrain train.yaml --nodes 4-2 --dry-run", "'4-2' is no number of nodes; write it as 4, or as a "
+         "range such as 2-4"),
+        ("submit pretrain train.yaml --time banana --dry-run", "'banana' is no time limit; write it as 12:00:00 or "
+         "1-06:00:00"),
         # the command itself
         ("trian", "No such command 'trian'. Did you mean 'train'?; see 'fmsci --help'"),
         ("train", "Missing argument 'config'; see 'fmsci train --help'"),

@@ -358,3 +358,11 @@ def test_packages_are_counted_for_this_python_wherever_they_come_from(machine: M
         "line='package 1 of 4: torch==2.13.0'",
         "line='package 3 of 3: a-2-py3-none-any.whl'",
     ]
+
+
+def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path: Path) -> None:
+    """Such as the checkout itself, for a script that lies beside it."""
+    (tmp_path / "fmsci").mkdir()
+    code = "import fmsci; print(fmsci.load.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("fmsci.library.model\n", 0), done.stderr

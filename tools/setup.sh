@@ -194,7 +194,8 @@ PYTHON
     say "installing the packages of $LOCK"
     : >"$UNFINISHED"
     install "the packages of $LOCK" -r "$LOCK"
-    install "this checkout" --no-deps --no-build-isolation -e .
+    # compat: found by its path, before any folder named fmsci that the current one may hold, such as the checkout itself.
+    install "this checkout" --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
     now=$(place) || stop 1 ".venv is not complete after a set-up without errors; remove it and repeat: rm -rf .venv"
     rm -f "$UNFINISHED"
     printf '%s\n%s\n' "$now" "$(inputs)" >"$STAMP.new" && mv "$STAMP.new" "$STAMP"

@@ -33,8 +33,13 @@ class Job:
 def render(template: str, job: Job, site: SiteSettings, site_name: str) -> str:
     """Return the script: the template's directives with the site's over them, the site's environment, the body.
 
-    Raises UserError where the site needs an account and none is given, or an option is none.
+    Raises UserError where the site needs an account and none is given, nodes or time are none, or an option is none.
     """
+    bounds = [int(number) for number in re.findall(r"\d+", job.nodes)]
+    if not re.fullmatch(r"\d+(-\d+)?", job.nodes) or bounds[0] < 1 or bounds != sorted(bounds):
+        raise UserError(f"'{job.nodes}' is no number of nodes; write it as 4, or as a range such as 2-4")
+    if job.time is not None:
+        seconds_of(job.time)
     account = job.account or site.account
     if site.account_needed and account is None:
         raise UserError(

@@ -106,6 +106,15 @@ class ModelSettings(Schema):
         None, description="spectral weights at the start (docs/fourier_layer.md); paper where not set"
     )
 
+    @model_validator(mode="after")
+    def _size_sets_something(self) -> ModelSettings:
+        if None not in (self.size, self.width, self.modes):
+            raise ValueError(
+                "should have size, or width and modes, not all three: nothing is left for size to set "
+                "(model.width=null model.modes=null leaves it to size)"
+            )
+        return self
+
     @property
     def architecture(self) -> dict[str, Any]:
         """What defines the architecture; what is not set is None."""

@@ -9,7 +9,7 @@ from fmsci.config import Schema, parse
 from fmsci.config.sections import Count, Positive, Whole
 from fmsci.errors import UserError
 from fmsci.files import read_json, write_json
-from fmsci.shards.layout import MANIFEST, SPLITS, DataFacts, shard_name
+from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts, shard_name
 
 
 class ShardRecord(Schema):
@@ -146,7 +146,11 @@ def read_manifest(folder: Path) -> Manifest:
         if inside:
             named = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "")
             raise UserError(f"{folder} is no data folder but holds some: {named}; give the path of one")
-        what = "is not finished: repeat the fmsci generate command" if folder.exists() else "does not exist"
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file, not a data folder; give the path of one")
+        what = "holds no data" if folder.exists() else "does not exist"
+        if (folder / PLAN).exists():
+            what = "is not finished: repeat the fmsci generate command"
         raise UserError(f"{folder} is no data folder: {path.name} is missing ({folder.name} {what})")
     return parse(Manifest, read_json(path), str(path))
 

@@ -130,7 +130,7 @@ class Monitor:
             with self._trouble.kept():
                 title = f"{system}, {measured.count} validation samples, step {state.step:,}"
                 for kind, pixels in self._pictures.draw(fields, measured.spectrum, title).items():
-                    self.journal.picture(f"{kind}/{system}", state.step, pixels)
+                    self.journal.picture(f"valid/{system}/{kind}", state.step, pixels)
 
     def _entry(self, state: State, values: Mapping[str, float]) -> None:
         if self.journal is not None:

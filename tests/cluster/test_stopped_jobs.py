@@ -31,7 +31,7 @@ def test_a_job_that_is_out_of_time_saves_and_continues(cluster, run, train_confi
     runs = {name: run / name for name in ("srun", "torchrun", "mpiexec")}
     jobs = {}
     for name in runs:
-        limits = ["--time=1", "--signal=B:USR2@10"] if name == "srun" else ["--time=10"]
+        limits = ["--time=1", "--signal=B:USR2@35"] if name == "srun" else ["--time=10"]
         script = [*limits, "slurm/finetune.sbatch", *words, f"run={runs[name]}"]
         jobs[name] = cluster.sbatch(*script, FMSCI_LAUNCH=name)
         cluster.reached(runs[name], 1)
@@ -112,7 +112,7 @@ def test_a_lost_node_is_done_without(cluster, run, train_config, undisturbed, lo
     Node1 is the one where rank 0 and the job script itself run: all that is left of them is what they have written.
     Where it is node2 the run hears of it long before Slurm does, and the job script waits for that.
     """
-    words = [train_config, f"run={run}", *TRAINING, *LONG, "engine.timeout_s=20"]
+    words = [train_config, f"run={run}", *TRAINING, *LONG, "engine.timeout_s=12"]
     # srun would wait five minutes for a task of which it hears nothing more: as long as Slurm itself, on many sites.
     submit = ["fmsci", "submit", "pretrain", *words, "--site", "local", "--nodes", "1-2"]
     said = cluster.login(*submit, FMSCI_SRUN_ARGS="--wait=2")

@@ -152,11 +152,15 @@ def test_a_data_folder_serves_one_process_at_a_time(tmp_path, ranks):
     try:
         wait_for_shards(folder, 2)
         first = rank_processes(folder)
-        stop(first)  # in the middle of a shard
+        stop(first)
+        while not any(folder.rglob(".aside-*")):  # not in the middle of a shard: a little later
+            for rank in first:
+                os.kill(rank, signal.SIGCONT)
+            time.sleep(0.01)
+            stop(first)
         files = sorted(folder.rglob("*"))
         said = run(["generate", *REQUEST, f"output={folder}"], ranks, code=2)
         assert sorted(folder.rglob("*")) == files
-        assert any(path.name.startswith(".aside-") for path in files)
         assert f"another process is making data in {folder}; choose another output=, wait for process" in said
         assert "Traceback" not in said
         os.kill(max(first), signal.SIGTERM)
@@ -167,6 +171,7 @@ def test_a_data_folder_serves_one_process_at_a_time(tmp_path, ranks):
         for rank in rank_processes(folder):
             os.kill(rank, signal.SIGKILL)
         process.kill()
+        process.communicate()
     assert process.returncode == 75, f"{out}\n{err}"
 
 

@@ -54,6 +54,13 @@ def test_the_command_gives_what_evaluate_measures(trained, poisson_data, tmp_pat
         assert picture.size[0] > 1000
 
 
+def test_what_is_there_is_not_written_over(trained, poisson_data, tmp_path):
+    (tmp_path / "notes.h5").write_text("mine")
+    words = ["predict", trained / "model", "--input", poisson_data / "test.h5", "--output", tmp_path / "notes.h5"]
+    assert f"there is {tmp_path}/notes.h5 already; remove it, or give another --output" in run(words, code=2)
+    assert (tmp_path / "notes.h5").read_text() == "mine"
+
+
 def test_without_solutions_there_is_no_error(trained, tmp_path):
     given = make(tmp_path / "in.h5", channels=1)
     said = run(["predict", trained / "model", "--input", given, "--output", tmp_path / "out.h5"])

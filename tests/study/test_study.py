@@ -190,6 +190,10 @@ def test_the_plan_says_what_a_study_takes_as_a_table_as_json_and_in_gpu_hours(co
     assert [one["name"] for one in document["jobs"] if one["stage"] == "repeats"] == [None] * 4
     assert document["hours"] == pytest.approx(sum(one["hours"] for one in document["stages"]))
 
+    elsewhere = run([*few, f"tasks.far={tmp_path}/far"])
+    assert f"not there yet: {tmp_path}/far, which this study does not make (data.configs)" in elsewhere
+    assert "not there yet" not in printed
+
     timed = tmp_path / "throughput.json"
     measured = json.loads(timed.read_text())
     timed.write_text(json.dumps({key: one | {"device": "a GPU"} for key, one in measured.items()}))  # as one writes it

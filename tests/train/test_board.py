@@ -103,7 +103,7 @@ def test_its_pages_show_the_run_in_a_browser(board, tmp_path):
             return len(pictures) == 2 and all(width for _, width, _ in pictures)
 
         texts, pictures = look(browser, f"{board}/#images", both)
-        assert {"fields/poisson", "spectrum/poisson"} <= set(texts)
+        assert {"valid/poisson/fields", "valid/poisson/spectrum"} <= set(texts)
         assert len(pictures) == 2
         assert all(width > height > 100 for _, width, height in pictures)
 

@@ -108,7 +108,7 @@ def test_a_run_that_goes_on_is_the_same_run_in_the_mirror(train_config, tmp_path
         for what, facts in part:
             if what == "log":
                 curve |= {facts["step"]: facts["values"]["train/loss"]} if "train/loss" in facts["values"] else {}
-                pictures += [facts["values"]["fields/poisson"]] if "fields/poisson" in facts["values"] else []
+                pictures += [pixels for tag, pixels in facts["values"].items() if tag == "valid/poisson/fields"]
     assert 1 < min(facts["step"] for what, facts in told()[starts[1] :] if what == "log") <= 17  # from the checkpoint
     assert curve == {line["step"]: line["train/loss"] for line in entries(folder) if "train/loss" in line}
     assert pictures

@@ -119,7 +119,7 @@ def test_a_restart_leaves_one_point_per_step(train_config, tmp_path):
         assert [point.step for point in found.Scalars(name)] == list(every), name
     for name in ("spectrum/poisson/kept", "spectrum/poisson/beyond"):
         assert [point.step for point in found.Scalars(name)] == list(range(0, 121, 3)), name
-    for name in ("fields/poisson", "spectrum/poisson"):
+    for name in ("valid/poisson/fields", "valid/poisson/spectrum"):
         steps = [image.step for image in found.Images(name)]
         assert steps == sorted(set(steps)), name
         assert (len(steps) > 1, steps[0] > 0, steps[-1]) == (True, True, 120), name
@@ -162,7 +162,7 @@ def test_pictures_take_half_a_percent_of_the_time(monkeypatch):
 def test_pictures_of_fields_come_with_an_improved_error(train_config, tmp_path):
     run(["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "monitor.pictures=true"])
     found = events(tmp_path / "run")
-    for name in ("fields/poisson", "spectrum/poisson"):
+    for name in ("valid/poisson/fields", "valid/poisson/spectrum"):
         images = found.Images(name)
         assert images[0].width > images[0].height > 100
         # After the first improvement, then as time allows: the last step has one whatever there was before.
