@@ -20,7 +20,7 @@ from fmsci.model_folder.reading import open_model_folder
 from fmsci.model_folder.weights import load_operator
 from fmsci.shards import read_manifest
 from fmsci.shards.content import content_hash, made_data
-from fmsci.world import World
+from fmsci.world import World, collect_garbage
 
 
 def evaluate(
@@ -42,6 +42,7 @@ def evaluate(
     samples = SampleSet(data, split, columns=folder.scales.columns)
     check_grid(folder.architecture.modes, manifest.grid, manifest.grid, trained=True)
     operator = load_operator(model).to(device)
+    collect_garbage()
     with torch.no_grad():
         measured = measure(operator, samples, world, device, between=between)
         result = {

@@ -72,7 +72,9 @@ def everything(place):
         ("train train.yaml model.sise=1M --dry-run", "train.yaml with model.sise=1M: unknown setting 'model.sise' (did "
          "you mean 'size'?); allowed here: size, width, modes, layers, initial"),
         ("train train.yaml model.size=1M model.width=8 model.modes=8", "train.yaml with model.size=1M model.width=8 "
-         "model.modes=8: 'model' should have size, or width and modes, not all three: nothing is left for size to set"),
+         "model.modes=8: 'model' is {'size': '1M', 'width': 8, 'modes': 8} but should have size, or width and modes, "
+         "not all three: nothing is left for size to set "
+         "(model.width=null model.modes=null leaves it to size)"),
         ("train train.yaml optim", "'optim' is not a setting; write key=value or key.sub=value"),
         ("train optim.lr=3", "there is no settings file optim.lr=3; give the path of a YAML file, such as those in "
          "configs/"),

@@ -2,14 +2,18 @@
 
 import os
 import signal
+import socket
 import subprocess
 
 import pytest
+import torch
 
 from tests.commands import MPIEXEC, clean_environment, command
 from tests.conftest import TRAINING
 from tests.train.test_resume import final_bits
 from tests.warm import warm
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="where there is a GPU nothing starts warm")
 
 READS = "import os, sys, time\nprint('torch' in sys.modules, flush=True)\n"
 
@@ -74,6 +78,18 @@ def test_it_is_gone_when_the_next_one_starts_after_it_was_killed():
     process.communicate()
     gone = f"import os\ntry:\n    os.kill({number}, 0)\nexcept ProcessLookupError:\n    print('gone')\n"
     assert started(warm(["-c", gone])).communicate()[0] == "gone\n"
+
+
+def test_who_hangs_up_at_any_moment_leaves_it_to_the_others():
+    address = warm(["-c", READS])[3]
+    for said in (None, b"", (100).to_bytes(8, "big"), (100).to_bytes(8, "big") + b"half a question"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(address)
+            if said is not None:
+                client.recv(1)
+            if said:
+                socket.send_fds(client, [said], [0, 1, 2])
+    assert started(warm(["-c", READS])).communicate(timeout=30)[0] == "True\n"
 
 
 @pytest.mark.distributed

@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import runpy
 import selectors
 import shutil
@@ -24,6 +25,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from tests.warm_client import same_for_all
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +39,8 @@ MODULES += ("fmsci.train.run", "fmsci.evaluate", "fmsci.library.model", "fmsci.s
 
 def warm(words, deepspeed=False):
     """Return a command that does what ``python WORDS`` does, and is that but for -m MODULE and -c SCRIPT."""
-    if not hasattr(os, "pidfd_open"):  # only Linux has it
+    # Only Linux has it; and a fork cannot use a GPU that its parent has asked about.
+    if not hasattr(os, "pidfd_open") or torch.cuda.is_available():
         return [sys.executable, *map(str, words)]
     return [sys.executable, "-S", str(CLIENT), _address(deepspeed), *map(str, words)]
 
@@ -116,6 +121,7 @@ def serve(address, before, added):
                 os._exit(0)
             if listener in ready:
                 connection = listener.accept()[0]
+                connection.settimeout(20)  # nobody else is served meanwhile
                 asked = question(connection, known)
                 if asked is None:  # it takes a fresh Python
                     connection.close()
@@ -128,7 +134,8 @@ def serve(address, before, added):
                     return asked
                 for stream in asked[1]:
                     os.close(stream)
-                connection.sendall(f"{pid}\n".encode())
+                with suppress(OSError):  # killed already: its end is heard below
+                    connection.sendall(f"{pid}\n".encode())
                 child = Forked(pid, connection)
                 children.append(child)
                 selector.register(child.handle, selectors.EVENT_READ, child)
@@ -137,14 +144,18 @@ def serve(address, before, added):
 
 def question(connection, known):
     """Return what a client asks for and the streams that it lends; None where it goes away."""
-    connection.sendall(known)
-    size, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    if not size:
-        return None
-    wanted, text = int.from_bytes(size, "big"), b""
-    while len(text) < wanted:
-        text += connection.recv(wanted - len(text))
-    return json.loads(text), streams
+    streams, text = [], b""
+    with suppress(OSError):  # it was killed
+        connection.sendall(known)
+        size, streams, _, _ = socket.recv_fds(connection, 8, 3)
+        wanted = int.from_bytes(size, "big")
+        while len(text) < wanted and (more := connection.recv(wanted - len(text))):
+            text += more
+        if text and len(text) == wanted:
+            return json.loads(text), streams
+    for stream in streams:
+        os.close(stream)
+    return None
 
 
 def become(asked, streams, added, script):
@@ -159,6 +170,8 @@ def become(asked, streams, added, script):
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(added | asked["environment"])
+    random.seed()  # as those of a fresh process: forks would all draw the same
+    np.random.seed()
     sys.path[0] = asked["folder"]
     sys.executable = str(script)
     sys.argv = [asked["words"][0], *asked["words"][2:]]
@@ -197,8 +210,6 @@ def main(address, deepspeed=None):
         importlib.import_module(module)
     added = {key: value for key, value in os.environ.items() if key not in before}
     if deepspeed:
-        import torch
-
         from fmsci.engine.zero_import import import_deepspeed
         from fmsci.world import World
 

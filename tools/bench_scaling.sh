@@ -4,8 +4,8 @@
 #   bash tools/bench_scaling.sh OUTPUT_FOLDER [RATE...]      RATE: Mbit/s that a node receives; 100 200 400 800 if none is given
 #
 # As root on Debian. Points that OUTPUT_FOLDER holds already are not repeated. The nodes share this machine's cores: what that
-# costs is measured apart, by the same steps without any exchange. On a machine with other work, start it in a control group
-# that comes first (cgroup v1: mkdir /sys/fs/cgroup/cpu/first; echo 100000 >.../cpu.shares; echo $$ >.../tasks).
+# costs is measured apart, by the same steps without any exchange. On a machine with other work, put chrt -r 5 before the
+# command: it then comes first.
 set -euo pipefail
 
 [ $# -ge 1 ] || { echo "bench_scaling.sh: give the folder for the results" >&2; exit 2; }

@@ -84,9 +84,13 @@ install_packages() {
     installed && return
     command -v apt-get >/dev/null || stop 2 "Slurm is not installed, and there is no apt-get to install it with"
     apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >>"$STATE/log/apt.log" 2>&1; }
-    apt install -y --no-install-recommends "${PACKAGES[@]}" ||
-        { apt update && apt install -y --no-install-recommends "${PACKAGES[@]}"; } ||
-        stop 3 "apt-get could not install ${PACKAGES[*]}: $(grep -E '^E:' "$STATE/log/apt.log" | tail -n 1)"
+    ( # one cluster of this checkout at a time: apt-get waits for no other
+        flock 9
+        installed && exit
+        apt install -y --no-install-recommends "${PACKAGES[@]}" ||
+            { apt update && apt install -y --no-install-recommends "${PACKAGES[@]}"; } ||
+            stop 3 "apt-get could not install ${PACKAGES[*]}: $(grep -E '^E:' "$STATE/log/apt.log" | tail -n 1)"
+    ) 9<"$ROOT"
     installed || stop 3 "the packages ${PACKAGES[*]} do not bring all of slurmctld, slurmd, sbatch, munged, mungekey and ip"
 }
 

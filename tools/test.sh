@@ -5,7 +5,7 @@
 #   bash tools/test.sh tests/pde -k poisson   some
 #   bash tools/test.sh -n 0 -x                all in one process, stopping at the first failure
 #
-# Tests marked slurm run jobs on real Slurm clusters of two nodes that tools/slurm_cluster.sh makes on this machine, as root
+# Tests marked slurm run jobs on real Slurm clusters of two and three nodes that tools/slurm_cluster.sh makes on this machine, as root
 # on Debian (its Slurm is installed with apt-get the first time); elsewhere they are skipped and the summary says why.
 # Where apt-get cannot install it they fail; FMSCI_SLURM_OPTIONAL=yes skips them then (a machine without a network).
 #

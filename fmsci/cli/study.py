@@ -151,7 +151,7 @@ def _plan(settings: StudySettings, as_json: bool) -> None:
     gpu = "" if taken.gpu_hours is None else f"{taken.gpu_hours:.1f} GPU-hours; "
     measured = f"steps measured alone, kept in {settings.run / 'throughput.json'} (remove it to measure anew)"
     say(f"{gpu}{amount(taken.disk_bytes)} of disk; times are those of {measured}")
-    for folder in {**settings.tasks}.values():
+    for folder in settings.tasks.values():
         if planned.folders[folder] == UNKNOWN:
             say(f"not there yet: {folder}, which this study does not make (data.configs)")
     if as_json:

@@ -37,8 +37,9 @@ def predict_file(
     samples = open_samples(given)
     if output.resolve() == given.resolve():
         raise UserError(f"--output is the input file {given}; give another one")
-    if output.exists():
-        raise UserError(f"there is {output} already; remove it, or give another --output")
+    for path in (output, output.with_suffix(".png")):
+        if path.exists():
+            raise UserError(f"there is {path} already; remove it, or give another --output")
     order = _order(model, samples)
     at_once = max(1, FIELD_BYTES // (16 * samples.shape[0] * samples.shape[1]))
     errors: list[Array] = []

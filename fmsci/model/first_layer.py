@@ -57,6 +57,7 @@ class _Lifted(torch.autograd.Function):
             waves.analyse_few(part, room)
             with stage("pointwise"):
                 torch.bmm(part.flatten(2).transpose(1, 2), columns.expand(len(part), -1, -1), out=target.flatten(1, 2))
+        del room  # or these views would keep the products
         of_x = waves.collect(products)
         rows = by_wavenumber(_spectrum(of_x, lift, lift_bias, root))
         mixed = mix(rows, weight)
@@ -84,6 +85,7 @@ class _Lifted(torch.autograd.Function):
             with stage("pointwise"):
                 for one, points in zip(part.flatten(2), above.flatten(1, 2), strict=True):
                     add_product(grad_columns, one, points)
+        del room  # or these views would keep the products
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * root
         rows = by_wavenumber(_spectrum(of_x, lift, lift_bias, root))

@@ -94,6 +94,7 @@ class _Fused(torch.autograd.Function):
             waves.analyse(v, room, twice=False)
             with stage("pointwise"):
                 torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
+        del room  # or these views would keep the products
         rows = by_wavenumber(waves.collect(products))
         mixed = mix(rows, weight)
         mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
@@ -115,6 +116,7 @@ class _Fused(torch.autograd.Function):
         products = waves.room(grad, len(z))
         for part, *room in pieces(at_once, grad, *products):
             waves.analyse(part, room, twice=True)
+        del room  # or these views would keep the products
         grad_mixed = waves.collect(products)
         grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
         back, grad_weight = gradients_of_mixing(rows, grad_mixed, weight)

@@ -52,7 +52,7 @@ class ConfigDocument(Schema):
 
 
 class NormalizationDocument(Schema):
-    """normalization.json: the scales of the training split, see :class:`fmsci.model.operator.Scales`."""
+    """normalization.json: the scales of the training split, see :class:`fmsci.model.scales.Scales`."""
 
     source: Positive
     coefficients: dict[str, Positive]

@@ -30,7 +30,7 @@ from fmsci.model.scales import Scales
 from fmsci.model.sizes import check_grid
 from fmsci.scaling.points import Point, plan, result_path
 from fmsci.train.optim import build_optimizer
-from fmsci.world import World, keep_freed_memory
+from fmsci.world import World, collect_garbage, keep_freed_memory
 
 POOL = 32
 """Different samples that are kept in memory where no data are read."""
@@ -131,6 +131,7 @@ class _Bench:
     def run(self) -> dict[str, Any]:
         """Return this rank's times, in seconds of one step, one for each repeat."""
         batches = self._batches()
+        collect_garbage()
         try:
             for _ in range(self.settings.warmup):
                 self._settle(self.together.step(next(batches), LR))

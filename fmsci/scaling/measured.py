@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmsci.config import Open, ScalingSettings, parse
-from fmsci.config.sections import Count, EngineSettings, NonNegative, Positive, Whole
+from fmsci.config.sections import Count, EngineSettings, NonNegative, Positive, Size, Whole
 from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.scaling.points import Point
@@ -17,7 +17,7 @@ class PointDocument(Open):
     """``point`` in a result file, as :meth:`fmsci.scaling.points.Point.facts` wrote it."""
 
     world_size: Count
-    model: str
+    model: Size
     engine: str
     how: EngineSettings
     batch: Count

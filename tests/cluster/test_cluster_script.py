@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "slurm_cluster.sh"
-TOOLS = ("basename", "bash", "env", "dirname", "id", "cat", "grep", "ls", "mkdir", "rm", "tail", "touch")
+TOOLS = ("basename", "bash", "env", "dirname", "id", "cat", "grep", "ls", "mkdir", "rm", "tail", "touch", "flock")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets as far as installing")
 

@@ -59,6 +59,8 @@ def test_what_is_there_is_not_written_over(trained, poisson_data, tmp_path):
     words = ["predict", trained / "model", "--input", poisson_data / "test.h5", "--output", tmp_path / "notes.h5"]
     assert f"there is {tmp_path}/notes.h5 already; remove it, or give another --output" in run(words, code=2)
     assert (tmp_path / "notes.h5").read_text() == "mine"
+    (tmp_path / "notes.h5").rename(tmp_path / "other.png")
+    assert f"there is {tmp_path}/other.png already" in run([*words[:-1], tmp_path / "other.h5"], code=2)
 
 
 def test_without_solutions_there_is_no_error(trained, tmp_path):
