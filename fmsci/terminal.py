@@ -123,7 +123,7 @@ class Progress:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a title and a table; the first column is aligned left, the others right."""
+    """Print a title and a table; the first column is aligned left, the others right. In a log nothing is folded."""
     from rich.console import Console
     from rich.table import Table
 
@@ -136,7 +136,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
             grid.add_column(column, justify="right")
     for row in rows:
         grid.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False).print(grid)
+    Console(width=None if sys.stdout.isatty() else 250, markup=False, emoji=False).print(grid)
 
 
 Rows = Sequence[tuple[str, str]]

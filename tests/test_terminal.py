@@ -118,7 +118,7 @@ def test_a_failure_is_not_reported_as_done(capsys):
 
 
 def test_a_long_name_is_folded_and_never_cut(capsys):
-    name = "runs/" + "0123456789" * 9
+    name = "runs/" + "0123456789" * 30
     table("runs", ("run", *"abcdefgh"), [(name, *["1,234,567"] * 8)])
     rows = [line.split("│")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert "".join(row.strip() for row in rows) == name

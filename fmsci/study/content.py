@@ -83,11 +83,12 @@ def _made_with(records: list[Record]) -> str:
 
 
 def _introduction(settings: StudySettings) -> Text:
-    rates = ", ".join(f"{rate:g}" for rate in settings.rates) or "that of the configuration"
+    rates = ", ".join(f"{rate:g}" for rate in settings.rates)
+    chosen = f"chosen for each arm by validation error, out of {rates}" if rates else "that of the training settings"
     return Text(
         f"Models {', '.join(settings.models)}; tasks {', '.join(settings.tasks)}; {len(settings.seeds)} seed(s). At "
         "each number of samples both arms take the same optimizer steps on the same batches; the learning rate is "
-        f"chosen for each arm by validation error among: {rates}."
+        f"{chosen}."
     )
 
 
