@@ -30,9 +30,13 @@ OWN_TESTS = {"contributing.md": "tests/test_contributing.py", "library.md": "tes
 """Pages whose blocks are run by a test of their own."""
 
 SMALLER = {
-    "configs/data/quickstart_pretrain.yaml": {"grid": 32, "train": 32, "valid": 16, "test": 16},
+    "configs/data/quickstart_pretrain.yaml": {"grid": 64, "train": 32, "valid": 16, "test": 16},
     "configs/data/quickstart_downstream.yaml": {"grid": 32, "train": 256, "valid": 16, "test": 16},
-    "configs/pretrain/quickstart.yaml": {"optim": {"epochs": 1}, "data": {"valid_samples": 16}, "model": {"width": 4}},
+    "configs/pretrain/quickstart.yaml": {
+        "optim": {"epochs": 1},
+        "data": {"valid_samples": 16},
+        "model": {"size": "64K"},
+    },
     "configs/finetune/quickstart.yaml": {"optim": {"batch_size": 32}, "data": {"valid_samples": 16}},
     "configs/study/quickstart.yaml": {"steps": 2, "ratio_below": None},
 }
@@ -48,8 +52,6 @@ def merged(document, changes):
             merged(document.setdefault(key, {}), value)
         else:
             document[key] = value
-    if document.get("model") == {"size": "1M", "width": 4}:
-        document["model"] = {"width": 4, "modes": 4}
     return document
 
 
