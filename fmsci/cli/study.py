@@ -130,7 +130,6 @@ def _plan(settings: StudySettings, as_json: bool) -> None:
 
     from fmsci.study.board import valid_errors
     from fmsci.study.cost import cost
-    from fmsci.study.data import UNKNOWN
     from fmsci.study.plan import STAGES, plan
     from fmsci.terminal import amount, duration, say, table
 
@@ -152,7 +151,7 @@ def _plan(settings: StudySettings, as_json: bool) -> None:
     measured = f"steps measured alone, kept in {settings.run / 'throughput.json'} (remove it to measure anew)"
     say(f"{gpu}{amount(taken.disk_bytes)} of disk; times are those of {measured}")
     for folder in settings.tasks.values():
-        if planned.folders[folder] == UNKNOWN:
+        if not planned.folders.knows(folder):
             say(f"not there yet: {folder}, which this study does not make (data.configs)")
     if as_json:
         errors = valid_errors(planned)

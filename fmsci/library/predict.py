@@ -32,12 +32,13 @@ def predict_file(
     are returned. ``outside`` tells which coefficients the model was not trained on, if any. ``tell`` hears how many
     samples are done.
 
-    Raises UserError where the file does not fit the model, or a place cannot be written.
+    Raises UserError where the file does not fit the model, or a place is taken or cannot be written.
     """
     samples = open_samples(given)
     if output.resolve() == given.resolve():
         raise UserError(f"--output is the input file {given}; give another one")
-    for path in (output, output.with_suffix(".png")):
+    picture = output.with_suffix(".png")
+    for path in (output, picture):
         if path.exists():
             raise UserError(f"there is {path} already; remove it, or give another --output")
     order = _order(model, samples)
@@ -62,7 +63,6 @@ def predict_file(
                 shown = fields[:SHOWN], tensor[:SHOWN], predicted[:SHOWN]
             tell(first + len(fields))
     assert shown is not None, "a file has at least one sample"
-    picture = output.with_suffix(".png")
     _draw(picture, f"{model.path} on {given}", order, *shown)
     result: dict[str, Any] = {
         "count": samples.count,

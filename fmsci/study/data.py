@@ -50,22 +50,25 @@ class DataFolders:
             self._known[folder] = self._look(folder)
         return self._known[folder]
 
+    def knows(self, folder: Path) -> bool:
+        """Tell whether a folder is there, or made by the study."""
+        return self[folder] != UNKNOWN
+
     def columns(self, folder: Path) -> tuple[str, ...]:
         """Return the names of a folder's coefficients; none where the data are still to come."""
-        facts = self[folder]
-        return find_system(facts["system"]).columns if facts != UNKNOWN else ()
+        return find_system(self[folder]["system"]).columns if self.knows(folder) else ()
 
     def tested(self, folder: Path) -> Tested | None:
         """Return what an error on a folder's test split has to say of itself; None where the data are still to come."""
-        facts = self[folder]
-        if facts == UNKNOWN:
+        if not self.knows(folder):
             return None
+        facts = self[folder]
         system, ends, grid, count = facts["system"], facts["range"], facts["grid"], facts["counts"]["test"]
         return Tested(system, tuple(ends), grid, count, content_hash(facts))
 
     def check(self, folder: Path) -> None:
         """Raise UserError where a folder is neither there nor made by the study."""
-        if self[folder] == UNKNOWN:
+        if not self.knows(folder):
             raise UserError(
                 f"there are no data in {folder}; make them with fmsci generate, or name their configuration in "
                 "data.configs of the study"

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.cluster.running import started
+from tests.cluster.running import like_a_checkout, started
 
 
 @pytest.fixture
@@ -36,3 +36,15 @@ def files(request, tmp_path, monkeypatch):
 def run(cluster, request):
     """The run folder of a test, which is not there yet."""
     return cluster.folder / request.node.name.replace("[", "-").rstrip("]")
+
+
+@pytest.fixture
+def place(cluster, request, monkeypatch):
+    """A folder of the test's own with its module's FILES, from which its jobs are submitted."""
+    folder = cluster.folder / request.node.name
+    folder.mkdir()
+    like_a_checkout(folder)
+    for name, text in request.module.FILES.items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr(cluster, "folder", folder)
+    return folder

@@ -90,11 +90,21 @@ class Cluster:
         self.wait_for(f"step {step} of {run}", there)
 
 
+def job_of(said):
+    """Return the job of a link, from what a submission says of it."""
+    return said.partition("as job ")[2].split(",")[0]
+
+
+def like_a_checkout(folder):
+    """Give a folder what jobs look for where they are submitted."""
+    for name in ("slurm", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+
+
 @contextmanager
 def started(folder, state, share, nodes=2):
     """A cluster from ``up`` to ``down``, whose jobs are submitted from a folder; skipped where there can be none."""
-    (folder / "slurm").symlink_to(ROOT / "slurm")  # what a checkout has
-    (folder / "configs").symlink_to(ROOT / "configs")
+    like_a_checkout(folder)
     state = ROOT / "build" / state
     cluster = Cluster(folder, state, share, nodes)
     up = cluster.tool("up", timeout=300)

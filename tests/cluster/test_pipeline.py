@@ -12,6 +12,7 @@ from fmsci.cluster.queue import Queued
 from fmsci.cluster.submit import Request
 from fmsci.config import StudySettings, load_settings
 from fmsci.study.plan import plan
+from tests.cluster.running import job_of
 from tests.commands import run as fmsci
 
 TRAIN = """
@@ -144,26 +145,9 @@ def test_status_tells_what_a_link_waits_for_and_which_failure_cancelled_it(files
     assert told({"2": Queued("CANCELLED", "None", "9:00")})["pretrain"] == ("cancelled", "by scancel")
 
 
-@pytest.fixture
-def place(cluster, request):
-    folder = cluster.folder / request.node.name
-    folder.mkdir()
-    for name in ("slurm", "configs"):
-        (folder / name).symlink_to(cluster.folder / name)
-    for name, text in FILES.items():
-        (folder / name).write_text(text)
-    cluster.folder, before = folder, cluster.folder
-    yield folder
-    cluster.folder = before
-
-
 def submit(cluster, *options):
     lines = cluster.login("fmsci", "submit", "pipeline", "pipeline.yaml", *options or ("--site", "local")).splitlines()
     return {name: what for name, _, what in (line.partition(": ") for line in lines)}
-
-
-def job_of(said):
-    return said.partition("as job ")[2].split(",")[0]
 
 
 def links(cluster):

@@ -11,7 +11,7 @@ from fmsci.cluster.queue import Queued
 from fmsci.cluster.scaling import submit_scaling
 from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
-from tests.cluster.running import started
+from tests.cluster.running import job_of, started
 
 FILES = {
     "scaling.yaml": "{run: run, world_sizes: [1, 2], weak: [1], models: [64K], grid: 16, "
@@ -71,7 +71,7 @@ def test_one_two_and_three_nodes_to_the_report(tmp_path):
         assert shaped.returncode == 0, shaped.stderr
         said = dict(line.split(": ", 1) for line in cluster.login(*submit).splitlines())
         names = ("1 ranks", "2 ranks", "3 ranks", "report")
-        jobs = [said[name].partition("as job ")[2].split(",")[0] for name in names]
+        jobs = [job_of(said[name]) for name in names]
         assert [cluster.ended(job) for job in jobs] == ["COMPLETED"] * 4, said
         assert cluster.login(*submit).count("finished") == 4
     document = json.loads((tmp_path / "run" / "report.json").read_text())

@@ -15,6 +15,7 @@ from fmsci.config import StudySettings, load_settings
 from fmsci.errors import UserError
 from fmsci.files import write_json
 from fmsci.study.plan import plan
+from tests.cluster.running import job_of
 from tests.commands import run
 
 FILES = {
@@ -137,46 +138,29 @@ def test_status_tells_of_the_stages(files):
 
 @pytest.mark.slurm
 @pytest.mark.xdist_group("slurm-stopped")
-def test_a_study_goes_from_data_to_its_report_by_itself(cluster):
+def test_a_study_goes_from_data_to_its_report_by_itself(cluster, place):
     """One of the rates diverges: that is found out, not a failure; the repeats take the other."""
-    folder = cluster.folder / "whole-study"
-    folder.mkdir()
-    for name in ("slurm", "configs"):
-        (folder / name).symlink_to(cluster.folder / name)
-    for name, text in FILES.items():
-        (folder / name).write_text(text)
-    before, cluster.folder = cluster.folder, folder
-    try:
-        submit = ["fmsci", "study", "study.yaml", "submit", "--site", "local"]
-        said = dict(line.split(": ", 1) for line in cluster.login(*submit).splitlines())
-        assert [said[name].partition(" as ")[0] for name in NAMES] == ["submitted"] * 6
-        jobs = [said[name].partition("as job ")[2].split(",")[0] for name in NAMES]
-        assert [cluster.ended(job, seconds=400) for job in jobs] == ["COMPLETED"] * 6
-        document = json.loads((folder / "study" / "table.json").read_text())
-        assert document["missing"] == []
-        assert len(document["diverged"]) == 2
-        assert [row["ratio"] is None for row in document["rows"]] == [False]
-        rows = (folder / "study" / "results.csv").read_text().splitlines()
-        assert len(rows) == 1 + 1 + 2 + 2  # pretraining, the rate that serves in both arms, a repeat of each
-        again = cluster.login(*submit)
-        assert again.count("finished") == 6
-    finally:
-        cluster.folder = before
+    submit = ["fmsci", "study", "study.yaml", "submit", "--site", "local"]
+    said = dict(line.split(": ", 1) for line in cluster.login(*submit).splitlines())
+    assert [said[name].partition(" as ")[0] for name in NAMES] == ["submitted"] * 6
+    jobs = [job_of(said[name]) for name in NAMES]
+    assert [cluster.ended(job, seconds=400) for job in jobs] == ["COMPLETED"] * 6
+    document = json.loads((place / "study" / "table.json").read_text())
+    assert document["missing"] == []
+    assert len(document["diverged"]) == 2
+    assert [row["ratio"] is None for row in document["rows"]] == [False]
+    rows = (place / "study" / "results.csv").read_text().splitlines()
+    assert len(rows) == 1 + 1 + 2 + 2  # pretraining, the rate that serves in both arms, a repeat of each
+    again = cluster.login(*submit)
+    assert again.count("finished") == 6
 
 
 @pytest.mark.slurm
 @pytest.mark.xdist_group("slurm-stopped")
-def test_an_array_in_the_queue_keeps_the_whole_study_out(cluster, monkeypatch):
-    folder = cluster.folder / "array-alone"
-    folder.mkdir()
-    for name in ("slurm", "configs"):
-        (folder / name).symlink_to(cluster.folder / name)
-    for name, text in FILES.items():
-        (folder / name).write_text(text)
-    monkeypatch.setattr(cluster, "folder", folder)
+def test_an_array_in_the_queue_keeps_the_whole_study_out(cluster, place):
     said = cluster.login("fmsci", "submit", "study", "study.yaml", "--site", "local", "--sbatch=--hold")
     job = said.partition("job ")[2].partition(":")[0]
-    assert read_record(folder / "study" / ARRAY_FILE).links["study"].jobs == (job,)
+    assert read_record(place / "study" / ARRAY_FILE).links["study"].jobs == (job,)
     whole = ["fmsci", "study", "study.yaml", "submit", "--site", "local", "--dry-run"]
     assert "are in the queue and make runs in study/runs, which study shares; submit this when" in cluster.login(
         *whole, code=2
