@@ -31,7 +31,7 @@ def head(
     p = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     c = tl.arange(0, BC)
     tile = tl.load(v + p[:, None] * C + c[None, :], mask=(p < points)[:, None] & (c < C)[None, :], other=0.0)
-    total = tl.zeros((BP,), tl.float32) + tl.load(outer_bias).to(tl.float32)
+    by_row = tl.zeros((BP, BN), tl.float32)  # added up across a row once, at the end
     for first in range(0, N, BN):
         n = first + tl.arange(0, BN)
         there = (n < N)[None, :] & (c < C)[:, None]
@@ -39,7 +39,8 @@ def head(
         h = tl.dot(tile, weight, input_precision=PRECISION)
         h += tl.load(inner_bias + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
         o = tl.load(outer + n, mask=n < N, other=0.0).to(tl.float32)
-        total += tl.sum(gelu(h) * o[None, :], 1)
+        by_row += gelu(h) * o[None, :]
+    total = tl.sum(by_row, 1) + tl.load(outer_bias).to(tl.float32)
     tl.store(out + p, total, mask=p < points)
 
 
@@ -104,18 +105,18 @@ def head_grad_weights(
     b = tl.load(inner_bias + n, mask=n < N, other=0.0).to(tl.float32)
     o = tl.load(outer + n, mask=n < N, other=0.0).to(tl.float32)
     inner_sum = tl.zeros((BN, BC), tl.float32)
-    bias_sum, outer_sum = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32)
+    bias_sum, outer_sum = tl.zeros((BP, BN), tl.float32), tl.zeros((BP, BN), tl.float32)  # over points at the end
     for turn in range(tl.cdiv(points, BP * tl.num_programs(0))):
         block = tl.program_id(0).to(tl.int64) + turn * tl.num_programs(0)
         p = block * BP + tl.arange(0, BP)
         tile = tl.load(v + p[:, None] * C + c[None, :], mask=(p < points)[:, None] & (c < C)[None, :], other=0.0)
         g = tl.load(grad + p, mask=p < points, other=0.0).to(tl.float32)
         h = tl.dot(tile, tl.trans(weight), input_precision=PRECISION) + b[None, :]
-        outer_sum += tl.sum(g[:, None] * gelu(h), 0)
+        outer_sum += g[:, None] * gelu(h)
         grad_h = g[:, None] * o[None, :] * gelu_grad(h)
-        bias_sum += tl.sum(grad_h, 0)
+        bias_sum += grad_h
         inner_sum = tl.dot(tl.trans(grad_h.to(tile.dtype)), tile, inner_sum, input_precision=PRECISION)
     place = tl.program_id(0) * N + n
     tl.store(inner_parts + place[:, None] * C + c[None, :], inner_sum, mask=there)
-    tl.store(bias_parts + place, bias_sum, mask=n < N)
-    tl.store(outer_parts + place, outer_sum, mask=n < N)
+    tl.store(bias_parts + place, tl.sum(bias_sum, 0), mask=n < N)
+    tl.store(outer_parts + place, tl.sum(outer_sum, 0), mask=n < N)
