@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmsci.checkpoint import each_tensor, write_tensors
 from fmsci.dataset.loader import Batch, Piece
@@ -126,6 +126,11 @@ def blamed(result: Tensor, finite: Tensor | bool) -> Tensor:
     """Return a step's (loss, rel_l2) with a loss of NaN where its gradient is not ``finite``; the device decides."""
     named = torch.stack((torch.full_like(result[0], math.nan), result[1]))
     return torch.where(torch.as_tensor(finite, device=result.device), result, named)
+
+
+def gradient_norm(gradients: Iterable[Tensor | None]) -> Tensor:
+    """Return the L2 norm of a gradient over all parameters that have one."""
+    return nn.utils.get_total_norm([one for one in gradients if one is not None])
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import Snapshot, blamed, each_state, host_copy, piece_loss, set_rate
+from fmsci.dataset.samples import Samples
+from fmsci.engine.api import Snapshot, blamed, each_state, gradient_norm, host_copy, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
@@ -47,8 +48,7 @@ class DDPEngine:
         self.world = world
         self.skip_nonfinite = skip_nonfinite
         self.module: nn.Module = in_precision(operator, precision)
-        if replay:
-            self.module = Replayed(self.module)
+        self.replayed = Replayed(self.module, whole_loss) if replay else None
         self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
         self.watch = Watch(self.trained[0].device)
         self.parallel: DistributedDataParallel | None = None
@@ -62,30 +62,38 @@ class DDPEngine:
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         """See :meth:`fmsci.engine.api.Engine.step`."""
+        result, norm = self._gradient(batch)
+        with stage("optimizer"):
+            self._update(lr, norm)
+        return result
+
+    def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Leave the gradient in the parameters; return the step's (loss, rel_l2) and the gradient's norm."""
+        first = batch.pieces[0]
+        if self.replayed is not None and first.count == len(first.samples) == batch.global_count:
+            return self.replayed.gradient(first.samples.fields, first.samples.coefficients)
         parts = []
         for index, piece in enumerate(batch.pieces):
             with self._reduce_only(index == len(batch.pieces) - 1):
                 parts.append(self._backward(piece, batch.global_count))
         with stage("optimizer"):
-            finite = self._update(lr)
-        return blamed(torch.stack(parts).sum(0), finite)
+            norm = gradient_norm(one.grad for one in self.trained)
+        return blamed(torch.stack(parts).sum(0), torch.isfinite(norm)), norm
 
-    def _update(self, lr: float) -> Tensor:
-        """Clip and update; return whether the gradient is finite, on the device.
+    def _update(self, lr: float, norm: Tensor) -> None:
+        """Clip and update.
 
-        One that is not makes no update where such are left out. Else it spoils the weights, and nothing waits to see.
+        A gradient that is not finite makes no update where such are left out. Else it spoils the weights, and nothing
+        waits to see.
         """
-        norm = nn.utils.get_total_norm([one.grad for one in self.trained if one.grad is not None])
-        finite = torch.isfinite(norm)
         if self.watch.wanted():
             self.watch.grad_norm = norm
-        if not self.skip_nonfinite or bool(finite):  # the same on every rank: gradients are reduced
+        if not self.skip_nonfinite or bool(torch.isfinite(norm)):  # the same on every rank: gradients are reduced
             if self.grad_clip is not None:
                 nn.utils.clip_grads_with_norm_(self.trained, self.grad_clip, norm)
             set_rate(self.optimizer, lr)
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return finite
 
     def _reduce_only(self, now: bool) -> AbstractContextManager[None]:
         """Return the context in which gradients are only accumulated, unless ``now`` is the time to reduce them."""
@@ -94,13 +102,12 @@ class DDPEngine:
         return self.parallel.no_sync()
 
     def _backward(self, piece: Piece, global_count: int) -> Tensor:
-        u = (self.parallel or self.module)(piece.samples.source, piece.samples.coefficients)
-        loss, error = piece_loss(u, piece, global_count)
+        numbers = losses(self.parallel or self.module, piece, global_count)
         # DDP divides the summed gradient by the world size; the loss is already a mean over the global batch.
         with stage("backward"):
-            (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+            (numbers[0] * self.world.size).backward()  # type: ignore[no-untyped-call]
         self.watch.reduced()
-        return torch.stack((loss.detach(), error))
+        return numbers.detach()
 
     @torch.no_grad()
     def predict(self, source: Tensor, coefficients: Tensor) -> Tensor:
@@ -137,6 +144,16 @@ class DDPEngine:
                 self.optimizer.state[target][field] = (
                     value if field == "step" and target.device.type == "cpu" else value.to(target.device)
                 )
+
+
+def losses(module: Callable[..., Tensor], piece: Piece, global_count: int) -> Tensor:
+    """Return (loss, rel_l2), a piece's parts of the global batch's means."""
+    return torch.stack(piece_loss(module(piece.samples.source, piece.samples.coefficients), piece, global_count))
+
+
+def whole_loss(module: Callable[..., Tensor], fields: Tensor, coefficients: Tensor) -> Tensor:
+    """Return the same of a piece that is the whole batch."""
+    return losses(module, Piece(Samples(fields, coefficients), len(fields)), len(fields))
 
 
 def reduce_in_float32(watch: Watch, bucket: GradBucket) -> torch.futures.Future[Tensor]:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from fmsci.checkpoint import checked_tensors
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import MOMENTS, Snapshot, blamed, each_state, host_copy, piece_loss, set_rate
+from fmsci.engine.api import MOMENTS, Snapshot, blamed, each_state, gradient_norm, host_copy, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
 from fmsci.engine.zero_import import import_deepspeed
@@ -79,7 +79,7 @@ class ZeroEngine:
 
     def _update_whole(self) -> Tensor:
         """Update in stage 0; return whether the gradient is finite, on the device, as the DDP engine does."""
-        norm = self._gradient_norm()
+        norm = gradient_norm(one.grad for one in self.operator.parameters())
         finite = torch.isfinite(norm)
         if self.watch.wanted():
             self.watch.grad_norm = norm
@@ -97,10 +97,6 @@ class ZeroEngine:
         with stage("backward"):
             self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
         return torch.stack((loss.detach(), error))
-
-    def _gradient_norm(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self.operator.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
 
     @torch.no_grad()
     def predict(self, source: Tensor, coefficients: Tensor) -> Tensor:

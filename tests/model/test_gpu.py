@@ -5,11 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fmsci.engine.replay import Replayed
 from fmsci.model.fno import FNO
-from fmsci.model.operator import SolutionOperator
-from fmsci.model.scales import Scales
-from fmsci.model.sizes import architecture
 
 pytestmark = [
     pytest.mark.gpu,
@@ -97,25 +93,3 @@ def test_a_step_is_captured_in_a_cuda_graph():
     model(x).square().sum().backward()
     for ours, other in zip(replayed, model.parameters(), strict=True):
         assert torch.allclose(ours, other.grad, rtol=1e-4, atol=1e-5)
-
-
-def test_replayed_steps_train_as_the_others_do():
-    """Two shapes are recorded, with validation without gradients between."""
-    curves = []
-    for wrap in (Replayed, lambda module: module):
-        torch.manual_seed(1)
-        scales = Scales(1.0, {"k11": 1.0, "k22": 1.0, "k12": 1.0})
-        operator = SolutionOperator(architecture(4, "64K"), scales).cuda()
-        module, optimizer = wrap(operator), torch.optim.Adam(operator.parameters(), 1e-3, fused=True)
-        losses = []
-        for index in range(12):
-            count = 3 if index % 4 == 3 else 8
-            f, k, u = torch.randn(count, 32, 32), torch.rand(count, 3), torch.randn(count, 32, 32)
-            loss = (module(f.cuda(), k.cuda()) - u.cuda()).square().mean()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            with torch.no_grad():
-                losses.append((float(loss), float(module(f.cuda(), k.cuda()).square().mean())))
-        curves.append(torch.tensor(losses))
-    assert torch.allclose(*curves, rtol=1e-5)
