@@ -9,6 +9,8 @@
 # folder (tools/pack_studies.py says what is in them): from them the next step goes on, on another machine too. Data are not among
 # them, they are made anew in seconds; nor are weights of measured downstream runs. STUDY_PARTS: at most so many parts (1000).
 # Exit codes: 0 all are finished; 75 saved, start it again; anything else failed.
+# Where NVIDIA's multi-process service can be started, the runs share the GPU through it: their small kernels then run side by
+# side and not in turn (docs/benchmarks.md); it ends with this script.
 # It takes the Python that is first on the path. STUDY_WORK: where the runs are meanwhile, build/gpu_study if not given.
 set -uo pipefail
 
@@ -32,6 +34,17 @@ mkdir -p "$work" && cd "$work" || exit 2
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 python=$(command -v python || command -v python3) || exit 1
 fmsci() { "$python" -m fmsci "$@"; }
+
+mps() { timeout 20 nvidia-cuda-mps-control "$@"; }
+if [ -z "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && command -v nvidia-cuda-mps-control >/dev/null; then
+    export CUDA_MPS_PIPE_DIRECTORY=$work/mps CUDA_MPS_LOG_DIRECTORY=$work/mps
+    mkdir -p "$work/mps"
+    if mps -d; then
+        trap 'echo quit | mps' EXIT
+    else
+        unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+    fi
+fi
 
 if [ ! -e unpacked ] && [ -e "$out/state/part-000" ]; then
     cat "$out"/state/part-* | tar xz || exit 1

@@ -38,6 +38,13 @@ def test_steps_continue_from_what_the_last_one_left_and_end_with_the_report(tmp_
         (tmp_path / name).write_text(text.replace("FOLDER", str(tmp_path)))
     out = tmp_path / "results"
     made = []
+    # Stands in for the service that lets processes share a GPU: started before the runs, ended after them.
+    service = tmp_path / "bin/nvidia-cuda-mps-control"
+    service.parent.mkdir()
+    said = tmp_path / "said"
+    start = f'echo "start $CUDA_MPS_PIPE_DIRECTORY" >> {said}'
+    service.write_text(f"#!/bin/sh\nif [ $1 ]; then {start}; else cat >> {said}; fi\n")
+    service.chmod(0o755)
     for number, seconds in enumerate((12, 300)):
         work = tmp_path / f"machine{number}"
         done = subprocess.run(
@@ -45,7 +52,7 @@ def test_steps_continue_from_what_the_last_one_left_and_end_with_the_report(tmp_
             env=clean_environment(
                 STUDY_SECONDS=str(seconds),
                 STUDY_WORK=str(work),
-                PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                PATH=f"{service.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             ),
             capture_output=True,
             text=True,
@@ -55,6 +62,8 @@ def test_steps_continue_from_what_the_last_one_left_and_end_with_the_report(tmp_
         assert done.returncode in ({0, 75} if number == 0 else {0}), done.stdout + done.stderr
         made.append({line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("finished ")})
         shutil.rmtree(work)
+    places = [tmp_path / f"machine{number}/mps" for number in (0, 1)]
+    assert said.read_text().splitlines() == [f"start {places[0]}", "quit", f"start {places[1]}", "quit"]
     assert made[0] & made[1] <= {"data"}  # which are not carried: nothing else is made twice
     assert len(made[0] | made[1]) == 7
     assert sorted(path.name for path in out.rglob("*")) == ["part-000", "state", "studies.tar.gz"]
