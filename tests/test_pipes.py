@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fmsci.checkpoint import newest_checkpoint, read_tensors
+from fmsci.checkpoint import newest_checkpoint
 from fmsci.cluster.status import run_status
 from fmsci.cluster.watch import Watched
 from fmsci.config import TrainSettings, load_settings
@@ -21,6 +21,7 @@ from fmsci.model_folder.weights import load_operator
 from fmsci.shards import check, read_manifest
 from fmsci.shards.foreign import open_samples
 from fmsci.shards.layout import PLAN
+from fmsci.tensors import each_tensor
 from fmsci.train.journal import Journal
 from fmsci.train.outcome import read_outcome, read_result
 
@@ -61,7 +62,7 @@ def told(run):
     "read",
     [
         read_json,
-        read_tensors,
+        lambda path: dict(each_tensor(path)),
         open_samples,
         lambda path: load_settings(TrainSettings, path),
         read_checkpoint,

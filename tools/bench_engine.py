@@ -33,8 +33,9 @@ import torch
 
 from fmsci.config import TrainSettings, load_settings
 from fmsci.dataset.loader import Batch
-from fmsci.engine.collective import Agreement, process_group
+from fmsci.engine.collective import Agreement
 from fmsci.engine.ddp import DDPEngine
+from fmsci.engine.group import process_group
 from fmsci.terminal import say, table
 from fmsci.train.build import Job, build_job
 from fmsci.train.loop import train

@@ -24,8 +24,9 @@ from fmsci.config.sections import OptimSettings
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.dataset.samples import Samples
 from fmsci.engine.api import Engine
-from fmsci.engine.collective import process_group, total
+from fmsci.engine.collective import total
 from fmsci.engine.ddp import DDPEngine
+from fmsci.engine.group import process_group
 from fmsci.engine.zero import ZeroEngine
 from fmsci.engine.zero_config import deepspeed_config
 from fmsci.model.operator import SolutionOperator

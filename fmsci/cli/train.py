@@ -51,8 +51,8 @@ def _train(
     from fmsci.world import detect_world
 
     world = detect_world()  # before torch is imported: a launcher's mistake shows at once
-    from fmsci.engine.collective import process_group
     from fmsci.engine.device import pick_device
+    from fmsci.engine.group import process_group
     from fmsci.evaluate import evaluate as measure
     from fmsci.evaluation import evaluation_path
     from fmsci.terminal import duration, say
@@ -107,8 +107,8 @@ def evaluate(
     from fmsci.world import detect_world
 
     world = detect_world()
-    from fmsci.engine.collective import process_group
     from fmsci.engine.device import pick_device
+    from fmsci.engine.group import process_group
     from fmsci.evaluate import evaluate as measure
     from fmsci.evaluation import evaluation_path
     from fmsci.terminal import say

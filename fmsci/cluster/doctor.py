@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.cluster.own_checks import Check, own_checks
-from fmsci.engine.collective import process_group
 from fmsci.engine.device import HOST, device_identity, pick_device
+from fmsci.engine.group import process_group
 from fmsci.engine.probe import all_reduce_speed, clock_after_barrier, gather_facts, host_group
 from fmsci.errors import Failure, UserError
 from fmsci.files import discard, publish_file

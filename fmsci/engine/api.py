@@ -12,11 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fmsci.checkpoint import each_tensor, write_tensors
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.watch import Watch
 from fmsci.errors import UserError
 from fmsci.metrics import relative_l2, squared_error
+from fmsci.tensors import each_tensor, write_tensors
 
 
 @dataclass(frozen=True)

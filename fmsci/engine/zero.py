@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fmsci.checkpoint import checked_tensors
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.api import MOMENTS, Snapshot, blamed, each_state, gradient_norm, host_copy, piece_loss, set_rate
 from fmsci.engine.precision import in_precision
@@ -24,6 +23,7 @@ from fmsci.engine.watch import Watch, watch_backend
 from fmsci.engine.zero_import import import_deepspeed
 from fmsci.model.operator import SolutionOperator
 from fmsci.stages import stage
+from fmsci.tensors import checked_tensors
 from fmsci.world import World
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fmsci.checkpoint import checked_tensors
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder.documents import WEIGHTS
 from fmsci.model_folder.reading import open_model_folder
+from fmsci.tensors import checked_tensors
 
 
 def load_weights(operator: SolutionOperator, path: Path, remedy: str = "make the model anew") -> None:

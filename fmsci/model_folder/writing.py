@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from fmsci.checkpoint import write_tensors
 from fmsci.files import publish_folder, write_json
 from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
@@ -25,6 +24,7 @@ from fmsci.model_folder.documents import (
     ConfigDocument,
     RangeDocument,
 )
+from fmsci.tensors import write_tensors
 
 
 def write_model(

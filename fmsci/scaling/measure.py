@@ -20,8 +20,8 @@ from fmsci.dataset.order import epoch_order
 from fmsci.dataset.samples import Samples, SampleSource, empty_samples
 from fmsci.engine.api import Engine
 from fmsci.engine.build import build_engine
-from fmsci.engine.collective import process_group
 from fmsci.engine.device import pick_device, set_threads
+from fmsci.engine.group import process_group
 from fmsci.engine.probe import clock_after_barrier, gather_facts
 from fmsci.errors import SettingsError
 from fmsci.files import write_json

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from fmsci.config import TrainSettings
-from fmsci.engine.collective import Agreement, decided_by_main, lost_rank
+from fmsci.engine.collective import Agreement, decided_by_main
+from fmsci.engine.group import lost_rank
 from fmsci.errors import UserError
 from fmsci.files import discard, write_json
 from fmsci.locks import LOCK, is_locked, lock

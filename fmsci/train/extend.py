@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmsci.checkpoint import checked_tensors
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model_folder.documents import WEIGHTS
 from fmsci.model_folder.reading import ModelFolder
+from fmsci.tensors import checked_tensors
 
 
 def extended_scales(old: Scales, measured: Scales) -> Scales:

@@ -160,13 +160,13 @@ time.sleep(60)
     ("limits", "sentence"),
     [
         ("doctor.LIMIT_S = 6.0", "BAD  an exchange between the hosts: no end after 6 s, rank 0 on "),
-        ("doctor.GROUP_S = 2.0; collective.GRACE_S = 1.0", "BAD  ranks: no sign of life from rank 1 on b, noticed by"),
+        ("doctor.GROUP_S = 2.0; group.GRACE_S = 1.0", "BAD  ranks: no sign of life from rank 1 on b, noticed by"),
     ],
 )
 def test_what_hangs_is_told_and_ends(tmp_path, limits, sentence):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    script = f"from fmsci.cluster import doctor; from fmsci.engine import collective; {limits}"
+    script = f"from fmsci.cluster import doctor; from fmsci.engine import group; {limits}"
     script += "; from fmsci.cli import main; main(['doctor', '--folder', '.'])"
     facts = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = clean_environment(**{name: str(value) for name, value in facts.items()})

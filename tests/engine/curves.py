@@ -16,7 +16,8 @@ from fmsci.dataset.loader import Loader
 from fmsci.dataset.order import epoch_order
 from fmsci.dataset.samples import Samples
 from fmsci.engine.build import build_engine
-from fmsci.engine.collective import process_group, total
+from fmsci.engine.collective import total
+from fmsci.engine.group import process_group
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture

@@ -7,7 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fmsci.config.sections import EngineSettings
 from fmsci.engine.buckets import portions
-from fmsci.engine.collective import process_group
+from fmsci.engine.group import process_group
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model.sizes import architecture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmsci.checkpoint import read_tensors
 from fmsci.dataset.order import epoch_order
+from fmsci.tensors import each_tensor
 from tests.commands import MPIEXEC, clean_environment
 from tests.engine.curves import BATCH, LR, NUM_SAMPLES, Remembered, build_operator
 from tests.warm import warm
@@ -263,7 +263,7 @@ def test_any_engine_on_any_number_of_processes_goes_on_from_any_checkpoint(other
 @pytest.mark.distributed
 def test_checkpoints_of_all_engines_hold_the_same(two, sharded):
     tensors = {
-        name: [read_tensors(two[0] / name / f"{kind}.safetensors") for kind in ("model", "optimizer")]
+        name: [dict(each_tensor(two[0] / name / f"{kind}.safetensors")) for kind in ("model", "optimizer")]
         for name in engines(sharded)
     }
     for name, files in tensors.items():

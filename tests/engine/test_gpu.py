@@ -12,8 +12,8 @@ from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.dataset.order import epoch_order
 from fmsci.engine.build import build_engine
-from fmsci.engine.collective import process_group
 from fmsci.engine.ddp import DDPEngine
+from fmsci.engine.group import process_group
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World
 from tests.engine.curves import BATCH, LR, NUM_SAMPLES, Remembered, build_operator

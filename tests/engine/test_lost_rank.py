@@ -12,12 +12,13 @@ from tests.commands import clean_environment
 RANK = """
 import os, sys
 import torch
-from fmsci.engine import collective
-from fmsci.engine.collective import process_group, total
+from fmsci.engine import group
+from fmsci.engine.collective import total
+from fmsci.engine.group import process_group
 from fmsci.errors import UserError
 from fmsci.world import World
 
-collective.GRACE_S = 1.0
+group.GRACE_S = 1.0
 rank, port, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 device = torch.device("cpu")
 try:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.loader import Loader
 from fmsci.engine.build import build_engine
-from fmsci.engine.collective import process_group
+from fmsci.engine.group import process_group
 from fmsci.train.optim import build_optimizer
 from fmsci.world import detect_world
 from tests.engine.curves import BATCH, CPU, LR, Remembered, build_operator

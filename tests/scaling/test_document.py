@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fmsci.config import ScalingSettings, load_settings
 from fmsci.config.sections import EngineSettings
-from fmsci.engine.collective import process_group
+from fmsci.engine.group import process_group
 from fmsci.engine.zero_config import deepspeed_config
 from fmsci.files import read_json
 from fmsci.model.sizes import architecture

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fmsci.config import TrainSettings, load_settings
-from fmsci.engine.collective import process_group
+from fmsci.engine.group import process_group
 from fmsci.train import build, run
 from fmsci.world import detect_world
 from tests.conftest import TRAINING

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from fmsci.checkpoint import newest_checkpoint, read_tensors
+from fmsci.checkpoint import newest_checkpoint
 from fmsci.config import TrainSettings, load_settings
 from fmsci.config.sections import OptimSettings
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.ddp import DDPEngine
 from fmsci.errors import UserError
 from fmsci.model_folder.weights import load_operator
+from fmsci.tensors import each_tensor
 from fmsci.train.build import build_job
 from fmsci.train.learning_rate import learning_rate, peak_lr
 from fmsci.train.optim import build_optimizer, in_block
@@ -24,14 +25,14 @@ TUNE = [item for item in TRAINING if not item.startswith("model.")]
 @pytest.mark.distributed
 def test_frozen_blocks_keep_their_bits_in_both_engines(trained, train_config, tmp_path):
     arguments = ["train", train_config, *TUNE, f"init={trained / 'model'}", "optim.freeze=[lift, layers.0]"]
-    before = read_tensors(trained / "model" / "model.safetensors")
+    before = dict(each_tensor(trained / "model" / "model.safetensors"))
     after = {}
     for kind in ("ddp", "zero"):
         folder = tmp_path / kind
         run([*arguments, f"run={folder}", f"engine.kind={kind}", "engine.zero_stage=2"], ranks=2)
         newest = newest_checkpoint(folder)[0]
-        after[kind] = read_tensors(newest / "model.safetensors")
-        moments = {key.partition(".")[2] for key in read_tensors(newest / "optimizer.safetensors")}
+        after[kind] = dict(each_tensor(newest / "model.safetensors"))
+        moments = {key.partition(".")[2] for key in dict(each_tensor(newest / "optimizer.safetensors"))}
         for name, tensor in after[kind].items():
             frozen = in_block(name, "lift") or in_block(name, "layers.0")
             assert torch.equal(tensor, before[name]) == frozen, name

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fmsci.checkpoint import read_tensors, write_tensors
 from fmsci.config import TrainSettings, load_settings
 from fmsci.config.sections import OptimSettings
 from fmsci.errors import UserError
@@ -16,6 +15,7 @@ from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
 from fmsci.model_folder.reading import open_model_folder
 from fmsci.model_folder.weights import load_operator
+from fmsci.tensors import each_tensor, write_tensors
 from fmsci.train.dry_run import describe, dry_run
 from fmsci.train.extend import extended_scales, load_extended
 from fmsci.train.learning_rate import learning_rate
@@ -100,7 +100,7 @@ def spoilt(how, tensors):
 def test_weights_that_are_not_the_models_are_refused_by_each_reader_alike(trained, tmp_path, how, sentence, new):
     """Loading a model, starting from one, and starting from one that knows fewer coefficients."""
     folder = shutil.copytree(trained / "model", tmp_path / "model")
-    write_tensors(folder / "model.safetensors", spoilt(how, read_tensors(folder / "model.safetensors")))
+    write_tensors(folder / "model.safetensors", spoilt(how, dict(each_tensor(folder / "model.safetensors"))))
     opened = open_model_folder(folder)
     more = {"v1": 1.0} if new else {}
     scales = extended_scales(opened.scales, Scales(source=1.0, coefficients={**opened.scales.coefficients, **more}))

@@ -11,8 +11,8 @@ from tests.warm import warm
 
 RANK = """
 import os, sys
-from fmsci.engine import collective
-collective.GRACE_S = 1.0
+from fmsci.engine import group
+group.GRACE_S = 1.0
 import fmsci.train.run as run
 if os.environ["RANK"] == "1":
     run.build_job = lambda *given: os._exit(9)

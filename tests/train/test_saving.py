@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from fmsci import files
-from fmsci.checkpoint import newest_checkpoint, read_tensors
+from fmsci.checkpoint import newest_checkpoint
 from fmsci.config import TrainSettings, load_settings
 from fmsci.engine.api import Snapshot
 from fmsci.errors import UserError
 from fmsci.files import ASIDE_PREFIX
+from fmsci.tensors import each_tensor
 from fmsci.train.build import build_job
 from fmsci.train.run import run_training
 from fmsci.train.saving import Saver
@@ -182,8 +183,8 @@ def test_there_is_a_checkpoint_of_the_best_and_of_every_so_many_epochs_where_no_
     assert 0 < best < 24
     assert best % 9 != 0  # not one of those of every third epoch
     assert kept == {best, 9, 18, 24}
-    saved = read_tensors(folder / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
-    model = read_tensors(folder / "model" / "model.safetensors")
+    saved = dict(each_tensor(folder / "checkpoints" / f"step-{best:08d}" / "model.safetensors"))
+    model = dict(each_tensor(folder / "model" / "model.safetensors"))
     assert all(torch.equal(saved[name], model[name]) for name in model)
 
 
