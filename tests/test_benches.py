@@ -68,10 +68,10 @@ def test_the_script_for_a_gpu_goes_through_all_of_its_steps(tmp_path):
 
 def test_monitoring_with_pictures_is_a_small_part_of_a_run(poisson_data, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import bench_engine
+    import bench_jobs
     import bench_monitor
 
-    make = bench_engine.maker(poisson_data, tmp_path / "run")
+    make = bench_jobs.maker(poisson_data, tmp_path / "run")
     pictured = bench_monitor.pictured(lambda *more: make(*more, "optim.batch_size=2"), "64K", minutes=1)
     assert 0 < pictured < 0.3  # a validation every seven steps of a millisecond or two, and a minute alone
     assert list((tmp_path / "run" / "tensorboard").iterdir())

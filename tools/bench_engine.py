@@ -23,31 +23,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import bench_monitor
-import torch
+from bench_jobs import CPU, maker, prepare, settings
+from bench_loop import overhead
+from bench_second import speedup
 
-from fmsci.config import TrainSettings, load_settings
-from fmsci.dataset.loader import Batch
-from fmsci.engine.collective import Agreement
-from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.group import process_group
 from fmsci.terminal import say, table
-from fmsci.train.build import Job, build_job
-from fmsci.train.loop import train
-from fmsci.train.monitor import Monitor
-from fmsci.train.preempt import Preempt
+from fmsci.train.build import build_job
 from fmsci.train.saving import Saver
 from fmsci.train.state import State
 from fmsci.train.trouble import Trouble
-from fmsci.world import StopSignals, World
+from fmsci.world import World
 
-CPU = torch.device("cpu")
-FMSCI = [sys.executable, "-m", "fmsci"]
 WHAT = ("loop", "monitor", "second", "checkpoint", "knobs")
 
 
@@ -124,126 +115,6 @@ def spread(values: list[float], unit: str) -> str:
     """Return the smallest and the largest of several values."""
     form = "{:+.2%}" if unit == "%" else "{:.2f}x"
     return f"{form.format(min(values))} to {form.format(max(values))}"
-
-
-def prepare(folder: Path, grid: int, train_samples: int = 64, valid_samples: int = 2) -> Path:
-    """Make a small data folder: the grid of quickstart, or that of the paper."""
-    output = folder / f"data-{grid}-{train_samples}"
-    sizes = ["--grid", str(grid), "--train", str(train_samples), "--valid", str(valid_samples), "--test", "2"]
-    command = [*FMSCI, "generate", "--system", "poisson", "--range", "1", "5", *sizes, "--output", str(output)]
-    subprocess.run(command, check=True, capture_output=True)
-    return output
-
-
-def settings(data: Path, run: Path, *more: str) -> TrainSettings:
-    """Return the settings of a short run."""
-    config = data.parent / "train.yaml"
-    config.write_text(f"run: {run}\ndata: {{path: {data}, cache: host}}\noptim: {{epochs: 1, batch_size: 16}}\n")
-    common = [
-        "engine.threads=1",
-        "monitor.pictures=false",
-        "checkpoint.every_epochs=null",
-        "checkpoint.every_minutes=null",
-    ]
-    return load_settings(TrainSettings, config, [*common, *more])
-
-
-def maker(data: Path, run: Path) -> bench_monitor.Make:
-    """Return what makes the job of a run."""
-    run.mkdir(parents=True)
-    return lambda *more: build_job(settings(data, run, *more), World(), CPU)
-
-
-class Alternating:
-    """The engine of a run that beside each of its steps takes the same step barely, with a model of its own.
-
-    Taken in turn, now the one first and now the other, both meet the same moods of the machine.
-    """
-
-    def __init__(self, job: Job, bare: Job) -> None:
-        self._engine, self._bare = job.engine, bare
-        self.begun: list[float] = []
-        self.bare_s: list[float] = []
-
-    def step(self, batch: Batch, lr: float) -> torch.Tensor:
-        """Take both steps; note when, in processor time."""
-        self.begun.append(time.process_time())
-        result = self._engine.step(batch, lr) if len(self.begun) % 2 else None
-        between = time.process_time()
-        bare_step(self._bare, batch)
-        self.bare_s.append(time.process_time() - between)
-        return self._engine.step(batch, lr) if result is None else result
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
-def overhead(data: Path, run: Path, epochs: int) -> float:
-    """Return processor time of a run's steps over that of bare ones (forward, backward, Adam), less 1.
-
-    From one step to the next all of the loop is counted: order, loader, engine, logging, asking for a stop. The first
-    steps warm up; validation and checkpoint come after the last.
-    """
-    chosen = settings(data, run, "model.size=64K", f"optim.epochs={epochs}", "monitor.validate_steps=1000")
-    job, bare = build_job(chosen, World(), CPU), build_job(chosen, World(), CPU)
-    engine = Alternating(job, bare)
-    state, trouble = State(), Trouble()
-    job = replace(job, engine=engine)
-    run.mkdir(parents=True)
-    with Monitor(job, state, trouble) as monitor, Saver(job, trouble) as saver:
-        train(job, state, monitor, Preempt(run, World(), StopSignals(), Agreement(60.0)), saver, trouble)
-    warm = job.loader.num_batches
-    bare_s = sum(engine.bare_s[warm:-1])
-    return (engine.begun[-1] - engine.begun[warm] - bare_s) / bare_s - 1
-
-
-def bare_step(job: Job, batch: Batch) -> None:
-    """Take one step on a batch as plainly as torch allows."""
-    assert isinstance(job.engine, DDPEngine)
-    operator, optimizer = job.engine.operator, job.engine.optimizer
-    samples = batch.pieces[0].samples
-    u = operator(samples.source, samples.coefficients)
-    loss = (u - samples.solution).square().sum() / batch.global_count
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def speedup(data: Path, folder: Path, size: str) -> tuple[float, float, float]:
-    """Return samples per second of one process, two, and two runs apart, one after the other, by their own record.
-
-    The global batch is fixed. The two runs beside each other have half of it each and nothing to tell each other: more
-    than that the machine does not give.
-    """
-    mpiexec = str(Path(sys.executable).parent / "mpiexec")
-    folder.mkdir()
-    (one,) = rates(data, folder, size, [("one", 16, [])])
-    (two,) = rates(data, folder, size, [("two", 16, [mpiexec, "-n", "2"])])
-    apart = rates(data, folder, size, [("left", 8, []), ("right", 8, [])])
-    return one, two, sum(apart)
-
-
-def rates(data: Path, folder: Path, size: str, runs: list[tuple[str, int, list[str]]]) -> list[float]:
-    """Return samples per second of runs that are started together: (name, global batch, launcher)."""
-    more = [f"model.size={size}", "engine.threads=1", "monitor.pictures=false", "monitor.every_steps=4"]
-    more += ["checkpoint.every_epochs=null", "checkpoint.keep_best=false", "monitor.validate_steps=1000"]
-    started = []
-    for name, batch, launcher in runs:
-        config = folder / f"{name}.yaml"
-        config.write_text(
-            f"run: {folder / name}\ndata: {{path: {data}, cache: host}}\noptim: {{epochs: 5, batch_size: {batch}}}\n"
-        )
-        command = [*launcher, *FMSCI, "train", str(config), *more]
-        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    if sum(process.wait() for process in started):
-        raise RuntimeError(f"one of {[name for name, _, _ in runs]} failed")
-    found = []
-    for name, _, _ in runs:
-        lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        found.append(
-            statistics.median([line["perf/samples_per_s"] for line in lines if "perf/samples_per_s" in line][1:])
-        )
-    return found
 
 
 def saving(data: Path, run: Path, size: str, kind: str, stage: int) -> tuple[str, ...]:
