@@ -6,7 +6,8 @@ few input channels, lifted, and its pointwise product is one of the input channe
     v = x L^T + l,     V(k) = X(k) L^T + [k = 0] sqrt(H W) l,     out = S(v) + x (A L)^T + (A l + b)
 
 With c input channels instead of d, the transform forward costs c / d of another layer's, and the backward pass makes no
-field at all: the lift's gradient comes from spectra and from products with x.
+field at all: the lift's gradient comes from spectra and from products with x. This form is a CPU's; a GPU's is
+:mod:`fmsci.model.fused_first`.
 """
 
 from __future__ import annotations

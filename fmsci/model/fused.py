@@ -24,14 +24,19 @@ import torch
 from torch import Tensor
 
 from fmsci.model.constants import constant
-from fmsci.model.tiles import WIDEST, cdiv, tiles
+from fmsci.model.sizes import WIDEST
+from fmsci.model.tiles import cdiv, tiles
 from fmsci.model.transform import angles
 from fmsci.stages import named
 
 
-def serves(values: Tensor, width: int) -> bool:
-    """Tell whether the kernels can take fields like ``values``: on a GPU with Triton, float32 or bfloat16."""
-    return values.is_cuda and values.dtype in {torch.float32, torch.bfloat16} and width <= WIDEST and _has_triton()
+def serves(values: Tensor, width: int, dtype: torch.dtype | None = None) -> bool:
+    """Tell whether the kernels can take fields like ``values``: on a GPU with Triton, float32 or bfloat16.
+
+    ``dtype``: the number type that they will have, where it is not their own.
+    """
+    known = (dtype or values.dtype) in {torch.float32, torch.bfloat16}
+    return values.is_cuda and known and width <= WIDEST and _has_triton()
 
 
 @lru_cache(maxsize=1)
@@ -81,9 +86,9 @@ class _FourierLayer(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
         z = z.contiguous()
         along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device, precision())
-        spectrum = _to_spectrum(z, along_x[False][0], along_y, activate)
-        q = _from_spectrum(_mix(spectrum, weight, adjoint=False), along_y)
-        out = _synthesise(q, along_x[True][1], z, pointwise, bias, activate)
+        spectrum = to_spectrum(z, along_x[False][0], along_y, activate)
+        q = from_spectrum(mix(spectrum, weight, adjoint=False), along_y)
+        out = synthesise(q, along_x[True][1], z, pointwise, bias, activate)
         ctx.save_for_backward(z, weight, pointwise, spectrum if ctx.needs_input_grad[1] else None)
         ctx.activate = activate
         return out
@@ -97,20 +102,20 @@ class _FourierLayer(torch.autograd.Function):
         grad_z = grad_weight = grad_bias = q = None
         along_y, along_x = waves(z.shape[1], z.shape[2], weight.shape[2], z.dtype, z.device, precision())
         if of_z or of_weight or of_bias:
-            grad_mixed = _to_spectrum(grad, along_x[True][0], along_y, False)
+            grad_mixed = to_spectrum(grad, along_x[True][0], along_y, False)
             if of_bias:
                 mean = grad_mixed[:, 0, 0].sum(0, dtype=torch.float32)
                 grad_bias = (mean * math.sqrt(z.shape[1] * z.shape[2])).to(weight.dtype)
             if of_weight:
-                grad_weight = _mix_grad(spectrum, grad_mixed, weight)
+                grad_weight = mix_grad(spectrum, grad_mixed, weight)
             if of_z:
-                q = _from_spectrum(_mix(grad_mixed, weight, adjoint=True), along_y)
+                q = from_spectrum(mix(grad_mixed, weight, adjoint=True), along_y)
         grad_z, grad_pointwise = _descend(q, along_x[False][1], grad, z, pointwise, ctx.activate, of_pointwise)
         return grad_z, grad_weight, grad_pointwise, grad_bias, None
 
 
 @named("transform")
-def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Tensor:
+def to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Tensor:
     """Return the spectrum (B, 2, 2 m^2, C) of fields (B, H, W, C)."""
     from fmsci.model.kernels import field, start
 
@@ -131,13 +136,13 @@ def _to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Te
 
 
 @named("inverse")
-def _from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
+def from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
     """Return the products with the waves along x that make up a spectrum: (B, 2H, m C)."""
     return torch.bmm(along_y.T.expand(len(spectrum), -1, -1), spectrum.view(len(spectrum), len(along_y), -1))
 
 
 @named("mix")
-def _mix(v: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
+def mix(v: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     """Return each wavenumber's product, (B, 2, K, C)."""
     from fmsci.model.kernels import spectrum, start
 
@@ -157,7 +162,7 @@ def _mix(v: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
 
 
 @named("mix")
-def _mix_grad(v: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+def mix_grad(v: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Return the gradient of the weights, in their shape and number type."""
     from fmsci.model.kernels import spectrum, start
 
@@ -176,20 +181,22 @@ def _mix_grad(v: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
 
 
 @named("inverse")
-def _synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
-    """Return the layer's output, (B, H, W, C)."""
+def synthesise(q: Tensor, columns: Tensor, z: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
+    """Return the layer's output, (B, H, W, C); pointwise: (C, channels of z)."""
     from fmsci.model.kernels import field, start
 
-    batch, height, width, channels = z.shape
-    out = torch.empty_like(z)
+    batch, height, width, given = z.shape
+    channels = len(bias)
+    out = z.new_empty(batch, height, width, channels)
     start.start(
         field.synthesise,
         lambda tile: (cdiv(batch * height, tile["ROWS"]), cdiv(width, tile["BX"])),
         (q, columns, z, pointwise.contiguous(), bias, out, batch * height, width),
         z.dtype,
-        {"BX": width, "BJ": columns.shape[1], "BC": channels},
+        {"BX": width, "BJ": columns.shape[1], "BC": channels, "BCI": given},
         J=columns.shape[1],
         C=channels,
+        CI=given,
         ACTIVATE=activate,
         PRECISION=precision(),
     )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsci.model import fused
+from fmsci.model import fused, fused_first
 from fmsci.model.first_layer import lifted_layer
 from fmsci.model.mixing import by_wavenumber, gradients_of_mixing, mix
 from fmsci.model.pieces import add_product, count_at_once, pieces
@@ -43,9 +43,16 @@ class FourierLayer(nn.Module):
         self.pointwise, self.bias = linear.weight, linear.bias
 
     def takes_lift(self, x: Tensor) -> bool:
-        """Tell whether the lift is this layer's part: it is faster on a CPU (:mod:`fmsci.model.first_layer`)."""
+        """Tell whether the lift is this layer's part: it is faster (:mod:`fmsci.model.first_layer`).
+
+        On a GPU in its kernels only, which make no gradient of x.
+        """
         by_hand = self.backend == "dft" and not torch.compiler.is_compiling()
-        return by_hand and not self.activate and x.device.type == "cpu"
+        return by_hand and not self.activate and (x.device.type == "cpu" or self._lifts_in_kernels(x))
+
+    def _lifts_in_kernels(self, x: Tensor) -> bool:
+        widest = max(x.shape[1], len(self.bias))
+        return not x.requires_grad and fused.serves(x, widest, compute_dtype(x))
 
     def forward(self, z: Tensor, *lift: Tensor) -> Tensor:
         """Return the layer's output before the next activation. Raises UserError where the grid is too small.
@@ -56,7 +63,10 @@ class FourierLayer(nn.Module):
         dtype = compute_dtype(z)
         if lift:
             check_grid(self.modes, *z.shape[2:])
+            in_kernels = self._lifts_in_kernels(z)
             with as_it_is(z):
+                if in_kernels:
+                    return fused_first.lifted_layer(z, *lift, *given, dtype)
                 return lifted_layer(*(one.to(dtype) for one in (z, *lift, *given)))
         check_grid(self.modes, z.shape[1], z.shape[2])
         by_hand = self.backend == "dft" and not torch.compiler.is_compiling()

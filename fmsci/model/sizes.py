@@ -18,6 +18,9 @@ DEFAULT_SIZE, DEFAULT_LAYERS = "1M", 4
 MOST_MODES, MOST_MODES_NARROW = 192, 16
 """Modes up to which the sums over kept waves beat the fast transform, for layers of at least 16 channels and fewer."""
 
+WIDEST = 128
+"""Channels up to which a GPU's kernels serve: a tile of a field then fits beside its matrices."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -57,6 +60,11 @@ class Architecture:
         """Return the form that is asked for, or with ``auto`` the faster one."""
         return self.transform if asked == "auto" else asked
 
+    def joins_lift(self, transform: str = "auto", cpu: bool = False) -> bool:
+        """Tell whether the first layer does the lift: in matrix products, on a CPU or in a GPU's kernels."""
+        narrow = max(self.width, self.in_channels) <= WIDEST
+        return self.choose_transform(transform) == "dft" and (cpu or narrow)
+
     def flops(self, ny: int, nx: int) -> int:
         """Count of multiplications and additions of one forward pass of one sample; backward takes about twice as many.
 
@@ -75,8 +83,8 @@ class Architecture:
 
         A field of d channels for each layer's input and one for the head's, and a layer's spectrum: 4 m^2 d numbers.
         With ``recompute`` k, the input of every k-th layer only and no spectrum; in the backward pass the k layers
-        between, with their spectra, come and go. ``joined``: the first layer takes the lift into itself, as on a CPU;
-        its input is then the caller's own and its spectrum has c channels.
+        between, with their spectra, come and go. ``joined``: see ``joins_lift``; the first layer's input is then the
+        caller's own and its spectrum has c channels.
         """
         d, m = self.width, self.modes
         field, spectrum = ny * nx * d, 4 * m * m

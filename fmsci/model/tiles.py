@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-WIDEST = 128
-"""Channels up to which a tile of a field fits beside its matrices."""
+from fmsci.model.sizes import WIDEST
 
 NARROWEST = 16
 """A matrix unit's shortest side."""
@@ -14,8 +13,9 @@ USUAL: dict[str, dict[str, int]] = {
     "analyse": {"BJ": 64, "BX": 64, "BG": 128, "num_warps": 4, "num_stages": 3},
     "mix": {"BB": 64, "BI": 32, "BO": 64, "num_warps": 4, "num_stages": 2},
     "mix_grad": {"BB": 32, "BI": 64, "BO": 64, "num_warps": 4, "num_stages": 2},
-    "synthesise": {"BX": 128, "BJ": 64, "BC": WIDEST, "ROWS": 4, "num_warps": 4, "num_stages": 2},
+    "synthesise": {"BX": 128, "BJ": 64, "BC": WIDEST, "BCI": WIDEST, "ROWS": 4, "num_warps": 4, "num_stages": 2},
     "descend": {"BX": 64, "BJ": 64, "BC": WIDEST, "programs": 528, "num_warps": 4, "num_stages": 2},
+    "outer": {"BP": 64, "BC": WIDEST, "BCI": WIDEST, "programs": 264, "num_warps": 4, "num_stages": 3},
     "head": {"BP": 64, "BN": 64, "BC": WIDEST, "num_warps": 4, "num_stages": 2},
     "head_grad_v": {"BP": 64, "BN": 64, "BC": WIDEST, "num_warps": 4, "num_stages": 2},
     "head_grad_weights": {"BP": 64, "BN": 64, "BC": WIDEST, "programs": 264, "num_warps": 4, "num_stages": 2},

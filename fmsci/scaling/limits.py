@@ -18,7 +18,8 @@ MOST_SAMPLES = 1 << 16
 def memory_bytes(point: Point) -> int:
     """Return what a step takes of a device's memory: the state, and the fields of one piece with a margin."""
     state = sum(state_bytes(point.how, point.shape.num_parameters, point.world_size).values())
-    fields = point.shape.saved_bytes(point.grid, point.grid, point.how.recompute)
+    joined = point.shape.joins_lift()
+    fields = point.shape.saved_bytes(point.grid, point.grid, point.how.recompute, joined)
     if point.how.precision == "bf16":
         fields //= 2
     return int(state + MEMORY_MARGIN * fields * -(-point.local // point.how.accumulate))

@@ -29,7 +29,8 @@ def dry_run(settings: TrainSettings, world_size: int) -> dict[str, Any]:
     smallest = _size(share(batch, world_size, world_size - 1))
     p = architecture.num_parameters
     transform = architecture.choose_transform(engine.transform)
-    joined = engine.device == "cpu" and transform == "dft"  # auto may be asked where the GPUs are not: counted as there
+    # auto may be asked where the GPUs are not: counted as there
+    joined = architecture.joins_lift(transform, engine.device == "cpu")
     trained = _num_trained(architecture, scales, settings.optim)
     return {
         "run": str(settings.run),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fmsci.model import fused, fused_head
+from fmsci.model import fused, fused_first, fused_head
 from fmsci.model.kernels import start
 from fmsci.model.tiles import smaller, tiles
 
@@ -33,8 +33,11 @@ class Launch(NamedTuple):
         return tiles(self.kernel.__name__, self.constants["C"], self.dtype, **self.lengths)
 
 
-def launches(batch, grid, channels, modes, dtype=torch.float32):
-    """Return the launches of a layer and the head, forward and backward."""
+def launches(batch, grid, channels, modes, dtype=torch.float32, given=4):
+    """Return the launches of the first layer with the lift of ``given`` channels, of another layer and of the head.
+
+    Forward and backward.
+    """
     found = []
 
     def keep(kernel, grid, given, dtype, lengths, **constants):
@@ -45,9 +48,10 @@ def launches(batch, grid, channels, modes, dtype=torch.float32):
 
     started, start.start = start.start, keep
     try:
-        z = torch.empty(batch, *grid, channels, device="meta", dtype=dtype, requires_grad=True)
-        square, row = weight(channels, channels), weight(channels)
-        out = fused.fourier_layer(z, weight(2, 2 * modes, modes, channels, channels), square, row, True)
+        x, spectral = torch.empty(batch, given, *grid, device="meta"), (2, 2 * modes, modes, channels, channels)
+        lift = weight(channels, given), weight(channels)
+        first, second = ((weight(*spectral), weight(channels, channels), weight(channels)) for _ in range(2))
+        out = fused.fourier_layer(fused_first.lifted_layer(x, *lift, *first, dtype), *second, True)
         wide = weight(2 * channels, channels), weight(2 * channels), weight(1, 2 * channels), weight(1)
         fused_head.head(out, *wide).sum().backward()
     finally:

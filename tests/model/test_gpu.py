@@ -66,6 +66,22 @@ def test_the_widest_layer_agrees_too_and_how_far_it_is_off_on_average(precision)
     assert max(found["error"]) < TOLERANCES[precision]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_gradient_of_the_input_is_made_where_it_is_asked_for(precision):
+    """The lift is then a step of its own; else the first layer does it, and keeps no lifted field."""
+    torch.manual_seed(1)
+    model, x = FNO(3, 16, 6, layers=2, initial="balanced").cuda(), torch.randn(2, 3, 40, 33, device="cuda")
+    exact = FNO(3, 16, 6, layers=2, backend="fft").cuda().double()
+    exact.load_state_dict(model.state_dict())
+    with computing_in(precision):
+        assert model.layers[0].takes_lift(x)
+        assert not model.layers[0].takes_lift(x.requires_grad_())
+        (ours,) = torch.autograd.grad(model(x).float().square().sum(), x)
+    far = x.detach().double().requires_grad_()
+    (other,) = torch.autograd.grad(exact(far).square().sum(), far)
+    assert float((ours - other).norm() / other.norm()) < TOLERANCES[precision]
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU: every device is the current one")
 def test_a_model_computes_where_it_lies_whichever_gpu_is_the_current_one():
     first, second = (value_and_gradients("dft", f"cuda:{index}", "fp32") for index in (0, 1))

@@ -37,7 +37,7 @@ def make_small(monkeypatch):
     """Tiles of 16 and few programs, whatever was measured to be better: each loop over tiles has several turns."""
     monkeypatch.setattr(tiles, "BETTER", {})
     for kernel, usual in tiles.USUAL.items():
-        sides = {name: min(value, 16) for name, value in usual.items() if name[0] == "B" and name != "BC"}
+        sides = {name: min(value, 16) for name, value in usual.items() if name[0] == "B" and name[:2] != "BC"}
         few = {name: 3 for name in ("programs", "ROWS") if name in usual}
         monkeypatch.setitem(tiles.USUAL, kernel, usual | sides | few)
 

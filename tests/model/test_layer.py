@@ -181,6 +181,17 @@ def test_a_training_step_keeps_one_field_a_layer_and_its_spectrum():
     assert kept == 3 * model.architecture.saved_bytes(32, 32, joined=True)
 
 
+def test_where_the_lift_is_the_first_layers():
+    """In products: on a CPU for every width, on a GPU where its kernels serve. It saves a field and d - c of a spectrum."""
+    assert Architecture(4, 128, 32).joins_lift()
+    assert not Architecture(4, 129, 32).joins_lift()
+    assert not Architecture(129, 16, 4).joins_lift()
+    assert Architecture(4, 129, 32).joins_lift(cpu=True)
+    assert not Architecture(4, 16, 4).joins_lift("fft", cpu=True)
+    shape = Architecture(4, 16, 4)
+    assert shape.saved_bytes(32, 24) - shape.saved_bytes(32, 24, joined=True) == 4 * (32 * 24 * 16 + 4 * 16 * 12)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, there is no g++ here")
 @pytest.mark.filterwarnings("ignore:.*jit.script:DeprecationWarning")  # torch's own
 def test_it_compiles_in_one_graph():

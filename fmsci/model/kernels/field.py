@@ -84,31 +84,34 @@ def synthesise(
     W,
     J: tl.constexpr,
     C: tl.constexpr,
+    CI: tl.constexpr,
     ACTIVATE: tl.constexpr,
     PRECISION: tl.constexpr,
     BX: tl.constexpr,
     BJ: tl.constexpr,
     BC: tl.constexpr,
+    BCI: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The field that the products along x stand for, and the pointwise part."""
+    """The field that the products along x stand for, and the pointwise part, from CI channels to C."""
     x = tl.program_id(1) * BX + tl.arange(0, BX)
-    c = tl.arange(0, BC)
+    c, i = tl.arange(0, BC), tl.arange(0, BCI)
     there = (x < W)[:, None] & (c < C)[None, :]
-    square = (c < C)[:, None] & (c < C)[None, :]
+    given = (x < W)[:, None] & (i < CI)[None, :]
+    both = (i < CI)[:, None] & (c < C)[None, :]
     dtype = z.dtype.element_ty
-    a = tl.load(pointwise + c[None, :] * C + c[:, None], mask=square, other=0.0).to(dtype)  # its transpose
+    a = tl.load(pointwise + c[None, :] * CI + i[:, None], mask=both, other=0.0).to(dtype)  # its transpose
     b = tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)
     for index in range(ROWS):
         row = tl.program_id(0).to(tl.int64) * ROWS + index
-        inside = there & (row < rows)
-        at = row * W * C + x[:, None] * C + c[None, :]
-        v = tl.load(z + at, mask=inside, other=0.0)
+        at = row * W * CI + x[:, None] * CI + i[None, :]
+        v = tl.load(z + at, mask=given & (row < rows), other=0.0)
         if ACTIVATE:
             v = gelu(v.to(tl.float32)).to(dtype)
         total = tl.dot(v, a, input_precision=PRECISION) + b[None, :]
         total = along_x(total, q, matrix, row, x, c, rows, W, J, C, PRECISION, BJ)
-        tl.store(out + at, total.to(dtype), mask=inside)
+        at = row * W * C + x[:, None] * C + c[None, :]
+        tl.store(out + at, total.to(dtype), mask=there & (row < rows))
 
 
 @triton.jit
@@ -164,3 +167,29 @@ def descend(
     if GRAD_A:
         place = parts + tl.program_id(0) * C * C + c[:, None] * C + c[None, :]
         tl.store(place, part, mask=square)
+
+
+@triton.jit
+def outer(
+    grad,
+    v,
+    parts,
+    points,
+    C: tl.constexpr,
+    CI: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BP: tl.constexpr,
+    BC: tl.constexpr,
+    BCI: tl.constexpr,
+):
+    """This program's part of grad^T v, summed over points (points, C), (points, CI): (programs, C, CI)."""
+    c, i = tl.arange(0, BC), tl.arange(0, BCI)
+    part = tl.zeros((BCI, BC), tl.float32)
+    for turn in range(tl.cdiv(points, BP * tl.num_programs(0))):
+        block = tl.program_id(0).to(tl.int64) + turn * tl.num_programs(0)
+        p = block * BP + tl.arange(0, BP)
+        g = tl.load(grad + p[:, None] * C + c[None, :], mask=(p < points)[:, None] & (c < C)[None, :], other=0.0)
+        columns = tl.load(v + p[None, :] * CI + i[:, None], mask=(p < points)[None, :] & (i < CI)[:, None], other=0.0)
+        part = tl.dot(columns, g, part, input_precision=PRECISION)
+    place = parts + tl.program_id(0) * C * CI + c[None, :] * CI + i[:, None]
+    tl.store(place, part, mask=(i < CI)[:, None] & (c < C)[None, :])
