@@ -16,10 +16,12 @@ MOST_SAMPLES = 1 << 16
 
 
 def memory_bytes(point: Point) -> int:
-    """Return what a step takes of a device's memory: the state, and the fields of one piece with a margin."""
+    """Return what a step takes of a device's memory: the state, and the fields of one piece with a margin.
+
+    The lifted field is among them: the points that this is held against were measured when a GPU kept it.
+    """
     state = sum(state_bytes(point.how, point.shape.num_parameters, point.world_size).values())
-    joined = point.shape.joins_lift()
-    fields = point.shape.saved_bytes(point.grid, point.grid, point.how.recompute, joined)
+    fields = point.shape.saved_bytes(point.grid, point.grid, point.how.recompute)
     if point.how.precision == "bf16":
         fields //= 2
     return int(state + MEMORY_MARGIN * fields * -(-point.local // point.how.accumulate))
