@@ -101,7 +101,7 @@ def _channels_last(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _lifted(of_x: Tensor, lift: Tensor, lift_bias: Tensor, root: float) -> Tensor:
     """Return the spectrum of the lifted field, (B, 2, K, c) -> (B, 2, K, d)."""
     spectrum = torch.matmul(of_x, lift.t().to(of_x.dtype))
-    spectrum[:, 0, 0] += lift_bias * root
+    spectrum[:, 0, 0].add_(lift_bias, alpha=root)
     return spectrum
 
 

@@ -182,7 +182,7 @@ def test_a_training_step_keeps_one_field_a_layer_and_its_spectrum():
 
 
 def test_where_the_lift_is_the_first_layers():
-    """In products: on a CPU for every width, on a GPU where its kernels serve. It saves a field and most of a spectrum."""
+    """In products: on a CPU always, on a GPU up to 128 channels. It saves a field, and d - c channels of a spectrum."""
     assert Architecture(4, 128, 32).joins_lift()
     assert not Architecture(4, 129, 32).joins_lift()
     assert not Architecture(129, 16, 4).joins_lift()
