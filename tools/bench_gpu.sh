@@ -23,7 +23,7 @@ out=$(cd "$1" && pwd)
 device=cuda size=16M bench=(--precision fp32 bf16 tf32) samples=512 batch=32 grid=128 patience=1
 # What the tests of the kernels start compiles for a minute, hence four processes; -rP: what they print. A rehearsal
 # leaves these to the suite, which runs them in an interpreter.
-tests=(-p no:benchmark -n 4 tests/model/test_kernels.py tests/model/test_gpu.py tests/engine/test_replay.py)
+tests=(-p no:benchmark -n 4 tests/model/test_first_kernels.py tests/model/test_kernels.py tests/model/test_gpu.py tests/engine/test_replay.py)
 if [ $# -eq 2 ]; then
     device=cpu size=64K bench=(--quick) samples=8 batch=4 grid=16 patience=4
     tests=(-n 0 -m gpu tests/model/test_gpu.py tests/engine/test_replay.py)
