@@ -15,13 +15,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from fmsci.errors import UserError
+from fmsci.errors import ArgumentError, UserError
 
 ASIDE_PREFIX = ".aside-"
 """Names that start so are unfinished work; nobody reads them and the next writer may remove them."""
 
 LARGEST_JSON = 1 << 26
 """The most bytes of a JSON file: a manifest of some 400,000 shards. Others need a thousandth of it."""
+
+
+def as_path(given: Any, what: str) -> Path:
+    """Return a path that a user of the library gives; ArgumentError, with ``what`` it is of, where it can be none."""
+    try:
+        path = Path(given)
+    except TypeError:
+        raise ArgumentError(f"{what} should be a path, not {type(given).__name__}") from None
+    if "\0" in str(path):
+        raise ArgumentError(f"{what} should be a path, but {str(path)!r} holds a zero byte")
+    return path
 
 
 def aside(path: Path) -> Path:

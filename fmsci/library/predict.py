@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmsci.errors import UserError
+from fmsci.errors import ArgumentError, UserError
 from fmsci.figures import comparison_figure, contact_sheet, sample_captions, save_figure
 from fmsci.library.model import FIELD_BYTES, Model
 from fmsci.metrics import relative_l2
@@ -53,8 +53,11 @@ def predict_file(
             fields, tensor = samples.read(first, min(at_once, samples.count - first))
             _check_finite(given, first, fields, tensor)
             by_name = {name: tensor[:, at] if at is not None else 0.0 for name, at in order.items()}
-            outside = outside or model.outside(fields[:, 0], **by_name)
-            predicted = model.solve_unwarned(fields[:, 0], **by_name)
+            try:
+                outside = outside or model.outside(fields[:, 0], **by_name)
+                predicted = model.solve_unwarned(fields[:, 0], **by_name)
+            except ArgumentError as wrong:
+                raise UserError(f"{given}, samples {first} to {first + len(fields) - 1}: {wrong}") from None
             error = _relative_l2(predicted, fields[:, 1]) if samples.has_solution else None
             write(first, predicted, error)
             if error is not None:

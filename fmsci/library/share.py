@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmsci.errors import ArgumentError, UserError
-from fmsci.files import publish_folder
+from fmsci.files import as_path, publish_folder
 from fmsci.model_folder.documents import FILES
 from fmsci.model_folder.reading import check_plain
 from fmsci.model_folder.weights import load_operator
@@ -29,7 +29,7 @@ def push(model: str | Path, name: str, hub: str | Path | None = None, private: b
 
     Raises UserError where the folder is no whole model, the name is none, or the hub refuses.
     """
-    folder = Path(model)
+    folder = as_path(model, "the model folder")
     _check_name(name)
     for file in FILES:
         check_plain(folder / file)
@@ -72,12 +72,12 @@ def from_hub(name: str, hub: str | Path | None = None, device: str = "auto", rev
 
 
 def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name) or ".." in name:
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
         raise ArgumentError(f"'{name}' is no name on a hub; write OWNER/NAME, of letters, digits, '.', '_' and '-'")
 
 
 def _standing(hub: str | Path) -> Path:
-    folder = Path(hub)
+    folder = as_path(hub, "hub")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} to serve as hub; make it, or leave it out for Hugging Face's")
     return folder

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fmsci.errors import ArgumentError
-from fmsci.pde.arguments import as_real, find_system, is_single, like, stack_coefficients
+from fmsci.pde.arguments import as_real, find_system, like, stack_coefficients
 from fmsci.pde.catalogue import REVISION, SYSTEMS
 from fmsci.pde.grid import Real, sum_of_squares
 from fmsci.pde.operator import NAMES, Coefficients, solve_field
@@ -45,27 +45,13 @@ def solve(
     """
     chosen = find_system(system)
     field = as_real(source, "source")
-    if field.ndim not in (2, 3):
+    if field.ndim not in (2, 3) or 0 in field.shape[-2:]:
         raise ArgumentError(f"source must be (ny, nx) or (B, ny, nx), got {field.shape}")
     count = len(field) if field.ndim == 3 else None
-    if isinstance(coefficients, Mapping):
-        named, coefficients = {**coefficients, **named}, None
-    if coefficients is None:
-        columns = stack_coefficients(chosen.name, chosen.columns, named, count)
-    elif named:
-        raise ArgumentError(f"coefficients are given twice: as an array, and {', '.join(named)} by name; choose one")
-    else:
-        columns = np.atleast_2d(as_real(coefficients, "coefficients"))
-        if columns.shape[1:] != (len(chosen.columns),) or len(columns) not in (1, count or 1):
-            raise ArgumentError(f"coefficients must be ({count or 1}, {len(chosen.columns)}), got {columns.shape}")
-        columns = np.broadcast_to(columns, (count or 1, len(chosen.columns)))
+    columns, one = stack_coefficients(chosen.name, chosen.columns, coefficients, named, count)
     batch = np.broadcast_to(field, (len(columns), *field.shape[-2:]))
-    try:
-        solution = solve_field(chosen.expand(columns), batch)
-    except ValueError as error:
-        raise ArgumentError(str(error)) from None
-    single = field.ndim == 2 and (coefficients is not None or is_single(named))
-    return like(source, solution[0] if single else solution)
+    solution = solve_field(chosen.expand(columns), batch)
+    return like(source, solution[0] if field.ndim == 2 and one else solution)
 
 
 def pair_error(system: str | System, source: ArrayLike, solution: ArrayLike, coefficients: ArrayLike) -> Real:

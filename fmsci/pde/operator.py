@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from fmsci.errors import ArgumentError
 from fmsci.pde.grid import Real, Spectrum, backward, forward, mean_square, odd_wavenumbers, wavenumbers
 
 NAMES = ("k11", "k22", "k12", "v1", "v2", "w")
@@ -70,13 +71,21 @@ class Symbols:
         return len(self.rows)
 
 
-def build_symbols(c: Coefficients, ny: int, nx: int) -> Symbols:
-    """Return the symbols of the coefficients ``c`` (B,) on a ny x nx grid.
+def check_elliptic(c: Coefficients) -> None:
+    """Raise ArgumentError where K is not positive definite: the equation is then not elliptic, and u no solution."""
+    k12 = c.or_zero("k12")
+    wrong = ~((c.k11 > 0) & (c.k11 * c.k22 > k12**2))
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ArgumentError(
+            "the diffusion tensor K must be positive definite, k11 > 0 and k11 k22 > k12^2, not "
+            f"k11 = {c.k11[first]:g}, k22 = {c.k22[first]:g}, k12 = {k12[first]:g}"
+        )
 
-    Raises ValueError where K is not positive definite: the equation is then not elliptic.
-    """
-    if not (np.all(c.k11 > 0) and np.all(c.k11 * c.k22 > c.or_zero("k12") ** 2)):
-        raise ValueError("the diffusion tensor K must be positive definite: k11 > 0 and k11 k22 > k12^2")
+
+def build_symbols(c: Coefficients, ny: int, nx: int) -> Symbols:
+    """Return the symbols of the coefficients ``c`` (B,) on a ny x nx grid; see :func:`check_elliptic`."""
+    check_elliptic(c)
     kx, kx_odd = wavenumbers(ny, nx)[1], odd_wavenumbers(ny, nx)[1]
     rows = np.zeros((len(c.k11), 3, len(kx), 2))
     real = rows if c.is_real else rows[..., :1]
@@ -145,7 +154,7 @@ class Solver:
         else:
             size = np.abs(self._symbol.view(np.complex128))
         dead = size <= rounding
-        return np.nonzero(dead), float(size[~dead].min())
+        return np.nonzero(dead), float(size[~dead].min(initial=np.inf))
 
     def remove_unsolvable(self, source_hat: Spectrum) -> bool:
         """Set the wavenumbers of f_hat (ny, m) to 0 whose symbol is 0, and tell whether any was there."""
@@ -188,7 +197,7 @@ class Solver:
 def solve_field(c: Coefficients, source: Real) -> Real:
     """Return u (B, ny, nx) float64 with L u = f for sources f (B, ny, nx) and coefficients (B,).
 
-    Raises ValueError where K is not positive definite.
+    Raises ArgumentError where K is not positive definite.
     """
     ny, nx = source.shape[-2:]
     solver, symbols = Solver(ny, nx), build_symbols(c, ny, nx)

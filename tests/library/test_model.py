@@ -74,6 +74,20 @@ def test_one_source_serves_many_coefficients(model, samples):
     assert np.abs(u[0] - u[1]).max() > 1e-4
 
 
+def test_columns_and_a_mapping_serve_in_place_of_names_as_in_the_exact_solver(model, samples):
+    source, tensor = samples
+    expected = model.solve_unwarned(source, k11=tensor[:, 0], k22=tensor[:, 1], k12=tensor[:, 2])
+    assert np.array_equal(model.solve_unwarned(source, tensor), expected)
+    one = list(K.values())
+    for solve in (model.solve, partial(fmsci.pde.solve, "poisson")):
+        assert np.array_equal(solve(source, one), solve(source, **K))
+        assert np.array_equal(solve(source[0], one), solve(source[0], **K))  # (ny, nx)
+        assert np.array_equal(solve(source[0], K), solve(source[0], **K))
+        assert np.array_equal(solve(source, {"k11": 0.02}, k22=0.03, k12=0.004), solve(source, **K))
+    assert model.outside(source, one) is None
+    assert "k11 = 0.4" in model.outside(source, [0.4, 0.03, 0.0])
+
+
 def test_a_tensor_comes_back_as_a_tensor(model, samples):
     source = torch.from_numpy(samples[0])
     u = model.solve(source.double().requires_grad_(), **{**K, "k11": torch.tensor(0.02)})
@@ -191,6 +205,73 @@ def test_wrong_coefficients_are_one_sentence_in_both_solvers(model, samples, giv
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("system", "columns", "wrong"),
+    [
+        ("poisson", ("k11", "k22", "k12"), (-0.02, 0.03, 0.0)),
+        ("poisson", ("k11", "k22", "k12"), (0.02, 0.03, 0.5)),
+        ("poisson", ("k11", "k22", "k12"), (0.02, 0.02, 0.02)),
+        ("advection_diffusion", ("k11", "k22", "k12", "v1", "v2"), (0.02, -0.02, 0.0, 0.1, 0.1)),
+        ("helmholtz", ("k11", "w"), (0.0, 3.0)),
+        ("poisson", fmsci.pde.NAMES, (0.02, 0.0, 0.0, 0.1, 0.1, 0.0)),  # a model of several systems
+    ],
+)
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_no_elliptic_equation_is_refused_by_both_solvers_alike(tmp_path, system, columns, wrong, told):
+    """Among others that are fine, and whether or not the folder tells what its model was trained on."""
+    spread = TrainingRange((system,), 16, (0.01, 10.0), dict.fromkeys(columns, (-1.0, 1.0)))
+    model = build(tmp_path, spread if told else None, columns)
+    fine = [0.02, 0.03, 0.0, 0.1, 0.1, 3.0] if len(columns) > 2 else [0.02, 3.0]
+    source, rows = np.random.default_rng(0).normal(size=(2, 16, 16)), np.array([fine[: len(columns)], wrong])
+    model.solve_unwarned(source[0], rows[0])
+    of_system = rows[:, : len(fmsci.pde.SYSTEMS[system].columns)]
+    said = []
+    for solve, given in ((model.solve, rows), (partial(fmsci.pde.solve, system), of_system)):
+        with pytest.raises(fmsci.ArgumentError) as caught:
+            solve(source, given)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert said[0].startswith(
+        f"the diffusion tensor K must be positive definite, k11 > 0 and k11 k22 > k12^2, not k11 = {wrong[0]:g}, "
+    )
+
+
+def test_coefficients_of_other_names_are_not_judged(tmp_path):
+    assert build(tmp_path, columns=("a", "b")).solve(np.ones((16, 16)), a=-1.0, b=0.0).shape == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda m, f: fmsci.load(None), "the model folder should be a path, not NoneType"),
+        (lambda m, f: fmsci.load(7), "the model folder should be a path, not int"),
+        (lambda m, f: fmsci.load(b"runs"), "the model folder should be a path, not bytes"),
+        (lambda m, f: fmsci.load("a\0b"), "the model folder should be a path, but 'a\\x00b' holds a zero byte"),
+        (lambda m, f: fmsci.load(m.path, None), "there is no device 'None' here"),
+        (lambda m, f: fmsci.push(None, "lab/model"), "the model folder should be a path, not NoneType"),
+        (lambda m, f: fmsci.push(m.path, None), "'None' is no name on a hub"),
+        (lambda m, f: fmsci.from_hub(3), "'3' is no name on a hub"),
+        (lambda m, f: fmsci.from_hub("lab/model", hub=3), "hub should be a path, not int"),
+        (lambda m, f: m.solve(f, 1.0), "coefficients must be (1, 3), got (1, 1); or name them: k11, k22, k12"),
+        (lambda m, f: m.solve(f, "k11"), "coefficients should be real numbers, not str"),
+        (lambda m, f: m.solve(f, [0.02, 0.03, 0.0], k11=0.02), "coefficients are given twice: as an array, and k11"),
+        (lambda m, f: m.solve(f, {1: 0.02}), "the model {path} takes k11, k22, k12: k11 is missing, k22 is missing"),
+        (lambda m, f: m.solve(None, **K), "source should be real numbers, not NoneType"),
+        (lambda m, f: m.solve(m, **K), "source should be real numbers, not Model"),
+        (lambda m, f: m.solve(torch.eye(16).to_sparse(), **K), "source should be real numbers, not Tensor"),
+        (lambda m, f: m.solve(torch.ones(16, 16, device="meta"), **K), "source should be real numbers, not Tensor"),
+        (lambda m, f: m.solve(f, **{**K, "k11": torch.ones(1).to_sparse()}), "k11 should be real numbers, not Tensor"),
+        (lambda m, f: fmsci.pde.solve(None, f, **K), "there is no system 'None'; choose poisson, "),
+        (lambda m, f: fmsci.pde.solve(["poisson"], f, **K), "there is no system '['poisson']'"),
+        (lambda m, f: fmsci.pde.solve("poisson", np.ones((0, 16)), **K), "source must be (ny, nx) or (B, ny, nx), got"),
+    ],
+)
+def test_what_no_type_checker_would_let_pass_is_one_sentence_too(model, samples, call, sentence):
+    with pytest.raises(fmsci.ArgumentError) as caught:
+        call(model, samples[0][0])
+    assert str(caught.value).startswith(sentence.format(path=model.path))
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ def test_the_command_gives_what_evaluate_measures(trained, poisson_data, tmp_pat
         assert picture.size[0] > 1000
 
 
+def test_a_file_whose_coefficients_are_no_elliptic_equation_is_refused_and_leaves_nothing(model, tmp_path):
+    given = make(tmp_path / "given.h5")
+    with h5py.File(given, "r+") as file:
+        file["tensor"][1, 2] = 1.0
+    with pytest.raises(UserError, match=r"given\.h5, samples 0 to 2: the diffusion tensor K must be positive definite"):
+        predict_file(model, given, tmp_path / "out.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["given.h5"]
+
+
 def test_what_is_there_is_not_written_over(trained, poisson_data, tmp_path):
     (tmp_path / "notes.h5").write_text("mine")
     words = ["predict", trained / "model", "--input", poisson_data / "test.h5", "--output", tmp_path / "notes.h5"]
