@@ -21,7 +21,15 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON in the last line")] = False,
 ) -> None:
     """Tell where runs are: queue, step, error, speed, time left. Works with and without Slurm."""
-    from fmsci.cluster.status import COLUMNS, describe, find_pipelines, find_runs, folder_of, run_status
+    from fmsci.cluster.status import (
+        COLUMNS,
+        describe,
+        find_pipelines,
+        find_runs,
+        folder_of,
+        run_status,
+        was_submitted,
+    )
     from fmsci.errors import UserError
     from fmsci.terminal import say, table, warn
 
@@ -37,20 +45,22 @@ def status(
         raise UserError(f"there is no option {options[0]}; see 'fmsci status --help'")
     from fmsci.cluster.queue import queue
 
-    try:
-        jobs = queue()
-    except UserError as error:
-        warn(f"{error}; telling what the run folders say")
-        jobs = {}
     folders = [Path(word) for word in words] or [Path("runs")]
-    found = [run_status(run, jobs) for run in find_runs(folders)]
+    runs, records = find_runs(folders), find_pipelines(folders)
+    jobs = {}
+    if records or any(was_submitted(run) for run in runs):
+        try:
+            jobs = queue()
+        except UserError as error:
+            warn(f"{error}; telling what the run folders say")
+    found = [run_status(run, jobs) for run in runs]
     if found:
         table("runs", COLUMNS, [describe(one) for one in found])
     for one in found:
         if one.why and one.state not in {"finished", "RUNNING"}:
             say(f"{one.run}: {one.state}: {one.why}")
     pipelines = {}
-    for record in find_pipelines(folders):
+    for record in records:
         from fmsci.cluster.pipeline_status import pipeline_status
 
         try:

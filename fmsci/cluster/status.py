@@ -18,7 +18,7 @@ from fmsci.locks import LOCK, is_locked
 from fmsci.shards import read_manifest
 from fmsci.terminal import duration
 from fmsci.train.entries import METRICS, last_entries
-from fmsci.train.outcome import RESULT, read_outcome, read_result
+from fmsci.train.outcome import RESULT, Outcome, read_outcome, read_result
 
 JOB_FILE = "slurm_job"
 """In a run folder: the id of the job that trains there, else of the newest that was submitted for it; then how
@@ -40,11 +40,13 @@ class RunStatus:
     job: str | None = None
     restarts: int | None = None
     step: int = 0
+    """The newest that metrics, checkpoints or the outcome name: entries of metrics come every few steps only."""
     steps: int | None = None
     loss: float | None = None
     error: float | None = None
     samples_per_s: float | None = None
     left_s: float | None = None
+    checkpoint_step: int | None = None
     checkpoint_age_s: float | None = None
 
 
@@ -82,6 +84,11 @@ def find_pipelines(folders: Sequence[Path]) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.rglob(PIPELINE_FILE))]
 
 
+def was_submitted(run: Path) -> bool:
+    """Tell whether a job was ever submitted for a run: of one without, no queue knows."""
+    return (run / JOB_FILE).exists()
+
+
 def _is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("config.yaml", JOB_FILE)) and folder.is_dir()
 
@@ -97,10 +104,11 @@ def run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
 def _run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
     job, restarts = _job(run)
     entries = last_entries(run / METRICS)
-    step = int(entries[-1]["step"]) if entries else 0
+    outcome, saved = read_outcome(run), _checkpoint(run)
+    step = max(int(entries[-1]["step"]) if entries else 0, saved[0] if saved else 0, outcome.step if outcome else 0)
     steps = _planned_steps(run)
     rate = _last(entries, "perf/samples_per_s")
-    state, why = _state(run, jobs.get(job) if job else None)
+    state, why = _state(run, outcome, jobs.get(job) if job else None)
     left = None
     if steps is not None and rate and state in {"running", "RUNNING"}:
         left = (steps - step) * _batch_size(run) / rate
@@ -116,7 +124,8 @@ def _run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
         error=_last_error(entries),
         samples_per_s=rate,
         left_s=left,
-        checkpoint_age_s=_checkpoint_age(run),
+        checkpoint_step=saved[0] if saved else None,
+        checkpoint_age_s=time.time() - saved[1] if saved else None,
     )
 
 
@@ -131,8 +140,15 @@ def describe(status: RunStatus) -> tuple[str, ...]:
         _number(status.samples_per_s, ",.0f"),
         "-" if status.left_s is None else duration(status.left_s),
         "-" if status.restarts is None else str(status.restarts),
-        "-" if status.checkpoint_age_s is None else f"{duration(status.checkpoint_age_s)} ago",
+        describe_checkpoint(status) or "-",
     )
+
+
+def describe_checkpoint(status: RunStatus) -> str | None:
+    """Say which checkpoint is the newest and how old it is, for people; None where there is none."""
+    if status.checkpoint_step is None or status.checkpoint_age_s is None:
+        return None
+    return f"step {status.checkpoint_step:,}, {duration(status.checkpoint_age_s)} ago"
 
 
 COLUMNS = ("run", "state", "step", "loss", "error", "samples/s", "left", "restarts", "checkpoint")
@@ -142,11 +158,10 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _state(run: Path, queued: Queued | None) -> tuple[str, str | None]:
+def _state(run: Path, outcome: Outcome | None, queued: Queued | None) -> tuple[str, str | None]:
     """Return a run's state and why. A job that waits or runs says more than what an earlier start left behind."""
     if queued is not None and queued.alive:
         return queued.state, None if queued.reason == "None" else queued.reason
-    outcome = read_outcome(run)
     if outcome is not None:
         return outcome.status, outcome.why
     if is_locked(run / LOCK):
@@ -209,6 +224,8 @@ def _planned_steps(run: Path) -> int | None:
     return settings.optim.epochs * num_batches(sum(counts), settings.optim.batch_size)
 
 
-def _checkpoint_age(run: Path) -> float | None:
-    marks = [path.stat().st_mtime for path in (run / "checkpoints").glob("step-*/COMPLETE")]
-    return time.time() - max(marks) if marks else None
+def _checkpoint(run: Path) -> tuple[int, float] | None:
+    """Return the step of the newest complete checkpoint, and when it was written; None where there is none."""
+    marks = (run / "checkpoints").glob("step-*/COMPLETE")
+    steps = {int(number): mark for mark in marks if (number := mark.parent.name.removeprefix("step-")).isdecimal()}
+    return (max(steps), steps[max(steps)].stat().st_mtime) if steps else None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsci.cluster.status import RunStatus, find_runs, run_status
+from fmsci.cluster.status import RunStatus, describe_checkpoint, find_runs, run_status
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.files import regular_file
@@ -88,8 +88,9 @@ class Watched:
             if curve:
                 rows.append((label, f"{sparkline(curve, room)}  {curve[-1]:.4g}, least {min(curve):.4g}"))
         rows += [(label, text) for label, text in (("speed", self._speed()), ("ranks", self._ranks())) if text]
-        if self.status.checkpoint_age_s is not None:
-            rows.append(("checkpoint", f"{duration(self.status.checkpoint_age_s)} ago"))
+        saved = describe_checkpoint(self.status)
+        if saved is not None:
+            rows.append(("checkpoint", saved))
         if self.state == "finished" and (self.run / "model").is_dir():
             data = load_settings(TrainSettings, self.run / "config.yaml").data.folders[0]
             rows.append(("next", f"fmsci evaluate {self.run}/model --data {data}"))

@@ -1,6 +1,7 @@
 """Where runs are, from real run folders and a queue as squeue tells it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -46,6 +47,8 @@ def interrupted(run):
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["step"] <= 7]
     (run / "metrics.jsonl").write_text("".join(kept))
+    for path in (run / "checkpoints").iterdir():
+        shutil.rmtree(path)
 
 
 def test_a_run_under_way_has_time_left(copy):
@@ -55,6 +58,29 @@ def test_a_run_under_way_has_time_left(copy):
         found = run_status(copy, {})
     assert (found.state, found.step, found.steps) == ("running", 7, 12)
     assert found.left_s == pytest.approx(5 * 5 / found.samples_per_s)  # 5 steps of 5 samples
+
+
+def test_the_step_is_the_one_that_the_sentence_below_tells(train_config, tmp_path):
+    """Stopped between two entries of the metrics: what was saved is further than these."""
+    words = [*TRAINING, "optim.epochs=4000", "checkpoint.every_epochs=null", "checkpoint.deadline_minutes=0.03"]
+    words += ["monitor.every_steps=1000", "monitor.validate_steps=100000"]
+    fmsci(["train", train_config, f"run={tmp_path / 'run'}", *words], code=75)
+    found = run_status(tmp_path / "run", {})
+    (step,) = map(int, re.findall(r"saved after step (\d+) of 12000", found.why))
+    assert (found.state, found.step, found.checkpoint_step) == ("saved", step, step)
+    assert step > 0
+    assert re.fullmatch(rf"step {step}, .* ago", describe(found)[-1])
+
+
+def test_what_was_done_since_the_newest_checkpoint_is_seen(copy):
+    interrupted(copy)
+    assert (run_status(copy, {}).step, describe(run_status(copy, {}))[-1]) == (7, "-")
+    for name, marked in (("step-00000004", True), ("step-00000006", False), ("step-x", True)):
+        (copy / "checkpoints" / name).mkdir()
+        if marked:
+            (copy / "checkpoints" / name / "COMPLETE").write_text("{}")
+    found = run_status(copy, {})
+    assert (found.step, found.checkpoint_step) == (7, 4)  # 6 was never finished
 
 
 LINES = """
@@ -161,6 +187,26 @@ def test_the_kind_of_a_settings_file_may_stand_in_its_base_or_behind_it(tmp_path
     for name, words in (("one.yaml", []), ("two.yaml", ["world_sizes=[1]"])):
         prepared = prepare(Request("scaling", (str(tmp_path / name), *words, "--ranks=1")))
         assert prepared.folder == Path(name.removesuffix(".yaml"))
+
+
+def test_slurm_is_asked_only_for_what_was_submitted(copy, tmp_path):
+    """A squeue without its cluster, as on a workstation that has Slurm's programs."""
+    (tmp_path / "bin").mkdir()
+    squeue = tmp_path / "bin/squeue"
+    squeue.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\necho 'squeue: error: failed to fetch config' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    words = [sys.executable, "-m", "fmsci", "status", copy]
+    environment = clean_environment(PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+    def told():
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        assert "12 of 12" in done.stdout
+        return done.stderr
+
+    assert told() == ""
+    assert not (tmp_path / "asked").exists()
+    (copy / "slurm_job").write_text("17 0\n")
+    assert "Slurm does not answer here (squeue: failed to fetch config)" in told()
 
 
 def test_the_command(copy):

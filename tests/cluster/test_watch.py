@@ -46,6 +46,7 @@ def test_a_finished_run_in_a_log(trained, poisson_data):
 def test_a_run_under_way_has_curves_and_time_left(copy):
     for name in ("result.json", "outcome.json"):
         (copy / name).unlink()
+    shutil.rmtree(copy / "checkpoints")
     kept = [entry for entry in entries_of(copy) if entry["step"] <= 7]
     for entry in kept:
         if "perf/step_ms" in entry:
