@@ -125,6 +125,14 @@ def started(command, place, environment, code, text):
     assert done.returncode == code, f"{text}\nexit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
+def not_ignored(place):
+    """Return what git would show of a checkout in which the commands have left what is in ``place``."""
+    shutil.copy(ROOT / ".gitignore", place)
+    subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
+    shown = subprocess.run(["git", "status", "--short"], cwd=place, check=True, capture_output=True, text=True).stdout
+    return {line.split()[1] for line in shown.splitlines()} - {".gitignore", "configs/", "slurm/", "bin/"}
+
+
 def runs_here(page):
     return page.name not in OWN_TESTS and any(
         language in {"bash", "python"} and not mark.startswith(ELSEWHERE) for mark, language, _ in blocks(page)
@@ -139,6 +147,7 @@ def test_every_block_of_a_page_runs(page, place):
     if page.name == "README.md":
         assert (place / "runs/quickstart/study/report.html").exists()
         assert (place / "runs/mine/evaluations/mine-test.json").exists()
+    assert not_ignored(place) == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

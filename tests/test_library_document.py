@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.commands import clean_environment
-from tests.test_documents import SMALLER, merged
+from tests.test_documents import SMALLER, merged, not_ignored
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/library.md").read_text()
@@ -34,6 +34,7 @@ def test_every_block_runs_in_its_order(tmp_path):
     said += start([sys.executable, "-c", session], tmp_path, environment)
     assert (tmp_path / "out/test.h5").exists()
     assert (tmp_path / "out/test.png").exists()
+    assert not_ignored(tmp_path) == set()
     assert "takes k11, k22, k12: k22 is missing, k12 is missing, 'k21' is none of them" in said
     assert "k11 = 0.5" in said
     assert float(re.search(r"difference (\S+)", said)[1]) < 1e-5

@@ -210,6 +210,16 @@ def test_the_traceback_of_another_rank_says_whose_it_is(place):
     assert "did not meet the others" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", ["--help", "data --help", "model --help"])
+def test_no_sentence_about_a_command_is_cut_at_80_columns(place, arguments):
+    told = fmsci(place, *arguments.split(), COLUMNS="80").stdout.partition("Commands:")[2].strip().splitlines()
+    assert len(told) >= 4
+    for line in told:
+        name, sentence = line.split(maxsplit=1)
+        assert sentence.endswith("."), f"{name}: no whole sentence: {sentence}"
+        assert not sentence.endswith("..."), f"{name}: cut, as its first sentence is too long: {sentence}"
+
+
 @pytest.mark.parametrize("arguments", ["", "--help", "-h", "data", "data --help", "model", "train --help", "study -h"])
 def test_a_question_gets_help(place, arguments):
     done = fmsci(place, *arguments.split())

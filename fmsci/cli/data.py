@@ -28,7 +28,10 @@ def check(
     solve: Annotated[bool, typer.Option("--solve", help="also solve every stored sample again")] = False,
     json_: AsJson = False,
 ) -> None:
-    """Read every byte of a data folder and say what is damaged, missing or foreign, and how to repair it."""
+    """Read every byte of a data folder and tell what is damaged.
+
+    Or missing, or foreign; and how to repair it.
+    """
     import json
 
     from fmsci.generate.agree import check_manifest
@@ -126,9 +129,10 @@ def info(
     sheet: Annotated[Path | None, typer.Option(help="where the picture goes; contact_sheet.png in the folder")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Print what a data folder holds and how its figures spread, and draw some of its samples."""
+    """Print what a data folder holds and draw some of its samples."""
+    from fmsci.pde import SYSTEMS
     from fmsci.shards import read_manifest
-    from fmsci.shards.layout import SHEET
+    from fmsci.shards.layout import MEANINGS, SHEET
     from fmsci.terminal import say, table
 
     manifest = read_manifest(folder)
@@ -140,6 +144,10 @@ def info(
         for name, s in statistics.items()
     ]
     table("Samples", ["split", "samples", "figure", "min", "mean", "max", "std"], rows)
+    of_system = SYSTEMS[manifest.system].figures if manifest.system in SYSTEMS else {}
+    for name, meaning in {**MEANINGS, **of_system}.items():
+        if any(name in statistics for statistics in manifest.statistics.values()):
+            say(f"  {name}: {meaning}")
     if manifest.acceptance:
         drawn = [
             [v, f"{a.drawn:,}", f"{a.accepted:,}", _share(a.accepted, a.drawn)] for v, a in manifest.acceptance.items()
@@ -182,7 +190,10 @@ def import_(
     shard_samples: Annotated[int, typer.Option(min=1, help="samples in one file of the data folder")] = 256,
     json_: AsJson = False,
 ) -> None:
-    """Take in data that another program made: every sample is solved again and must agree to 1e-5."""
+    """Take in data that another program made.
+
+    Every sample is solved again and must agree to 1e-5.
+    """
     from fmsci.errors import UserError, nearest
     from fmsci.generate.adopt import import_files, split_of
     from fmsci.pde import SYSTEMS

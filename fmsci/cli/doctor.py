@@ -13,7 +13,10 @@ def doctor(
     folder: Annotated[Path, typer.Option(help="the folder that jobs will write to")] = Path(),
     generate: Annotated[bool, typer.Option("--generate", help="look also at what fmsci generate needs")] = False,
 ) -> None:
-    """Check whether this machine, or the nodes of this job, are fit; say what to do where they are not."""
+    """Check whether this machine, or the nodes of a job, are fit.
+
+    Says what to do where they are not.
+    """
     from fmsci.cluster.doctor import LIMIT_S, bounded, examine
     from fmsci.terminal import say
     from fmsci.world import detect_world

@@ -28,7 +28,9 @@ def generate(
     path: Annotated[bool, typer.Option("--path", help="instead: print the data folder, as job scripts do")] = False,
     json_: AsJson = False,
 ) -> None:
-    """Make training, validation and test data, on any number of MPI ranks: mpiexec -n 4 fmsci generate CONFIG.
+    """Make data for training, on any number of MPI ranks.
+
+    Training, validation and test samples: mpiexec -n 4 fmsci generate CONFIG.
 
     Start the same command again after an interruption: what is finished stays. The data do not depend on the number
     of ranks.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fmsci.model.training_range import TrainingRange
 
 app = typer.Typer(
-    help="Look at model folders, import the paper's checkpoints, export and publish models.",
+    help="Look at model folders; import, export and publish models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -24,7 +24,10 @@ Folder = Annotated[Path, typer.Argument(metavar="MODEL", help="a model folder, s
 
 @app.command()
 def info(folder: Folder, json_: AsJson = False) -> None:
-    """Check a model folder, its weights too, and print what it is, what it was trained on and its errors."""
+    """Check a model folder and print what it is and its errors.
+
+    Its weights are read too; and what it was trained on is told.
+    """
     from fmsci.model_folder.reading import open_model_folder
     from fmsci.model_folder.weights import load_operator
     from fmsci.terminal import say, table
@@ -59,7 +62,10 @@ def import_(
     data: Annotated[Path | None, typer.Option(help="or the training data themselves, as a data folder")] = None,
     grid: Annotated[int, typer.Option(min=1, help="grid of its training data, with --scales")] = 128,
 ) -> None:
-    """Take in a checkpoint of the paper's code; it is read without running anything in it."""
+    """Take in a checkpoint of the paper's code.
+
+    It is read without running anything in it.
+    """
     from fmsci.errors import UserError, nearest
     from fmsci.library.adopt import adopt_checkpoint
     from fmsci.pde import SYSTEMS
@@ -102,7 +108,10 @@ def export(
         tuple[int, int] | None, typer.Option(help="NY NX; else the grid of the training data", min=1)
     ] = None,
 ) -> None:
-    """Write a torch.export program: it runs wherever torch does, without fmsci, on one grid and any batch."""
+    """Write a torch.export program, which runs without fmsci.
+
+    Wherever torch does, on one grid and any batch.
+    """
     from fmsci.library.export import export_model
     from fmsci.terminal import say
 

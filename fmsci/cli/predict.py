@@ -17,7 +17,10 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Predict the solutions of a file of samples; errors and a comparison where the file has the solutions too."""
+    """Predict the solutions of a file of samples.
+
+    Where the file has the solutions too: errors and a comparison.
+    """
     import json
 
     from fmsci.library.model import load

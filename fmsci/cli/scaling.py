@@ -49,7 +49,10 @@ def scaling(
     option: Sbatch = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Time training steps on growing numbers of ranks; report what it teaches; project to numbers not measured."""
+    """Time training steps on growing numbers of ranks.
+
+    Report what that teaches, and project to numbers that were not measured.
+    """
     from fmsci.config import ScalingSettings, load_settings
     from fmsci.errors import SettingsError, UserError, nearest
     from fmsci.terminal import say

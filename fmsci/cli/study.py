@@ -46,7 +46,10 @@ def study(
         typer.Option(metavar="CONFIG", help="with run and report: one more study, whose jobs start after those before"),
     ] = None,
 ) -> None:
-    """Answer a question of the paper: plan its runs, make those that are missing, report."""
+    """Answer a question of the paper: plan runs, make them, report.
+
+    What is there already is not made again.
+    """
     from fmsci.errors import SettingsError, UserError, nearest
     from fmsci.terminal import say, warn
     from fmsci.world import detect_world

@@ -48,7 +48,10 @@ def submit(
         bool, typer.Option("--dry-run", help="print the job script and what Slurm says of it, submit nothing")
     ] = False,
 ) -> None:
-    """Write a job script for a site and submit it; print the job's id, its log, and how to watch it."""
+    """Write a Slurm job script for a site and submit it.
+
+    Prints the job's id, its log, and how to watch it.
+    """
     from fmsci.cluster.queue import queue
     from fmsci.cluster.sharing import ARRAY_FILE, check_alone, remember_array
     from fmsci.cluster.submit import Request, log_of, prepare, send, send_chain, verdict

@@ -98,7 +98,10 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on every sample of a split; write the result and a picture."""
+    """Measure a model's error on a split of a data folder.
+
+    On every sample of it; writes the result and a picture.
+    """
     from fmsci.errors import UserError, nearest
     from fmsci.shards.layout import SPLITS
 

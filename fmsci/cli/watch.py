@@ -13,7 +13,10 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="print it once and end, as for a log; so does a pipe")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks")] = 2.0,
 ) -> None:
-    """Watch a run: curves, rate, time left, ranks; from its files, so over ssh too. Ctrl-C leaves it running."""
+    """Watch a run: curves, rate, time left, ranks.
+
+    From its files, so over ssh too. Ctrl-C leaves it running.
+    """
     from fmsci.cluster.watch import Watched
     from fmsci.terminal import lines, live
 

@@ -15,7 +15,15 @@ from fmsci.errors import UserError
 from fmsci.files import publish_file
 from fmsci.locks import can_lock
 from fmsci.terminal import amount
-from fmsci.world import World, cores_per_process, gpus_of_job, hdf5_locks, num_cores, thread_limit
+from fmsci.world import (
+    World,
+    cores_per_process,
+    gpus_of_job,
+    hdf5_locks,
+    num_cores,
+    thread_limit,
+    threads_per_process,
+)
 
 NEEDED_FREE_BYTES = 1 << 30
 PACKAGES = ("torch", "h5py", "numpy", "safetensors", "mpi4py", "deepspeed")
@@ -70,11 +78,12 @@ def _device(world: World) -> Check:
 
 def _threads(world: World) -> Check:
     cores, limit = cores_per_process(world), thread_limit()
-    found = f"{num_cores()} cores, {cores} for each process"
-    if limit is None:
+    used = threads_per_process(world)
+    found = f"a process has {cores} of {num_cores()} cores and trains with {used} thread{'' if used == 1 else 's'}"
+    if not limit:
         return Check("threads", found)
     advice = f"export OMP_NUM_THREADS={cores}" if limit > cores else None
-    return Check("threads", f"{found}, OMP_NUM_THREADS={limit}", advice)
+    return Check("threads", f"{found}, as OMP_NUM_THREADS says", advice)
 
 
 def _folder(folder: Path, world: World) -> list[Check]:

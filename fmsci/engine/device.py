@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from fmsci.errors import UserError
-from fmsci.world import World, cores_per_process, thread_limit
+from fmsci.world import World, threads_per_process
 
 HOST = torch.device("cpu")
 
@@ -90,7 +90,7 @@ def product_rate(device: torch.device, precision: str) -> float:
 
 def set_threads(wanted: int | None, world: World) -> None:
     """Compute with ``wanted`` CPU threads, else OMP_NUM_THREADS, else this process's share of the cores."""
-    torch.set_num_threads(wanted or thread_limit() or cores_per_process(world))
+    torch.set_num_threads(wanted or threads_per_process(world))
 
 
 def num_devices() -> int:

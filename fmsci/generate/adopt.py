@@ -72,7 +72,7 @@ def import_files(
         range=observed,
         grid=grid,
         columns=system.columns,
-        figures=system.figures,
+        figures=tuple(system.figures),
         tallied=0,
         seed=None,
         options={},

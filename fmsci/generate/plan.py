@@ -56,7 +56,7 @@ class Request(Schema):
             range=self.range,
             grid=self.grid,
             columns=system.columns,
-            figures=system.figures,
+            figures=tuple(system.figures),
             tallied=0 if system.tally is None else tally_size(*self.range),
             seed=self.seed,
             options=self.options,

@@ -151,5 +151,5 @@ SYSTEM = System(
     draw=draw,
     observe=observe,
     check_range=check_range,
-    figures=("psi",),
+    figures={"psi": "||v . grad u|| / ||div(K grad u)||, the ratio that a range is of"},
 )

@@ -63,8 +63,8 @@ class System:
     """The column by whose values accepted and rejected draws are counted; None where nothing is rejected."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Ways to draw, by name: the first choice is the default."""
-    figures: tuple[str, ...] = ()
-    """Names of the figures that ``draw`` gives besides the coefficients."""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    """The figures that ``draw`` gives besides the coefficients: their names, and what they are."""
 
     @property
     def tallied_column(self) -> int:

@@ -23,9 +23,16 @@ SAMPLE_ID = "sample_id"
 """(N,) int64: the sample's number in its split."""
 
 FIGURES = {"residual": "<f4", "pair_error": "<f4", "source_norm": "<f8", "solution_norm": "<f8", "solution_max": "<f4"}
-"""(N,) figures of every sample, with their dtypes. residual: ||L u - f|| / ||f|| in float64, before storing;
-pair_error: no less than ||u - solve(f)|| / ||u|| of the stored pair; the norms are ||.||_2 / n, the L2 norm on the unit
-square; solution_max is max|u|."""
+"""(N,) figures of every sample, with their dtypes."""
+
+MEANINGS = {
+    "residual": "||L u - f|| / ||f|| as solved, in float64, before u and f were rounded to float32",
+    "pair_error": "how far the stored u is, at most, from the solution of the stored f: ||u - solve(f)|| / ||u||",
+    "source_norm": "||f|| / n, the L2 norm on the unit square",
+    "solution_norm": "||u|| / n, the L2 norm on the unit square",
+    "solution_max": "max |u|",
+}
+"""What these figures are, for people."""
 
 ACCEPTANCE = "acceptance"
 """(W, 3) int64, where draws can be rejected: a whole number, and how many draws with a value from it up to the next

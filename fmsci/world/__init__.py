@@ -18,6 +18,7 @@ from fmsci.world.process import (
     prepare_wandb,
     stale_lock_s,
     thread_limit,
+    threads_per_process,
 )
 from fmsci.world.ranks import World, detect_world
 from fmsci.world.signals import StopSignals, ignore_signals
@@ -44,4 +45,5 @@ __all__ = [
     "prepare_wandb",
     "stale_lock_s",
     "thread_limit",
+    "threads_per_process",
 ]

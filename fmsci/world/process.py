@@ -38,6 +38,11 @@ def thread_limit() -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def threads_per_process(world: World) -> int:
+    """Return with how many CPU threads this process computes where the settings do not say it."""
+    return thread_limit() or cores_per_process(world)
+
+
 def job_end_time() -> float | None:
     """Return when Slurm will end this job, in seconds since 1970, where it says so."""
     text = os.environ.get("SLURM_JOB_END_TIME", "")

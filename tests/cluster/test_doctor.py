@@ -1,5 +1,6 @@
 """The doctor: between real ranks on two nodes, and its judgement of what ranks found."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from fmsci.cluster import doctor, own_checks
 from fmsci.cluster.doctor import _devices, _nodes, _sum, compare, examine, merge
 from fmsci.cluster.own_checks import Check
+from fmsci.engine.device import set_threads
 from fmsci.errors import Failure
 from fmsci.world import World
 from tests.commands import clean_environment
@@ -139,6 +141,32 @@ def test_each_check_that_fails_says_what_to_do(monkeypatch, tmp_path, spoil, nam
     assert bad.name == name
     assert bad.advice.startswith(advice)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "ranks", "threads", "says"),
+    [
+        (None, 1, 4, ""),
+        ("1", 1, 1, ", as OMP_NUM_THREADS says"),
+        (None, 2, 2, ""),
+        ("3", 1, 3, ", as OMP_NUM_THREADS says"),
+    ],
+)
+def test_the_threads_are_those_that_a_training_takes(monkeypatch, tmp_path, limit, ranks, threads, says):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    world = World(0, ranks, 0, ranks, "mpiexec")
+    (told,) = [check for check in own_checks.own_checks(world, tmp_path, False, str) if check.name == "threads"]
+    word = "thread" if threads == 1 else "threads"
+    assert told.found == f"a process has {4 // ranks} of 4 cores and trains with {threads} {word}{says}"
+    before = torch.get_num_threads()
+    try:
+        set_threads(None, world)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 PARTNER = """

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from fmsci.generate.agree import check_manifest
+from fmsci.pde import SYSTEMS
 from fmsci.shards import read_manifest
 from fmsci.shards.check import check_folder
+from fmsci.shards.layout import FIGURES, MEANINGS
 from tests.commands import run
 from tests.generate.folders import contents
 
@@ -224,10 +226,18 @@ def test_info_prints_every_split_and_draws(folder, tmp_path):
     said = run(["data", "info", folder, "--sheet", tmp_path / "sheet.png", "--json"])
     for word in ("train", "valid", "test", "residual", "source_norm", "solution_norm", "k11", "w", "accepted"):
         assert word in said
+    names = {line.split(":")[0].strip() for line in said.splitlines() if line.startswith("  ")}
+    assert names == {"residual", "pair_error", "source_norm", "solution_norm", "solution_max"}  # each is explained
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(said.splitlines()[-1])["system"] == "helmholtz"
     shutil.copy(tmp_path / "sheet.png", folder / "contact_sheet.png")
     assert found(folder) == []  # its own picture belongs there
+
+
+def test_every_figure_that_is_stored_is_explained():
+    assert list(MEANINGS) == list(FIGURES)
+    assert all(meaning for system in SYSTEMS.values() for meaning in system.figures.values())
+    assert SYSTEMS["advection_diffusion"].figures.keys() == {"psi"}
 
 
 def test_a_whole_split_is_one_file_for_h5py(folder, tmp_path):
