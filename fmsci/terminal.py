@@ -59,11 +59,14 @@ class Progress:
     """Progress of ``total`` units of work, with the rate and the time left; silent where ``enabled`` is false.
 
     ``done`` tells the units that an earlier start finished: they count as done, not in the rate. ``total`` may be set
-    anew where there turns out to be less to do.
+    anew where there turns out to be less to do. With ``share`` people see the part that is done of all ``unit``, for
+    work whose own unit would tell them nothing.
     """
 
-    def __init__(self, title: str, total: int, unit: str, enabled: bool = True, done: int = 0) -> None:
-        self.title, self.total, self.unit, self.enabled = title, total, unit, enabled
+    def __init__(
+        self, title: str, total: int, unit: str, enabled: bool = True, done: int = 0, share: bool = False
+    ) -> None:
+        self.title, self.total, self.unit, self.enabled, self.share = title, total, unit, enabled, share
         self._start = time.monotonic()
         self._first, self._done, self._note = done, done, ""
         self._last_line = self._start
@@ -114,10 +117,13 @@ class Progress:
     def _facts(self, final: bool = False) -> str:
         elapsed = max(time.monotonic() - self._start, 1e-9)
         rate = (self._done - self._first) / elapsed
-        facts = f"{self._done:,} of {self.total:,} {self.unit}, {rate:,.{1 if rate < 10 else 0}f}/s"
+        if self.share:  # rounded down: 100% is the end
+            facts = f"{100 * self._done // max(1, self.total)}% of {self.unit}"
+        else:
+            facts = f"{self._done:,} of {self.total:,} {self.unit}, {rate:,.{1 if rate < 10 else 0}f}/s"
         if final:
             facts += f", took {duration(elapsed)}"
-        elif rate > 0:
+        elif rate > 0 and not (self.share and 100 * (self._done - self._first) < self.total):  # a guess before 1%
             facts += f", {duration((self.total - self._done) / rate)} left"
         return f"{facts}, {self._note}" if self._note else facts
 

@@ -91,6 +91,20 @@ def test_a_total_that_becomes_less_is_the_one_that_counts(capsys, monkeypatch):
     assert last.startswith("t: 8 of 8 steps")
 
 
+def test_work_whose_unit_tells_people_nothing_is_shown_as_a_share(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "LINE_EVERY_S", 0.0)
+    with Progress("q1", 20_000, "the training", done=2_000, share=True) as progress:
+        progress.update(2_199, "1 of 7 jobs")
+        progress.update(8_600, "3 of 7 jobs, scratch-256")
+        progress.update(19_999, "6 of 7 jobs, scratch-256")
+        progress.update(20_000, "7 of 7 jobs")
+    early, first, nearly, last = capsys.readouterr().out.splitlines()
+    assert early == "q1: 10% of the training, 1 of 7 jobs"  # too little of this start to tell the time left
+    assert re.fullmatch(r"q1: 43% of the training, \d+ s left, 3 of 7 jobs, scratch-256", first)
+    assert nearly.startswith("q1: 99% of the training, ")
+    assert re.fullmatch(r"q1: 100% of the training, took \d+ s, 7 of 7 jobs", last)
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_nothing_done_says_nothing(capsys, enabled):
     with Progress("t", 10, "steps", enabled=enabled) as progress:

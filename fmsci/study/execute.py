@@ -65,7 +65,8 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
             held.enter_context(lock(folder / LOCK, f"another process is making runs in {folder}"))
         pool = held.enter_context(Pool(first))
         title = ", ".join(settings.run.name for settings in studies)
-        progress = held.enter_context(Progress(title, board.total, "GFLOP of training", done=board.done()))
+        progress = held.enter_context(Progress(title, board.total, "the training", done=board.done(), share=True))
+        finished = f"{board.finished} of {board.count} jobs"
         while True:
             running = {job.makes for job in pool.jobs}
             out = running | pool.failed.keys()
@@ -83,7 +84,8 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
             if ended:
                 board.look()
                 progress.total = board.total  # less where a group turned out to diverge at every rate
-            progress.update(board.done(pool.jobs), ", ".join(job.name for job in pool.jobs))
+                finished = f"{board.finished} of {board.count} jobs"
+            progress.update(board.done(pool.jobs), ", ".join([finished, *(job.name for job in pool.jobs)]))
     if pool.failed:
         raise UserError(_failures([*pool.failed.values(), *board.hopeless]))
     if pool.stopping:

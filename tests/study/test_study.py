@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import signal
 import subprocess
 import time
@@ -88,6 +89,7 @@ def test_a_study_runs_stops_continues_and_reports(config):
     assert not all(r.finished for r in runs)
 
     printed = run(["study", config, "run", "--json"])
+    assert re.search(r": 100% of the training, took .*, 7 of 7 jobs\n", printed)
     document = json.loads(printed.splitlines()[-1])
     whole = plan(settings)
     errors = valid_errors(whole)
