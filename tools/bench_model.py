@@ -12,7 +12,8 @@ GPU, where starting a process takes longer than to measure, each candidate has o
 
 ``ours`` trains as fmsci does, with the allocator told to keep freed memory; ``ours, plain allocator`` without that.
 On a GPU it replays the kernels of a step, as fmsci does on one GPU; ``ours, not replayed`` starts them one by one.
-Memory is the peak of a step beyond the libraries, the weights, their gradients and Adam's moments.
+Memory is the peak of a step beyond the libraries, the weights, their gradients and Adam's moments; on a GPU of what
+torch has reserved, as a recording holds memory in which no tensor lies.
 """
 
 from __future__ import annotations

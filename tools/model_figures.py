@@ -69,7 +69,7 @@ def timed(
     wake_libraries()
     batch = batch_of(size, on_gpu)
     x, u = torch.randn(batch, 4, GRID, GRID, device=device), torch.randn(batch, 1, GRID, GRID, device=device)
-    before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS")
+    before = torch.cuda.memory_reserved() if on_gpu else resident("VmRSS")
     model = build(candidate, size).to(device)
     module = WithPrecision(model, precision)
     replayed = Replayed(module, lambda *given: loss(*given).expand(2)) if candidate == "ours" and on_gpu else None
@@ -105,7 +105,7 @@ def timed(
             times.append((time.perf_counter() - begin) / batch)
         result[name] = statistics.median(times)
         if name == "step":
-            peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
+            peak = torch.cuda.max_memory_reserved() if on_gpu else resident("VmHWM")
             result["memory"] = peak - before - 16 * count
     return result
 

@@ -214,7 +214,7 @@ def _descend(
         return None, None
     batch, height, width, channels = z.shape
     out = None if q is None else torch.empty_like(z)
-    programs = min(batch * height, tiles("descend", channels, z.dtype)["programs"])
+    programs = min(batch * height, tiles("descend", channels, z.dtype, precision())["programs"])
     parts = z.new_empty(programs, channels, channels, dtype=torch.float32) if of_pointwise else None
     start.start(
         field.descend,

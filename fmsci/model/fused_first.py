@@ -117,7 +117,7 @@ def _outer(grad: Tensor, v: Tensor) -> Tensor:
 
     channels, given = grad.shape[-1], v.shape[-1]
     points = v.numel() // given
-    programs = min(points, tiles("outer", channels, v.dtype)["programs"])
+    programs = min(points, tiles("outer", channels, v.dtype, precision())["programs"])
     parts = grad.new_empty(programs, channels, given, dtype=torch.float32)
     start.start(
         field.outer,

@@ -58,7 +58,7 @@ class _Head(torch.autograd.Function):
             )
             grad_v = grad_v.view(shape)
         if any(ctx.needs_input_grad[1:4]):
-            programs = min(count, tiles("head_grad_weights", channels, points.dtype)["programs"])
+            programs = min(count, tiles("head_grad_weights", channels, points.dtype, precision())["programs"])
             parts = [outer.new_empty(programs, *one.shape) for one in (inner, inner_bias, outer[0])]
             start.start(
                 head.head_grad_weights,

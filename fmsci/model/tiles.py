@@ -22,48 +22,57 @@ USUAL: dict[str, dict[str, int]] = {
 }
 """Kernel -> sides of a tile and warps of a program."""
 
-BETTER: dict[tuple[str, int, int], dict[str, int]] = {
-    ("analyse", 32, 2): {"BG": 64},
-    ("analyse", 32, 4): {"BG": 64, "BX": 32, "num_stages": 2},
-    ("analyse", 128, 4): {"BG": 64, "BX": 32},
-    ("mix", 32, 2): {"BB": 32},
-    ("mix", 32, 4): {"BB": 32, "num_warps": 2},
-    ("mix", 128, 2): {"BB": 32, "BI": 64, "num_warps": 2},
-    ("mix", 128, 4): {"BB": 32, "BI": 64},
-    ("mix_grad", 128, 2): {"BO": 128},
-    ("mix_grad", 128, 4): {"BI": 128, "BO": 128, "num_warps": 8},
-    ("synthesise", 32, 2): {"BX": 64, "ROWS": 16, "num_stages": 3},
-    ("synthesise", 32, 4): {"ROWS": 16, "num_warps": 8, "num_stages": 3},
-    ("synthesise", 128, 2): {"ROWS": 16, "num_warps": 8, "num_stages": 3},
-    ("synthesise", 128, 4): {"BX": 64, "ROWS": 16, "num_warps": 8},
-    ("descend", 32, 2): {"BX": 128, "programs": 264, "num_warps": 8, "num_stages": 3},
-    ("descend", 32, 4): {"BX": 128, "programs": 132, "num_warps": 8, "num_stages": 3},
-    ("descend", 128, 2): {"BX": 16, "programs": 264, "num_stages": 3},
-    ("descend", 128, 4): {"BX": 32, "programs": 132, "num_warps": 8, "num_stages": 3},
-    ("head", 32, 2): {"BP": 128, "BN": 32},
-    ("head", 32, 4): {"BP": 128, "BN": 32},
-    ("head", 128, 2): {"BP": 128, "BN": 32},
-    ("head", 128, 4): {"BP": 128, "BN": 32, "num_warps": 8},
-    ("head_grad_v", 32, 2): {"BP": 128, "BN": 32},
-    ("head_grad_v", 32, 4): {"BN": 32},
-    ("head_grad_v", 128, 2): {"BN": 32},
-    ("head_grad_v", 128, 4): {"BP": 128, "num_warps": 8},
-    ("head_grad_weights", 32, 2): {"BP": 128},
-    ("head_grad_weights", 128, 2): {"programs": 132},
-    ("head_grad_weights", 128, 4): {"BP": 128, "BN": 32, "programs": 66},
+BETTER: dict[tuple[str, int, str], dict[str, int]] = {
+    ("analyse", 32, "bf16"): {"BG": 64},
+    ("analyse", 32, "tf32"): {"BG": 64, "BX": 32, "num_stages": 2},
+    ("analyse", 128, "tf32"): {"BG": 64, "BX": 32},
+    ("mix", 32, "bf16"): {"BB": 32},
+    ("mix", 32, "tf32"): {"BB": 32, "num_warps": 2},
+    ("mix", 128, "bf16"): {"BB": 32, "BI": 64, "num_warps": 2},
+    ("mix", 128, "tf32"): {"BB": 32, "BI": 64},
+    ("mix_grad", 128, "bf16"): {"BO": 128},
+    ("mix_grad", 128, "tf32"): {"BI": 128, "BO": 128, "num_warps": 8},
+    ("synthesise", 32, "bf16"): {"BX": 64, "ROWS": 16, "num_stages": 3},
+    ("synthesise", 32, "tf32"): {"ROWS": 16, "num_warps": 8, "num_stages": 3},
+    ("synthesise", 128, "bf16"): {"ROWS": 16, "num_warps": 8, "num_stages": 3},
+    ("synthesise", 128, "tf32"): {"BX": 64, "ROWS": 16, "num_warps": 8},
+    ("descend", 32, "bf16"): {"BX": 128, "programs": 264, "num_warps": 8, "num_stages": 3},
+    ("descend", 32, "tf32"): {"BX": 128, "programs": 132, "num_warps": 8, "num_stages": 3},
+    ("descend", 32, "tf32x3"): {"programs": 264},
+    ("descend", 128, "bf16"): {"BX": 16, "programs": 264, "num_stages": 3},
+    ("descend", 128, "tf32"): {"BX": 32, "programs": 132, "num_warps": 8, "num_stages": 3},
+    ("descend", 128, "tf32x3"): {"BX": 16, "programs": 132, "num_warps": 8, "num_stages": 1},
+    ("head", 32, "bf16"): {"BP": 128, "BN": 32},
+    ("head", 32, "tf32"): {"BP": 128, "BN": 32},
+    ("head", 128, "bf16"): {"BP": 128, "BN": 32},
+    ("head", 128, "tf32"): {"BP": 128, "BN": 32, "num_warps": 8},
+    ("head_grad_v", 32, "bf16"): {"BP": 128, "BN": 32},
+    ("head_grad_v", 32, "tf32"): {"BN": 32},
+    ("head_grad_v", 128, "bf16"): {"BN": 32},
+    ("head_grad_v", 128, "tf32"): {"BP": 128, "num_warps": 8},
+    ("head_grad_v", 128, "tf32x3"): {"BN": 32, "num_warps": 8},
+    ("head_grad_weights", 32, "bf16"): {"BP": 128},
+    ("head_grad_weights", 128, "bf16"): {"programs": 132},
+    ("head_grad_weights", 128, "tf32"): {"BP": 128, "BN": 32, "programs": 66},
+    ("head_grad_weights", 128, "tf32x3"): {"BP": 32, "BN": 32, "programs": 132, "num_warps": 8},
 }
-"""(kernel, channels of a tile, bytes of a number) -> what is another number there (docs/benchmarks.md)."""
+"""(kernel, channels of a tile, kind of product) -> what is another number there (docs/benchmarks.md).
+
+Where tf32x3 has no line, that of tf32 holds. Its lines at 128 channels are by what a compiler has to spill.
+"""
 
 SHRINKS = ("BX", "BP", "BG", "BO", "BI", "BN", "BJ", "BB")
 """Sides that may be halved, in this order of preference among equals."""
 
 
-def tiles(kernel: str, channels: int, dtype: torch.dtype, **lengths: int) -> dict[str, int]:
+def tiles(kernel: str, channels: int, dtype: torch.dtype, products: str, **lengths: int) -> dict[str, int]:
     """Return the launch arguments of a kernel for ``channels``; no side is longer than what it has to cover needs.
 
-    ``lengths``: side -> the length that it covers.
+    ``products``: how those of float32 are made, tf32 or tf32x3. ``lengths``: side -> the length that it covers.
     """
-    chosen = USUAL[kernel] | BETTER.get((kernel, _side(channels), dtype.itemsize), {})
+    kinds = ["bf16"] if dtype.itemsize == 2 else [products, "tf32"]
+    better = [BETTER[key] for kind in kinds if (key := (kernel, _side(channels), kind)) in BETTER]
+    chosen = USUAL[kernel] | (better[0] if better else {})
     return chosen | {name: min(chosen[name], _side(length)) for name, length in lengths.items()}
 
 

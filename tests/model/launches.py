@@ -30,7 +30,7 @@ class Launch(NamedTuple):
 
     @property
     def tile(self):
-        return tiles(self.kernel.__name__, self.constants["C"], self.dtype, **self.lengths)
+        return tiles(self.kernel.__name__, self.constants["C"], self.dtype, self.constants["PRECISION"], **self.lengths)
 
 
 def launches(batch, grid, channels, modes, dtype=torch.float32, given=4):

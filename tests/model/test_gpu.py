@@ -16,6 +16,9 @@ pytestmark = [
 TOLERANCES = {"fp64": 1e-12, "fp32": 1e-5, "tf32": 2e-2, "bf16": 4e-2}
 """Relative L2 error of the output, and of the gradient of each parameter, against float64."""
 
+OF_WIDEST = {"fp32": 2e-5, "tf32": 5e-2, "bf16": 4e-2}
+"""The same for the widest layer: three of 128 channels, on noise."""
+
 WIDEST = {"width": 128, "modes": 32, "grid": (64, 72)}
 """The 256M model's layer, in all its tiles."""
 
@@ -63,7 +66,7 @@ def test_the_widest_layer_agrees_too_and_how_far_it_is_off_on_average(precision)
     for what, values in found.items():
         ends = f"output {values[0]:.1e}, gradients {min(values[1:]):.1e} to {max(values[1:]):.1e}"
         print(f"{precision}: {what} of {ends}")
-    assert max(found["error"]) < TOLERANCES[precision]
+    assert max(found["error"]) < OF_WIDEST[precision]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -122,8 +122,12 @@ def test_which_fields_the_kernels_take():
 
 def test_tiles_that_do_not_fit_become_smaller_until_none_is_left():
     for kernel in tiles.USUAL:
-        for channels, dtype in ((16, torch.bfloat16), (128, torch.float32)):
-            tile: dict[str, int] | None = tiles.tiles(kernel, channels, dtype)
+        for channels, dtype, products in (
+            (16, torch.bfloat16, "tf32"),
+            (128, torch.float32, "tf32"),
+            (128, torch.float32, "tf32x3"),
+        ):
+            tile: dict[str, int] | None = tiles.tiles(kernel, channels, dtype, products)
             areas = []
             while tile is not None:
                 sides = {name: value for name, value in tile.items() if name in tiles.SHRINKS}

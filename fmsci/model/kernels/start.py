@@ -32,7 +32,9 @@ def start(
     name: str = kernel.__name__
     device = next(one.device for one in given if isinstance(one, Tensor))
     key = (name, device, dtype, *constants.values(), *lengths.values())
-    tile: dict[str, int] | None = _fitting.get(key) or tiles(name, constants["C"], dtype, **lengths)
+    tile: dict[str, int] | None = _fitting.get(key) or tiles(
+        name, constants["C"], dtype, constants["PRECISION"], **lengths
+    )
     with _current(device):
         while tile is not None:
             sides = {side: value for side, value in tile.items() if side != "programs"}
