@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 
 def squared_error(u: Tensor, target: Tensor) -> Tensor:
-    """Return sum over the grid of (u - u*)^2 for each sample, (B, H, W) -> (B,): the training loss."""
+    """Return sum over the grid of (u - u*)^2 for each sample, (B, H, W) -> (B,): the paper's training loss."""
     return (u - target).square().sum(dim=(1, 2))
+
+
+def relative_squared_error(u: Tensor, target: Tensor) -> Tensor:
+    """Return ||u - u*||_2^2 / ||u*||_2^2 for each sample, (B, H, W) -> (B,): each solution counts alike, however large.
+
+    Of a solution that is 0 everywhere, ||u||_2^2.
+    """
+    size = target.square().sum(dim=(1, 2))
+    return squared_error(u, target) / torch.where(size > 0, size, 1.0)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(u, u*), both (B, H, W), -> (B,)"""
+
+LOSSES: dict[str, Loss] = {"squared": squared_error, "relative": relative_squared_error}
+"""By the names of ``optim.loss``; the mean over a batch is what training brings down."""
 
 
 def relative_l2(u: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from fmsci.engine.measure import measure
 from fmsci.library import predict
-from fmsci.metrics import error_spectrum, relative_l2, spectrum
+from fmsci.metrics import LOSSES, error_spectrum, relative_l2, spectrum
 from fmsci.train.pictures import by_band
 from fmsci.world import World
 
@@ -21,6 +21,16 @@ def test_the_shells_add_up_to_the_whole(shape):
     error, solution = error_spectrum(field, target).unbind(1)
     assert torch.allclose(error.sum(1), relative_l2(field, target).square(), rtol=1e-5)
     assert torch.allclose(solution.sum(1), torch.ones(3), rtol=1e-5)
+
+
+def test_the_relative_loss_is_the_square_of_the_error_and_counts_large_and_small_solutions_alike():
+    generator = torch.Generator().manual_seed(0)
+    field, target = torch.randn(2, 4, 8, 8, generator=generator)
+    scale = torch.tensor([1.0, 1e3, 1e-3, 0.0])[:, None, None]
+    found = LOSSES["relative"](field * scale, target * scale)
+    assert torch.allclose(found[:3], relative_l2(field, target)[:3].square(), rtol=1e-5)
+    assert found[3] == 0
+    assert LOSSES["relative"](field, 0 * target)[0] == pytest.approx(float(field[0].square().sum()), rel=1e-6)
 
 
 @pytest.mark.parametrize(("ky", "kx", "shell"), [(0, 0, 0), (0, 3, 3), (3, 0, 3), (-3, 4, 5), (8, 0, 8), (0, 8, 8)])

@@ -127,6 +127,10 @@ class OptimSettings(Schema):
     lr: Positive | None = Field(None, description="peak learning rate; a default by the model's size where not set")
     epochs: Count = Field(description="passes over the training samples")
     batch_size: Count = Field(128, description="samples of one optimizer step over ALL ranks")
+    loss: Literal["squared", "relative"] = Field(
+        "squared",
+        description="squared error, as in the paper; relative: that of each sample over its solution's square",
+    )
     optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decays weights apart from the gradient")
     weight_decay: NonNegative = Field(0.0, description="decay of weights, of adamw")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls from lr to 0 over the steps")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.watch import Watch
 from fmsci.errors import UserError
-from fmsci.metrics import relative_l2, squared_error
+from fmsci.metrics import Loss, relative_l2
 from fmsci.tensors import each_tensor, write_tensors
 
 
@@ -114,12 +114,12 @@ def each_state(
         raise UserError(f"{path} lacks the state of {lacking[0]}; remove the checkpoint")
 
 
-def piece_loss(u: Tensor, piece: Piece, global_count: int) -> tuple[Tensor, Tensor]:
+def piece_loss(u: Tensor, piece: Piece, global_count: int, loss: Loss) -> tuple[Tensor, Tensor]:
     """Return this piece's part of the global batch's mean loss, with its graph, and of its mean relative L2 error."""
     # A stand-in sample has weight 0: its rank takes part in the reduction and adds nothing.
     weight = min(piece.count, 1) / global_count
-    loss = squared_error(u, piece.samples.solution).sum() * weight
-    return loss, relative_l2(u.detach(), piece.samples.solution).sum() * weight
+    mean = loss(u, piece.samples.solution).sum() * weight
+    return mean, relative_l2(u.detach(), piece.samples.solution).sum() * weight
 
 
 def blamed(result: Tensor, finite: Tensor | bool) -> Tensor:

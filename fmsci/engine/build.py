@@ -8,6 +8,7 @@ from fmsci.config.sections import EngineSettings
 from fmsci.engine.api import Engine
 from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.zero_config import deepspeed_config
+from fmsci.metrics import Loss, squared_error
 from fmsci.model.operator import SolutionOperator
 from fmsci.world import World
 
@@ -19,6 +20,7 @@ def build_engine(
     world: World,
     grad_clip: float | None,
     skip_nonfinite: bool = False,
+    loss: Loss = squared_error,
 ) -> Engine:
     """Return the engine that the settings name, around a model and its optimizer; the process group must be up.
 
@@ -33,6 +35,7 @@ def build_engine(
             precision=settings.precision,
             compress=settings.compress,
             skip_nonfinite=skip_nonfinite,
+            loss=loss,
             replay=replays(settings, world, next(operator.parameters()).device.type),
         )
     from fmsci.engine.zero import ZeroEngine
@@ -48,7 +51,15 @@ def build_engine(
         on_gpu=next(operator.parameters()).device.type == "cuda",
         extra=settings.deepspeed_config,
     )
-    return ZeroEngine(operator, optimizer, world, config, precision=settings.precision, skip_nonfinite=skip_nonfinite)
+    return ZeroEngine(
+        operator,
+        optimizer,
+        world,
+        config,
+        precision=settings.precision,
+        skip_nonfinite=skip_nonfinite,
+        loss=loss,
+    )
 
 
 def replays(settings: EngineSettings, world: World, device: str) -> bool:

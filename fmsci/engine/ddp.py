@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fmsci.engine.api import Snapshot, blamed, each_state, gradient_norm, host_c
 from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
+from fmsci.metrics import Loss, squared_error
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder.weights import load_weights
 from fmsci.stages import stage
@@ -41,14 +43,15 @@ class DDPEngine:
         compress: bool = False,
         skip_nonfinite: bool = False,
         replay: bool = False,
+        loss: Loss = squared_error,
         switches: Mapping[str, Any] | None = None,
     ) -> None:
         """``switches``: more of DistributedDataParallel's; given, one rank is wrapped too (to measure and to test)."""
         self.operator, self.optimizer, self.grad_clip = operator, optimizer, grad_clip
         self.world = world
-        self.skip_nonfinite = skip_nonfinite
+        self.skip_nonfinite, self.loss = skip_nonfinite, loss
         self.module: nn.Module = in_precision(operator, precision)
-        self.replayed = Replayed(self.module, whole_loss) if replay else None
+        self.replayed = Replayed(self.module, partial(whole_loss, loss)) if replay else None
         self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
         self.watch = Watch(self.trained[0].device)
         self.parallel: DistributedDataParallel | None = None
@@ -102,7 +105,7 @@ class DDPEngine:
         return self.parallel.no_sync()
 
     def _backward(self, piece: Piece, global_count: int) -> Tensor:
-        numbers = losses(self.parallel or self.module, piece, global_count)
+        numbers = losses(self.loss, self.parallel or self.module, piece, global_count)
         # DDP divides the summed gradient by the world size; the loss is already a mean over the global batch.
         with stage("backward"):
             (numbers[0] * self.world.size).backward()  # type: ignore[no-untyped-call]
@@ -146,14 +149,15 @@ class DDPEngine:
                 )
 
 
-def losses(module: Callable[..., Tensor], piece: Piece, global_count: int) -> Tensor:
+def losses(loss: Loss, module: Callable[..., Tensor], piece: Piece, global_count: int) -> Tensor:
     """Return (loss, rel_l2), a piece's parts of the global batch's means."""
-    return torch.stack(piece_loss(module(piece.samples.source, piece.samples.coefficients), piece, global_count))
+    u = module(piece.samples.source, piece.samples.coefficients)
+    return torch.stack(piece_loss(u, piece, global_count, loss))
 
 
-def whole_loss(module: Callable[..., Tensor], fields: Tensor, coefficients: Tensor) -> Tensor:
+def whole_loss(loss: Loss, module: Callable[..., Tensor], fields: Tensor, coefficients: Tensor) -> Tensor:
     """Return the same of a piece that is the whole batch."""
-    return losses(module, Piece(Samples(fields, coefficients), len(fields)), len(fields))
+    return losses(loss, module, Piece(Samples(fields, coefficients), len(fields)), len(fields))
 
 
 def reduce_in_float32(watch: Watch, bucket: GradBucket) -> torch.futures.Future[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fmsci.dataset.order import share
 from fmsci.dataset.samples import SampleSource
 from fmsci.engine.collective import total
-from fmsci.metrics import error_spectrum, relative_l2, squared_error
+from fmsci.metrics import Loss, error_spectrum, relative_l2, squared_error
 from fmsci.world import World
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -38,8 +38,9 @@ def measure(
     batch_size: int = 32,
     between: Callable[[], None] = lambda: None,
     spectra: bool = False,
+    loss: Loss = squared_error,
 ) -> Measured:
-    """Return mean relative L2 error and loss over the split; sums are reduced in float64. Collective.
+    """Return mean relative L2 error and ``loss`` over the split; sums are reduced in float64. Collective.
 
     ``spectra``: by wavenumber too. ``between`` is called after each batch and may raise. Every rank has equally many
     batches, the last maybe of a stand-in that does not count: ``predict`` and ``between`` may be collective.
@@ -47,7 +48,7 @@ def measure(
     numbers = np.arange(len(samples))
     mine = numbers[share(len(numbers), world.size, world.rank)]
     most = len(numbers[share(len(numbers), world.size, 0)])
-    error = loss = 0.0
+    error = losses = 0.0
     shells = torch.zeros(())
     for start in range(0, most, batch_size):
         chosen = mine[start : start + batch_size]
@@ -55,10 +56,10 @@ def measure(
         u = predict(part.source, part.coefficients)
         if len(chosen):
             error += float(relative_l2(u, part.solution).double().sum())
-            loss += float(squared_error(u, part.solution).double().sum())
+            losses += float(loss(u, part.solution).double().sum())
         if spectra:
             shells = shells + error_spectrum(u, part.solution)[: len(chosen)].double().sum(0).cpu()
         between()
-    error, loss, count, *by_shell = total([error, loss, float(len(mine)), *shells.flatten().tolist()], device)
+    error, losses, count, *by_shell = total([error, losses, float(len(mine)), *shells.flatten().tolist()], device)
     spectrum = np.array(by_shell).reshape(2, -1) / count if spectra else None
-    return Measured(error / count, loss / count, int(count), spectrum)
+    return Measured(error / count, losses / count, int(count), spectrum)

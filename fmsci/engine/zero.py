@@ -21,6 +21,7 @@ from fmsci.engine.api import MOMENTS, Snapshot, blamed, each_state, gradient_nor
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
 from fmsci.engine.zero_import import import_deepspeed
+from fmsci.metrics import Loss, squared_error
 from fmsci.model.operator import SolutionOperator
 from fmsci.stages import stage
 from fmsci.tensors import checked_tensors
@@ -43,9 +44,10 @@ class ZeroEngine:
         *,
         precision: str = "fp32",
         skip_nonfinite: bool = False,
+        loss: Loss = squared_error,
     ) -> None:
         self.operator, self.optimizer, self.world = operator, optimizer, world
-        self.skip_nonfinite = skip_nonfinite
+        self.skip_nonfinite, self.loss = skip_nonfinite, loss
         self.stage = int(config["zero_optimization"]["stage"])
         self.shapes = {name: parameter.shape for name, parameter in operator.named_parameters()}
         self.deepspeed = import_deepspeed(world, next(operator.parameters()).device)
@@ -92,7 +94,7 @@ class ZeroEngine:
 
     def _backward(self, piece: Piece, global_count: int) -> Tensor:
         u = self.engine(piece.samples.source, piece.samples.coefficients)
-        loss, error = piece_loss(u, piece, global_count)
+        loss, error = piece_loss(u, piece, global_count, self.loss)
         # As DDP, DeepSpeed divides the summed gradient by the world size.
         with stage("backward"):
             self.engine.backward(loss * self.world.size, scale_wrt_gas=False)

@@ -19,6 +19,7 @@ from fmsci.engine.api import Engine
 from fmsci.engine.build import build_engine
 from fmsci.engine.device import set_threads
 from fmsci.errors import UserError
+from fmsci.metrics import LOSSES
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture, architecture, check_grid
@@ -167,7 +168,7 @@ def build_job(
     how = settings.engine
     if settings.monitor.profile is not None:
         how = how.model_copy(update={"replay": False})  # a replay has no stages
-    engine = build_engine(how, operator, optimizer, world, settings.optim.grad_clip, skip)
+    engine = build_engine(how, operator, optimizer, world, settings.optim.grad_clip, skip, LOSSES[settings.optim.loss])
 
     def keep(samples: SampleSource) -> SampleSource:
         return cached(samples, settings.data.cache, device, world.local_size)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fmsci.engine.measure import measure
 from fmsci.errors import Interrupted
+from fmsci.metrics import LOSSES
 from fmsci.model_folder.writing import write_model
 from fmsci.train.build import Job
 from fmsci.train.learning_rate import learning_rate
@@ -81,9 +84,9 @@ def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble
     Returns whether it is. Raises StopAsked when the ranks are to stop: ``state.validation_due`` then stays set.
     """
     state.validation_due = True
-    predict, spectra = job.engine.predict, job.settings.monitor.pictures
+    how: dict[str, Any] = {"spectra": job.settings.monitor.pictures, "loss": LOSSES[job.settings.optim.loss]}
     measured = {
-        name: measure(predict, split, job.world, job.device, between=preempt.check, spectra=spectra)
+        name: measure(job.engine.predict, split, job.world, job.device, between=preempt.check, **how)
         for name, split in job.valid.items()
     }
     rel_l2 = sum(one.rel_l2 for one in measured.values()) / len(measured)

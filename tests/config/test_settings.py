@@ -40,8 +40,8 @@ GENERATE = "system: poisson\nrange: [1, 5]\ntrain: 4\nvalid: 4\ntest: 4\noutput:
 STUDY = "study: q1\nrun: r\nmodels: {m: {folder: p}}\ntasks: {t: d}\ntrain: t\nsamples: [16, 64]\nsteps: 9\n"
 TOP = "run, seed, init, data, model, optim, engine, checkpoint, monitor"
 OPTIM = (
-    "lr, epochs, batch_size, optimizer, weight_decay, schedule, schedule_by, warmup, grad_clip, freeze, lr_factors, "
-    "on_nonfinite"
+    "lr, epochs, batch_size, loss, optimizer, weight_decay, schedule, schedule_by, warmup, grad_clip, freeze, "
+    "lr_factors, on_nonfinite"
 )
 
 

@@ -18,6 +18,7 @@ from fmsci.dataset.samples import Samples
 from fmsci.engine.build import build_engine
 from fmsci.engine.collective import total
 from fmsci.engine.group import process_group
+from fmsci.metrics import LOSSES
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
@@ -43,6 +44,7 @@ class Case:
     overflow: tuple[int, ...] = ()  # steps whose loss is finite but not its gradient, on one rank
     skip: bool = False
     optim: dict | None = None  # optim.freeze, optim.lr_factors
+    loss: str = "squared"
 
 
 class Remembered:
@@ -82,7 +84,7 @@ def train(case, world):
     settings = EngineSettings(**case.engine)
     operator = build_operator(settings.recompute)
     optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR, **(case.optim or {})))
-    engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip)
+    engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip, LOSSES[case.loss])
     if case.load is not None:
         engine.load(Path(case.load))
     engine.watch.wanted = lambda: True

@@ -50,7 +50,7 @@ def train(ranks, cases, folder):
     return json.loads(output.read_text())
 
 
-def plain(clip=None, steps=50, skipped=(), blocks=None, decay=None):
+def plain(clip=None, steps=50, skipped=(), blocks=None, decay=None, relative=False):
     """The recipe as plainly as can be: one process, whole batches, torch's own Adam and clipping.
 
     ``blocks``: name of a parameter -> factor of its learning rate; 0 where it is frozen. ``decay``: of AdamW.
@@ -66,7 +66,8 @@ def plain(clip=None, steps=50, skipped=(), blocks=None, decay=None):
         order = epoch_order(0, step // 3, NUM_SAMPLES)
         part = samples.gather(order[step % 3 * BATCH :][:BATCH])
         predicted = operator(part.source, part.coefficients)
-        loss = (predicted - part.solution).square().sum(dim=(1, 2)).mean()
+        losses = (predicted - part.solution).square().sum(dim=(1, 2))
+        loss = (losses / part.solution.square().sum(dim=(1, 2)) if relative else losses).mean()
         if step in skipped:
             continue
         optimizer.zero_grad()
@@ -117,9 +118,11 @@ DECAYED = {"optimizer": "adamw", "weight_decay": 0.3}
 
 
 def further(sharded, folder):
-    """Return short trainings: weights that decay, clipping of what was accumulated, buckets smaller than a tensor."""
+    """Return short trainings: weights that decay, another loss, clipping of what was accumulated, small buckets."""
     known = engines(sharded)
     cases = {f"{name} decayed": {"engine": engine, "optim": DECAYED} for name, engine in known.items()}
+    for name in ("ddp", "zero3"):
+        cases[f"{name} relative"] = {"engine": {**known[name], "accumulate": 2}, "loss": "relative"}
     for name in ("ddp", "zero2"):
         cases[f"{name} clipped-sum"] = {"engine": {**known[name], "accumulate": 2}, "clip": CLIP}
     for stage in (1, 2, 3):
@@ -208,8 +211,9 @@ def test_every_engine_clips_as_torch_does(two, sharded):
 
 
 @pytest.mark.distributed
-def test_decay_clipping_of_what_was_accumulated_and_small_buckets_follow_the_plain_loop(two, sharded):
+def test_decay_loss_clipping_of_what_was_accumulated_and_small_buckets_follow_the_plain_loop(two, sharded):
     expected = {"decayed": plain(steps=SHORT, decay=0.3), "clipped-sum": plain(clip=CLIP, steps=SHORT)}
+    expected["relative"] = plain(steps=SHORT, relative=True)
     expected["small-buckets"] = free = plain(steps=SHORT)
     assert abs(expected["decayed"][-1][0] / free[-1][0] - 1) > 1e-3
     assert max(parameter.numel() for parameter in build_operator().parameters()) > 100

@@ -48,6 +48,20 @@ def test_tensorboard_and_json_lines_tell_the_same(trained):
         assert [point.step for point in found.Scalars(name)] == list(range(first, 13, 3 if first == 0 else 1))
 
 
+def test_training_and_validation_tell_the_loss_that_was_asked_for(trained, train_config, tmp_path):
+    """The relative one starts as the mean square of relative errors; the squared one as something else."""
+    run(["train", train_config, f"run={tmp_path / 'run'}", *TRAINING, "optim.loss=relative"])
+    for lines, alike in ((entries(tmp_path / "run"), True), (entries(trained), False)):
+        first, validated = (
+            next(line for line in lines if name in line) for name in ("train/loss", "valid/poisson/loss")
+        )
+        for loss, error in (
+            (first["train/loss"], first["train/rel_l2"]),
+            (validated["valid/poisson/loss"], validated["valid/poisson/rel_l2"]),
+        ):
+            assert (loss == pytest.approx(error**2, rel=0.2)) == alike
+
+
 def test_the_settings_shown_are_those_of_the_run_folder(trained):
     (shown,) = events(trained).Tensors("settings/text_summary")
     (text,) = shown.tensor_proto.string_val

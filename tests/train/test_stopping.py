@@ -241,11 +241,11 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_blamed_on_its_own_batch(tr
     printed = started_with(
         "import fmsci.engine.ddp as ddp\n"
         "plain, calls = ddp.piece_loss, []\n"
-        "def piece_loss(u, piece, count):\n"
+        "def piece_loss(u, *more):\n"
         "    calls.append(u)\n"
         "    if len(calls) == 5:\n"
         "        u.register_hook(lambda gradient: gradient * 1e38 * 1e38)\n"
-        "    return plain(u, piece, count)\n"
+        "    return plain(u, *more)\n"
         "ddp.piece_loss = piece_loss\n"
         "import fmsci.engine.zero as zero\n"
         "zero.piece_loss = piece_loss\n",
