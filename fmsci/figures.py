@@ -177,8 +177,19 @@ def error_curves(
     axis.yaxis.set_major_formatter("{x:g}")
     axis.set_title(title, fontsize=11)
     axis.grid(True, which="both", alpha=0.25)
-    axis.legend(frameon=False, fontsize=9)
+    _explain(figure, axis)
     return figure
+
+
+def _explain(figure: Figure, axis: Any) -> None:
+    """Name the curves: a few within the axes, where there is room; many below them, where they cover none."""
+    handles, names = axis.get_legend_handles_labels()
+    if len(names) <= 4:
+        axis.legend(frameon=False, fontsize=9)
+        return
+    columns = 2 if max(map(len, names)) > 18 else 3
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def training_curves(lines: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
@@ -193,7 +204,7 @@ def training_curves(lines: Mapping[str, Sequence[tuple[int, float]]], title: str
     axis.set_ylabel("relative L2 error on the validation split")
     axis.set_title(title, fontsize=11)
     axis.grid(True, which="both", alpha=0.25)
-    axis.legend(frameon=False, fontsize=8)
+    _explain(figure, axis)
     return figure
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fmsci.figures import ErrorCurve, as_svg, comparison_figure, error_curves, gain_lines, save_figure
+from fmsci.figures import ErrorCurve, as_svg, comparison_figure, error_curves, gain_lines, picture_of, save_figure
 
 
 @pytest.mark.parametrize("errors", [(0.27, 0.16, 0.037), (0.26, 0.25, 0.255), (0.9, 0.01, 1e-4)])
@@ -57,3 +57,16 @@ def test_gains_leave_a_gap_where_one_is_missing():
     assert axis.lines[0].get_ydata()[[0, 2]].tolist() == [2.0, 8.0]
     assert np.isnan(axis.lines[0].get_ydata()[1])
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["64K", "1M", "16M"]
+
+
+@pytest.mark.parametrize(("count", "inside"), [(4, True), (5, False)])
+def test_the_names_of_many_curves_stand_below_them(count, inside):
+    curves = [ErrorCurve(f"curve {index}", [(16, 0.1, 0.1, 0.1), (64, 0.05, 0.05, 0.05)]) for index in range(count)]
+    figure = error_curves(curves, "title")
+    (axis,) = figure.axes
+    assert (axis.get_legend() is not None) == inside
+    picture_of(figure)  # lays it out
+    (legend,) = [axis.get_legend()] if inside else figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [curve.name for curve in curves]
+    below = legend.get_window_extent().y1 <= axis.get_window_extent().y0
+    assert below != inside
