@@ -10,7 +10,7 @@
 # them, they are made anew in seconds; nor are weights of measured downstream runs. STUDY_PARTS: at most so many parts (1000).
 # Exit codes: 0 all are finished; 75 saved, start it again; anything else failed.
 # Where NVIDIA's multi-process service can be started, the runs share the GPU through it: their small kernels then run side by
-# side and not in turn (docs/benchmarks.md); it ends with this script.
+# side and not in turn (docs/benchmarks.md); it ends with this script. A run whose kernels fail can end the others with it: start again.
 # It takes the Python that is first on the path. STUDY_WORK: where the runs are meanwhile, build/gpu_study if not given.
 set -uo pipefail
 

@@ -9,7 +9,7 @@ between two replays finds that much less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -83,25 +83,13 @@ class Recording:
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(WARM_UPS):
-                self._passes(module, loss)
+                passes(module, loss, self.parameters, self.inputs)
         torch.cuda.current_stream().wait_stream(beside)
         pool = torch.cuda.graph_pool_handle()
         # Threads that bring the next batch may use the GPU meanwhile: only this one's calls are looked at.
         recording = torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local")
         with keeping() as self.constants, whole_again(pool), recording:
-            self.numbers, self.grads = self._passes(module, loss)
-
-    def _passes(self, module: nn.Module, loss: Loss) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return (loss, error, norm of the gradient) and the gradients.
-
-        They are those of tensors that share the parameters' memory: what autograd keeps of a parameter belongs to the
-        stream in which it was used first, which is not the one of a recording.
-        """
-        shared = {name: one.detach().requires_grad_() for name, one in self.parameters.items()}
-        numbers = loss(partial(_called, module, shared), *self.inputs)
-        grads = torch.autograd.grad(numbers[0], list(shared.values()))
-        norm = gradient_norm(grads)
-        return torch.cat((blamed(numbers.detach(), torch.isfinite(norm)), norm[None])), grads
+            self.numbers, self.grads = passes(module, loss, self.parameters, self.inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """See :meth:`Replayed.gradient`."""
@@ -112,6 +100,25 @@ class Recording:
             parameter.grad = grad
         numbers = self.numbers.clone()  # the next replay writes to the same place
         return numbers[:2], numbers[2]
+
+
+def passes(
+    module: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return (loss, error, norm of the gradient) and the gradients in the parameters' layout: an optimizer needs it.
+
+    They are those of tensors that share the parameters' memory: what autograd keeps of a parameter belongs to the
+    stream in which it was used first, which is not the one of a recording.
+    """
+    shared = {name: one.detach().requires_grad_() for name, one in parameters.items()}
+    numbers = loss(partial(_called, module, shared), *inputs)
+    found = torch.autograd.grad(numbers[0], list(shared.values()))
+    grads = [
+        grad if grad.stride() == one.stride() else torch.empty_like(one).copy_(grad)
+        for one, grad in zip(parameters.values(), found, strict=True)
+    ]
+    norm = gradient_norm(grads)
+    return torch.cat((blamed(numbers.detach(), torch.isfinite(norm)), norm[None])), grads
 
 
 def _called(module: nn.Module, parameters: dict[str, Tensor], *inputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from fmsci.dataset.samples import Samples
 from fmsci.engine import replay
 from fmsci.engine.build import build_engine, replays
 from fmsci.engine.replay import Replayed
+from fmsci.metrics import LOSSES
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model.sizes import Architecture
@@ -82,11 +83,40 @@ def test_what_cannot_be_recorded_is_trained_as_it_is_and_said_once(capsys):
         torch.cuda.empty_cache()  # refused while something records
 
 
+class Steep(nn.Module):
+    """The root of a parameter that is 0: no number is infinite but the gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.square = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return self.square.sqrt() * x
+
+
 def test_a_loss_whose_gradient_is_not_finite_is_none():
-    plain = nn.Linear(4, 4).to(DEVICE)
-    numbers, norm = Replayed(plain, sums).gradient(torch.full((2, 4), math.inf, device=DEVICE))
+    plain, x = Steep().to(DEVICE), torch.ones(2, 4, device=DEVICE)
+    assert torch.isfinite(sums(plain, x)[0])
+    numbers, norm = Replayed(plain, sums).gradient(x)
     assert math.isnan(numbers[0])
+    assert numbers[1] == 0
     assert not math.isfinite(norm)
+
+
+@pytest.mark.parametrize("backend", ["dft", "fft"])
+def test_what_is_recorded_is_the_gradient_in_the_layout_of_the_parameters(backend):
+    """A lift of its own, as without a GPU's kernels, leaves its gradient transposed."""
+    torch.manual_seed(0)
+    scales = Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0})
+    operator = SolutionOperator(Architecture(4, 8, 3, 2), scales, backend=backend).to(DEVICE)
+    inputs = torch.randn(2, 8, 8, device=DEVICE), torch.rand(2, 3, device=DEVICE)
+    sums(operator, *inputs)[0].backward()
+    numbers, grads = replay.passes(operator, sums, dict(operator.named_parameters()), inputs)
+    assert torch.allclose(numbers[:2], sums(operator, *inputs))
+    assert torch.allclose(numbers[2], torch.cat([one.flatten() for one in grads]).norm())
+    for parameter, grad in zip(operator.parameters(), grads, strict=True):
+        assert grad.stride() == parameter.stride()
+        assert torch.allclose(grad, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_a_mistake_of_the_model_is_not_taken_for_one_of_recording():
@@ -107,13 +137,13 @@ def batches(steps, spoilt=()):
         yield Batch((Piece(Samples(fields.to(DEVICE), coefficients.to(DEVICE)), count),), count)
 
 
-def trained(settings, optim, clip=None, spoilt=(), steps=16):
+def trained(settings, optim, clip=None, spoilt=(), steps=16, backend="auto", loss="squared"):
     """Return losses and final weights of a run whose rate falls, validated between; and its engine."""
     torch.manual_seed(0)
     scales = Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0})
-    operator = SolutionOperator(Architecture(4, 16, 4, 3), scales).to(DEVICE)
+    operator = SolutionOperator(Architecture(4, 16, 4, 3), scales, backend=backend).to(DEVICE)
     optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=3e-3, **optim))
-    engine = build_engine(settings, operator, optimizer, World(), clip, skip_nonfinite=bool(spoilt))
+    engine = build_engine(settings, operator, optimizer, World(), clip, bool(spoilt), LOSSES[loss])
     curve = []
     for step, batch in enumerate(batches(steps, spoilt)):
         curve.append(engine.step(batch, 3e-3 * 0.9**step).tolist())
@@ -135,6 +165,8 @@ def trained(settings, optim, clip=None, spoilt=(), steps=16):
         ("fp32", {"clip": 0.5}),
         ("fp32", {"spoilt": (0, 5, 7)}),  # the first step of all, a full batch, a short one
         ("bf16", {"optim": {"freeze": ["lift", "layers.1"]}, "clip": 0.5}),
+        ("fp32", {"backend": "fft"}),
+        ("fp32", {"loss": "relative"}),
     ],
 )
 def test_a_replayed_run_is_the_run_itself(precision, how):
