@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +22,11 @@ WARNS = "fmsci: "
 
 
 def say(text: str) -> None:
-    """Print one line at once (logs are read while they grow)."""
-    print(text, flush=True)
+    """Print one line at once (logs are read while they grow). Where the reader has gone, as head does, work goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(text: str) -> None:

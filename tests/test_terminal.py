@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -217,3 +218,23 @@ def test_a_pipe_gets_no_bar():
     assert first.startswith("train [/x]: 3 of 3 steps, ")
     assert last == "after"
     assert "\x1b" not in done.stdout
+
+
+def test_work_goes_on_where_the_reader_of_its_lines_has_gone(tmp_path):
+    """As with ``fmsci train ... | head -1``: nobody reads any more, and what is under way is not to fail for it."""
+    script = (
+        "import sys; from fmsci.terminal import say; say('one'); input(); say('two'); say('three'); open('done', 'w')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert process.stdout.readline() == b"one\n"
+    process.stdout.close()
+    _, complaints = process.communicate(b"go on\n", timeout=60)
+    assert (process.returncode, complaints) == (0, b"")
+    assert (tmp_path / "done").exists()

@@ -97,7 +97,7 @@ END
 if [ "$work" = runs/quickstart ]; then
     cat <<END
 Next (after '. tools/setup.sh', which puts fmsci on the PATH of your shell):
-  fmsci train configs/finetune/quickstart.yaml data.train_samples=128    fine-tune on more samples
+  fmsci train configs/finetune/quickstart.yaml data.train_samples=128 engine.threads=1  fine-tune on more samples
   fmsci train configs/pretrain/quickstart.yaml --dry-run run=runs/16M model.size=16M  what a larger model would take
   fmsci generate --system poisson --range 1 2.5 --grid 64 --train 1024 --valid 128 --test 128 --output data/near
 END

@@ -292,7 +292,7 @@ def test_what_no_type_checker_would_let_pass_is_one_sentence_too(model, samples,
     ],
 )
 def test_a_wrong_source_is_one_sentence(model, source, sentence):
-    with pytest.raises(fmsci.UserError) as caught:
+    with pytest.raises(fmsci.ArgumentError) as caught:
         model.solve(source, **K)
     assert str(caught.value).startswith(sentence)
 
