@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
     from rich.table import Table
@@ -133,8 +134,12 @@ class Progress:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a title and a table; the first column is aligned left, the others right. In a log nothing is folded."""
+    """Print a title and a table; the first column is aligned left, the others right. In a log nothing is folded.
+
+    On a terminal that is too narrow for several columns each row is a name and what is said of it.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     say(title)
@@ -146,7 +151,22 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
             grid.add_column(column, justify="right")
     for row in rows:
         grid.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 250, markup=False, emoji=False).print(grid)
+    console = Console(width=None if sys.stdout.isatty() else 250, markup=False, emoji=False)
+    needs = Measurement.get(console, console.options.update(max_width=10_000), grid).maximum
+    if console.is_terminal and len(columns) > 3 and needs > console.width:
+        _row_by_row(console, columns, rows)
+    else:
+        console.print(grid)
+
+
+def _row_by_row(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for first, *others in rows:
+        console.print(Text(first, style="bold"), soft_wrap=True)  # a name, whole: people copy it
+        told = [f"{name} {value}" for name, value in zip(columns[1:], others, strict=True) if value != "-"]
+        console.print(Padding(Text(", ".join(told)), (0, 0, 0, 2)))
 
 
 Rows = Sequence[tuple[str, str]]

@@ -212,6 +212,25 @@ def test_a_narrow_terminal_keeps_the_bar_and_cuts_only_the_end(width):
         assert " left" not in lines[-1]
 
 
+WIDE = """
+from fmsci.terminal import table
+row = "runs/" + "long-" * 12, "finished", "600 of 600", "0.04", "-"
+table("runs", ("run", "state", "step", "error", "left"), [row])
+"""
+
+
+@pytest.mark.parametrize(("width", "drawn_as"), [(140, "table"), (80, "rows"), (60, "rows")])
+def test_a_terminal_too_narrow_for_a_table_gets_a_row_after_the_other(width, drawn_as):
+    code, drawn = on_a_terminal(WIDE, width)
+    assert code == 0, drawn
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    assert ("│" in plain) == (drawn_as == "table")
+    assert "runs/" + "long-" * 12 in plain  # nothing of it is folded
+    if drawn_as == "rows":
+        assert "  state finished, step 600 of 600, error 0.04" in plain
+        assert "left" not in plain  # nothing is known of it
+
+
 def test_a_pipe_gets_no_bar():
     done = subprocess.run([sys.executable, "-c", BAR], capture_output=True, text=True, check=True)
     first, last = done.stdout.splitlines()
