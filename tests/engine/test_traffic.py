@@ -39,7 +39,10 @@ def test_the_bytes_of_a_step_are_those_of_the_closed_form(tmp_path):
         json.dumps(settings),
         str(len(frozen)),
     ]
-    subprocess.run(command, cwd=ROOT, env=clean_environment(), check=True, capture_output=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     sizes = {name: parameter.numel() for name, parameter in build_operator().named_parameters()}
     parameters, whole = sum(sizes.values()), len(settings) - len(frozen)
     trained = sum(size for name, size in sizes.items() if not name.startswith(f"fno.{FROZEN}."))

@@ -138,7 +138,7 @@ def test_many_samples_go_through_in_pieces(model, tmp_path, monkeypatch):
         ),
         (
             lambda path: write(path, np.ones((2, 2, 6, 6)), np.ones((2, 3))),
-            "a model with 4 modes needs a grid of at le",
+            "IN, samples 0 to 1: a model with 4 modes needs a grid of at le",
         ),
     ],
 )
