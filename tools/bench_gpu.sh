@@ -23,10 +23,11 @@ out=$(cd "$1" && pwd)
 device=cuda size=16M bench=(--precision fp32 bf16 tf32) samples=512 batch=32 grid=128 patience=1
 # What the tests of the kernels start compiles for a minute, hence four processes; -rP: what they print. A rehearsal
 # leaves these to the suite, which runs them in an interpreter.
-tests=(-p no:benchmark -n 4 tests/model/test_first_kernels.py tests/model/test_kernels.py tests/model/test_gpu.py tests/engine/test_replay.py)
+tests=(-p no:benchmark -n 4 tests/model/test_first_kernels.py tests/model/test_kernels.py tests/model/test_gpu.py
+    tests/engine/test_replay.py tests/engine/test_gpu.py)
 if [ $# -eq 2 ]; then
     device=cpu size=64K bench=(--quick) samples=8 batch=4 grid=16 patience=4
-    tests=(-n 0 -m gpu tests/model/test_gpu.py tests/engine/test_replay.py)
+    tests=(-n 0 -m gpu tests/model/test_gpu.py tests/engine/test_replay.py tests/engine/test_gpu.py)
 elif ! python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
     echo "bench_gpu.sh: torch finds no GPU here; try the script with --rehearse" >&2
     exit 2
@@ -44,9 +45,8 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
     grep -v '^{' "$out/$name.txt" | tail -n 30
 }
 
-step tests 75 python -m pytest -q -raP -p no:cacheprovider "${tests[@]}"
-step tests-engine 60 python -m pytest -q -n 0 -p no:cacheprovider -m gpu tests/engine/test_gpu.py
-step model 170 python tools/bench_model.py --device $device "${bench[@]}" --json
+step tests 110 python -m pytest -q -raP -p no:cacheprovider "${tests[@]}"
+step model 190 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data
 step generate 20 python -m fmsci generate --system poisson --range 1 5 --grid $grid --train $samples --valid 8 --test 8 --output "$data"

@@ -25,6 +25,9 @@ import os
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +69,20 @@ def show(size: str, figures: dict[str, dict[str, float]], products: float) -> fl
     return rate
 
 
+def compile_kernels(sizes: list[str], precisions: list[str]) -> None:
+    """Leave the kernels of our model in Triton's cache, all at once: one after the other they take minutes."""
+
+    def compiled(of: tuple[str, str]) -> None:
+        with suppress(RuntimeError):  # for lack of memory beside the others: it compiles when its turn comes
+            in_own_process("timed_on_gpu", "ours, not replayed", "1", *of)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compiled, product(sizes, precisions)))
+
+
 def compare_on_gpu(sizes: list[str], precisions: list[str], steps: int) -> dict[str, Any]:
     """Return every figure of a GPU by precision, printing them at the end."""
+    compile_kernels(sizes, precisions)
     found = [one for one in ON_GPU if one != "neuralop" or importlib.util.find_spec("neuralop") is not None]
     runs = {
         one: in_own_process("timed_on_gpu", one, str(steps), ",".join(sizes), ",".join(precisions)) for one in found
