@@ -39,6 +39,7 @@ class Replayed:
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         self.module, self.loss = module, loss
+        self.parameters = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self._recordings: dict[tuple[torch.Size, ...], Recording] = {}
         self._more = True  # may be recorded
 
@@ -49,17 +50,18 @@ class Replayed:
         """
         recording = self._recording(inputs)
         if recording is not None:
-            return recording.replay(inputs)
-        numbers = self.loss(self.module, *inputs)
-        numbers[0].backward()  # type: ignore[no-untyped-call]
-        norm = gradient_norm(one.grad for one in self.module.parameters())
-        return blamed(numbers.detach(), torch.isfinite(norm)), norm
+            numbers, grads = recording.replay(inputs)
+        else:
+            numbers, grads = passes(self.module, self.loss, self.parameters, inputs)
+        for parameter, grad in zip(self.parameters.values(), grads, strict=True):
+            parameter.grad = grad
+        return numbers[:2], numbers[2]
 
     def _recording(self, inputs: tuple[Tensor, ...]) -> Recording | None:
         shapes, refused = tuple(one.shape for one in inputs), None
         if shapes not in self._recordings and self._more and len(self._recordings) < SHAPES:
             try:
-                self._recordings[shapes] = Recording(self.module, self.loss, inputs)
+                self._recordings[shapes] = Recording(self.module, self.loss, self.parameters, inputs)
             except RuntimeError as error:  # those of CUDA and of its memory are such
                 refused = str(error).partition("\n")[0]
         if refused is not None:  # what the failed one held is free by now
@@ -74,32 +76,30 @@ class Replayed:
 class Recording:
     """The graph of a forward and a backward pass, and the places that it reads and writes."""
 
-    def __init__(self, module: nn.Module, loss: Loss, inputs: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, module: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], inputs: tuple[Tensor, ...]
+    ) -> None:
         self.inputs = [one.clone() for one in inputs]
-        self.parameters = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.graph = torch.cuda.CUDAGraph()
         # What is done at a first call only (libraries, kernels that compile) must be over before recording.
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(WARM_UPS):
-                passes(module, loss, self.parameters, self.inputs)
+                passes(module, loss, parameters, self.inputs)
         torch.cuda.current_stream().wait_stream(beside)
         pool = torch.cuda.graph_pool_handle()
         # Threads that bring the next batch may use the GPU meanwhile: only this one's calls are looked at.
         recording = torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local")
         with keeping() as self.constants, whole_again(pool), recording:
-            self.numbers, self.grads = passes(module, loss, self.parameters, self.inputs)
+            self.numbers, self.grads = passes(module, loss, parameters, self.inputs)
 
-    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """See :meth:`Replayed.gradient`."""
+    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Return what :func:`passes` returns."""
         for place, given in zip(self.inputs, inputs, strict=True):
             place.copy_(given)
         self.graph.replay()
-        for parameter, grad in zip(self.parameters.values(), self.grads, strict=True):
-            parameter.grad = grad
-        numbers = self.numbers.clone()  # the next replay writes to the same place
-        return numbers[:2], numbers[2]
+        return self.numbers.clone(), self.grads  # the next replay writes to the same places
 
 
 def passes(

@@ -104,8 +104,7 @@ class _FourierLayer(torch.autograd.Function):
         if of_z or of_weight or of_bias:
             grad_mixed = to_spectrum(grad, along_x[True][0], along_y, False)
             if of_bias:
-                mean = grad_mixed[:, 0, 0].sum(0, dtype=torch.float32)
-                grad_bias = (mean * math.sqrt(z.shape[1] * z.shape[2])).to(weight.dtype)
+                grad_bias = sum_of_means(grad_mixed, math.sqrt(z.shape[1] * z.shape[2])).to(weight.dtype)
             if of_weight:
                 grad_weight = mix_grad(spectrum, grad_mixed, weight)
             if of_z:
@@ -139,6 +138,11 @@ def to_spectrum(z: Tensor, rows: Tensor, along_y: Tensor, activate: bool) -> Ten
 def from_spectrum(spectrum: Tensor, along_y: Tensor) -> Tensor:
     """Return the products with the waves along x that make up a spectrum: (B, 2H, m C)."""
     return torch.bmm(along_y.T.expand(len(spectrum), -1, -1), spectrum.view(len(spectrum), len(along_y), -1))
+
+
+def sum_of_means(spectrum: Tensor, root: float) -> Tensor:
+    """Return the sum over all points, ``root`` squared of them a sample, of the fields of a spectrum, (C)."""
+    return spectrum[:, 0, 0].sum(0, dtype=torch.float32) * root
 
 
 @named("mix")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmsci.model.fused import from_spectrum, mix, mix_grad, precision, synthesise, to_spectrum, waves
+from fmsci.model.fused import from_spectrum, mix, mix_grad, precision, sum_of_means, synthesise, to_spectrum, waves
 from fmsci.model.precision import as_it_is
 from fmsci.model.tiles import tiles
 from fmsci.stages import named, stage
@@ -76,7 +76,7 @@ class _Lifted(torch.autograd.Function):
         grad_lift = grad_lift_bias = grad_weight = grad_pointwise = None
         with as_it_is(grad):
             grad_mixed = to_spectrum(grad, along_x[True][0], along_y, False)
-            grad_bias = _sum_of_means(grad_mixed, root)
+            grad_bias = sum_of_means(grad_mixed, root)
             if of_weight:
                 grad_weight = mix_grad(_lifted(of_x, lift, lift_bias, root), grad_mixed, weight)
             if of_lift or of_pointwise:
@@ -88,7 +88,7 @@ class _Lifted(torch.autograd.Function):
             if of_lift:
                 grad_lift = _outer(back, of_x).addmm_(pointwise.t(), grad_columns)
             if of_lift_bias:
-                grad_lift_bias = torch.addmv(_sum_of_means(back, root), pointwise.t(), grad_bias)
+                grad_lift_bias = torch.addmv(sum_of_means(back, root), pointwise.t(), grad_bias)
         return None, grad_lift, grad_lift_bias, grad_weight, grad_pointwise, grad_bias if of_bias else None, None
 
 
@@ -103,11 +103,6 @@ def _lifted(of_x: Tensor, lift: Tensor, lift_bias: Tensor, root: float) -> Tenso
     spectrum = torch.matmul(of_x, lift.t().to(of_x.dtype))
     spectrum[:, 0, 0].add_(lift_bias, alpha=root)
     return spectrum
-
-
-def _sum_of_means(spectrum: Tensor, root: float) -> Tensor:
-    """Return the sum over all points of the fields that a spectrum stands for, (d)."""
-    return spectrum[:, 0, 0].sum(0, dtype=torch.float32) * root
 
 
 @named("pointwise")

@@ -9,7 +9,7 @@ import torch
 from fmsci.model import fused, fused_first, tiles
 from fmsci.model.fno import FNO, Lift
 from fmsci.model.layer import FourierLayer
-from tests.model.test_kernels import DEVICE, errors, make_small, no_tiles_of_before  # noqa: F401
+from tests.model.test_kernels import DEVICE, errors, kernels_started, make_small, no_tiles_of_before  # noqa: F401
 
 pytest.importorskip("triton", reason="there is no Triton here")
 
@@ -69,8 +69,6 @@ FROZEN = [
 
 @pytest.mark.parametrize(("wanted", "expected", "kept"), FROZEN)
 def test_frozen_parts_start_no_kernel_of_their_own_and_keep_nothing(wanted, expected, kept, monkeypatch):
-    from fmsci.model.kernels import start
-
     lift, layer = lift_and_layer(3, 6, 2)
     x = torch.randn(2, 3, 5, 6, device=DEVICE)
     every = weights_of(lift, layer)
@@ -79,13 +77,7 @@ def test_frozen_parts_start_no_kernel_of_their_own_and_keep_nothing(wanted, expe
     some = [one.detach().clone().requires_grad_(need) for one, need in zip(every, wanted, strict=True)]
     out = fused_first.lifted_layer(x, *some, torch.float32)
     assert tuple(one is not None for one in out.grad_fn.saved_tensors[:2]) == kept  # x and its spectrum
-    plain, started = start.start, set()
-
-    def noting(kernel, *args, **constants):
-        started.add(kernel.__name__)
-        plain(kernel, *args, **constants)
-
-    monkeypatch.setattr(start, "start", noting)
+    started = kernels_started(monkeypatch)
     found = torch.autograd.grad(out.square().sum(), [one for one in some if one.requires_grad])
     assert started == expected
     for ours, other in zip(found, [one for one, need in zip(of_all, wanted, strict=True) if need], strict=True):

@@ -42,6 +42,20 @@ def make_small(monkeypatch):
         monkeypatch.setitem(tiles.USUAL, kernel, usual | sides | few)
 
 
+def kernels_started(monkeypatch):
+    """Return the set in which the names of the kernels are that start from now on."""
+    from fmsci.model.kernels import start
+
+    plain, started = start.start, set()
+
+    def noting(kernel, *args, **constants):
+        started.add(kernel.__name__)
+        plain(kernel, *args, **constants)
+
+    monkeypatch.setattr(start, "start", noting)
+    return started
+
+
 def errors(ours, theirs):
     return [
         float((one.detach().double() - other.detach()).norm() / other.detach().norm())
@@ -213,8 +227,6 @@ FROZEN = [
 
 @pytest.mark.parametrize(("wanted", "expected"), FROZEN)
 def test_a_frozen_layer_pays_for_no_gradient_of_its_own(wanted, expected, monkeypatch):
-    from fmsci.model.kernels import start
-
     torch.manual_seed(0)
     layer = FourierLayer(6, 2, "dft", True, "balanced").to(DEVICE)
     given = (
@@ -228,13 +240,7 @@ def test_a_frozen_layer_pays_for_no_gradient_of_its_own(wanted, expected, monkey
     some = [one.clone().requires_grad_(need) for one, need in zip(given, wanted, strict=True)]
     out = fused.fourier_layer(*some, True)
     assert (out.grad_fn.saved_tensors[3] is not None) == wanted[1]  # the spectrum
-    plain, started = start.start, set()
-
-    def noting(kernel, *args, **constants):
-        started.add(kernel.__name__)
-        plain(kernel, *args, **constants)
-
-    monkeypatch.setattr(start, "start", noting)
+    started = kernels_started(monkeypatch)
     found = torch.autograd.grad(out.square().sum(), [one for one in some if one.requires_grad])
     assert started == expected
     for ours, other in zip(found, [one for one, need in zip(of_all, wanted, strict=True) if need], strict=True):
@@ -246,8 +252,6 @@ def test_a_frozen_layer_pays_for_no_gradient_of_its_own(wanted, expected, monkey
     [("v", {"head_grad_v"}), ("weights", {"head_grad_weights"}), ("outer_bias", set())],
 )
 def test_a_frozen_head_pays_for_no_gradient_of_its_own(trained, expected, monkeypatch):
-    from fmsci.model.kernels import start
-
     torch.manual_seed(0)
     head = Head(4).to(DEVICE).requires_grad_(False)
     v = torch.randn(1, 3, 5, 4, device=DEVICE, requires_grad=trained == "v")
@@ -256,13 +260,7 @@ def test_a_frozen_head_pays_for_no_gradient_of_its_own(trained, expected, monkey
     for one in of:
         one.requires_grad_()
     out = fused_head.head(v, *weights)
-    plain, started = start.start, set()
-
-    def noting(kernel, *args, **constants):
-        started.add(kernel.__name__)
-        plain(kernel, *args, **constants)
-
-    monkeypatch.setattr(start, "start", noting)
+    started = kernels_started(monkeypatch)
     found = torch.autograd.grad(out.square().sum(), of)
     assert started == expected
     for ours, other in zip(found, torch.autograd.grad(head(v).square().sum(), of), strict=True):
