@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fmsci.errors import ArgumentError, UserError
+from fmsci.errors import ArgumentError
 from fmsci.files import as_path
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.sizes import check_grid
@@ -116,10 +116,7 @@ class Model:
         fields = self._without_mean(_fields(source).to(self.device))
         count = len(fields) if fields.ndim == 3 else None
         columns, one = stack_coefficients(str(self), self.coefficients, coefficients, named, count)
-        try:
-            check_grid(self.architecture.modes, fields.shape[-2], fields.shape[-1], trained=True)
-        except UserError as error:
-            raise ArgumentError(str(error)) from None
+        check_grid(self.architecture.modes, fields.shape[-2], fields.shape[-1], trained=True)
         check_equation(self.coefficients, columns, self.training_range.systems if self.training_range else SYSTEMS)
         return fields, columns, one
 

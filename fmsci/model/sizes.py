@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fmsci.errors import UserError, nearest
+from fmsci.errors import ArgumentError, UserError, nearest
 
 SIZES = {"64K": (16, 4), "1M": (16, 16), "16M": (32, 32), "256M": (128, 32)}
 """Size -> (width d, modes m), as in arXiv 2306.00258."""
@@ -117,7 +117,7 @@ def architecture(
 
 
 def check_grid(modes: int, ny: int, nx: int, trained: bool = False) -> None:
-    """Raise UserError where a grid has too few points for the kept wavenumbers: 2 m <= n along both axes.
+    """Raise ArgumentError where a grid has too few points for the kept wavenumbers: 2 m <= n along both axes.
 
     A ``trained`` model has its modes: only the grid can be another one.
     """
@@ -126,4 +126,4 @@ def check_grid(modes: int, ny: int, nx: int, trained: bool = False) -> None:
         advice = "give data on a finer grid" + (
             "" if trained else f", or train from scratch with model.modes={min(ny, nx) // 2}"
         )
-        raise UserError(f"{needed}; {advice}")
+        raise ArgumentError(f"{needed}; {advice}")
