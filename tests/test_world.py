@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -405,26 +406,30 @@ FAULTS = """
 import resource, sys
 import numpy as np
 from fmsci.world import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+largest, mebibytes = map(int, sys.argv[1:])
+keep_freed_memory(largest << 20)
 def use():
     for _ in range(10):
-        np.empty(3 << 20, np.float64)[:] = 1
+        np.empty(mebibytes << 17, np.float64)[:] = 1
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 use()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
 use()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults() - before)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="no glibc here")
-def test_freed_memory_is_used_again():
-    """Ten blocks of 24 MiB: their pages come from the kernel once, not every time."""
-    faults = {
-        how: int(subprocess.check_output([sys.executable, "-c", FAULTS, how], env=clean_environment()))
-        for how in ("keep", "let go")
-    }
-    assert faults["keep"] < 0.1 * max(faults["let go"], 1000)
+@pytest.mark.parametrize(
+    ("largest", "mebibytes", "kept"), [(0, 24, True), (16, 24, True), (64, 8, True), (64, 24, False)]
+)
+def test_freed_memory_is_used_again(largest, mebibytes, kept):
+    """Ten blocks: their pages come from the kernel once; beside very large ones those of 16 MiB and more every time."""
+    command = [sys.executable, "-c", FAULTS, str(largest), str(mebibytes)]
+    faults = int(subprocess.check_output(command, env=clean_environment(NUMPY_MADVISE_HUGEPAGE="0")))
+    pages = 10 * mebibytes * 2**20 / resource.getpagesize()
+    assert faults < 0.1 * pages if kept else faults > 0.9 * pages
 
 
 GARBAGE = """

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from fmsci.engine.replay import Replayed
 from fmsci.model import first_layer, layer
 from fmsci.model.fno import FNO
+from fmsci.model.sizes import architecture
 from fmsci.model.transform import Transform
 from fmsci.world import keep_freed_memory
 
@@ -64,7 +65,7 @@ def timed(
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if candidate == "ours" and not on_gpu:
-        keep_freed_memory()
+        keep_freed_memory(4 * architecture(4, size).largest_parameter)
     torch.manual_seed(0)
     wake_libraries()
     batch = batch_of(size, on_gpu)
@@ -149,7 +150,7 @@ def timed_on_gpu(candidate: str, steps: int, sizes: list[str], precisions: list[
 def stages(size: str) -> dict[str, float]:
     """Return milliseconds per sample that our training step spends in its stages, on one thread."""
     torch.set_num_threads(1)
-    keep_freed_memory()
+    keep_freed_memory(4 * architecture(4, size).largest_parameter)
     spent: dict[str, float] = defaultdict(float)
 
     inside: list[str] = []
@@ -170,16 +171,16 @@ def stages(size: str) -> dict[str, float]:
         setattr(owner, name, watched)
 
     watch(Transform, "analyse", "transform")
-    watch(Transform, "analyse_few", "transform")
     watch(Transform, "synthesise", "inverse")
-    watch(Transform, "collect", "sums of waves")
-    watch(Transform, "spread", "sums of waves")
+    watch(Transform, "collect", "transform")
+    watch(Transform, "spread", "inverse")
     for room in (layer, first_layer):
-        for name in ("by_wavenumber", "mix", "gradients_of_mixing"):
+        for name in ("mix", "gradients_of_mixing"):
             watch(room, name, "mix")
     watch(torch.nn.functional, "gelu", "gelu")
     for name in ("mm", "addmm", "bmm"):
         watch(torch, name, "pointwise and head products")
+    watch(Tensor, "addmm_", "pointwise and head products")
     batch = batch_of(size, on_gpu=False)
     model, x = build("ours", size), torch.randn(batch, 4, GRID, GRID)
     rounds = 4

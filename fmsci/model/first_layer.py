@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmsci.model.mixing import by_wavenumber, gradients_of_mixing, mix
-from fmsci.model.pieces import add_product, count_at_once, pieces
+from fmsci.model.mixing import gradients_of_mixing, mix
+from fmsci.model.pieces import add_product, count_at_once, pieces, points_first, samples_first
 from fmsci.model.transform import transform
 from fmsci.stages import stage
 
@@ -33,10 +33,16 @@ def lifted_layer(x: Tensor, lift: Tensor, lift_bias: Tensor, *layer: Tensor) -> 
     return out
 
 
-def _spectrum(of_x: Tensor, lift: Tensor, lift_bias: Tensor, root: float) -> Tensor:
-    """Return the spectrum of the lifted field, (2, B, 2m, m, c) -> (2, B, 2m, m, d)."""
+def _points_first(x: Tensor) -> Tensor:
+    """Return (B, c, H, W) as (H, W, B, c): a transposed matrix, which is copied fast."""
+    batch, channels, height, width = x.shape
+    return x.reshape(batch * channels, -1).t().contiguous().view(height, width, batch, channels)
+
+
+def _lifted(of_x: Tensor, lift: Tensor, lift_bias: Tensor, root: float) -> Tensor:
+    """Return the spectrum of the lifted field, (2 m^2, 2B, c) -> (2 m^2, 2B, d)."""
     spectrum = torch.matmul(of_x, lift.t())
-    spectrum[0, :, 0, 0] += lift_bias * root
+    spectrum[0, : of_x.shape[1] // 2] += lift_bias * root
     return spectrum
 
 
@@ -47,57 +53,59 @@ class _Lifted(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, lift: Tensor, lift_bias: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor
     ) -> Tensor:
-        batch, _, height, width = x.shape
+        given = _points_first(x)
+        height, width, batch, channels = given.shape
         root = math.sqrt(height * width)
         waves = transform(height, width, weight.shape[2], x.dtype, x.device)
-        out = x.new_empty(batch, height, width, len(bias))
+        out = x.new_empty(height, width, batch, len(bias))
         at_once = count_at_once(out, out[0].numel() * out.element_size())
         columns = (pointwise @ lift).t()
-        products = waves.room(x.movedim(1, -1), batch)
-        for part, target, *room in pieces(at_once, x, out, *products):
-            waves.analyse_few(part, room)
+        products = waves.room(x, batch * channels)
+        points, targets = given.view(-1, channels), out.view(-1, len(bias))
+        for part, target, *room in pieces(at_once, height, points, targets, *products):
+            waves.analyse(part, room, twice=False)
             with stage("pointwise"):
-                torch.bmm(part.flatten(2).transpose(1, 2), columns.expand(len(part), -1, -1), out=target.flatten(1, 2))
-        del room  # or these views would keep the products
-        of_x = waves.collect(products)
-        rows = by_wavenumber(_spectrum(of_x, lift, lift_bias, root))
-        mixed = mix(rows, weight)
-        mixed[0, :, 0, 0] += (torch.mv(pointwise, lift_bias) + bias) * root
-        products = waves.spread(mixed)
-        for target, *found in pieces(at_once, out, *products):
-            waves.synthesise(found, target, twice=True)
+                torch.mm(part, columns, out=target)
+        of_x = waves.collect(products, batch)
+        mixed = mix(_lifted(of_x, lift, lift_bias, root), weight)
+        mixed[0, :batch] += (torch.mv(pointwise, lift_bias) + bias) * root
+        products = waves.room(x, batch * len(bias))
+        waves.spread(mixed, products)
+        for target, *found in pieces(at_once, height, targets, *products):
+            waves.synthesise(found, target, twice=True, add=True)
         ctx.save_for_backward(x, lift, lift_bias, weight, pointwise, of_x)
-        return out
+        return samples_first(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, lift, lift_bias, weight, pointwise, of_x = ctx.saved_tensors
-        grad = grad.contiguous()
-        batch, channels, height, width = x.shape
+        grad, given = points_first(grad), _points_first(x)
+        height, width, batch, channels = given.shape
         root = math.sqrt(height * width)
         waves = transform(height, width, weight.shape[2], x.dtype, x.device)
         at_once = count_at_once(grad, grad[0].numel() * grad.element_size())
         wide = torch.promote_types(x.dtype, torch.float32)
-        products = waves.room(grad, batch)
+        products = waves.room(grad, batch * len(lift))
         grad_columns = torch.zeros(channels, len(lift), dtype=wide, device=x.device)
-        for part, above, *room in pieces(at_once, x, grad, *products):
-            waves.analyse(above, room, twice=True)
+        points, above = given.view(-1, channels), grad.view(-1, len(lift))
+        for part, one, *room in pieces(at_once, height, points, above, *products):
+            waves.analyse(one, room, twice=True)
             with stage("pointwise"):
-                for one, points in zip(part.flatten(2), above.flatten(1, 2), strict=True):
-                    add_product(grad_columns, one, points)
-        del room  # or these views would keep the products
-        grad_mixed = waves.collect(products)
-        grad_bias = grad_mixed[0, :, 0, 0].sum(0) * root
-        rows = by_wavenumber(_spectrum(of_x, lift, lift_bias, root))
-        back, grad_weight = gradients_of_mixing(rows, grad_mixed, weight)
+                add_product(grad_columns, part.t(), one)
+        grad_mixed = waves.collect(products, batch)
+        del products, room  # the largest gradient comes now
+        grad_bias = grad_mixed[0, :batch].sum(0) * root
+        back, grad_weight = gradients_of_mixing(_lifted(of_x, lift, lift_bias, root), grad_mixed, weight)
         narrow = grad_columns.t().to(x.dtype)
         grad_pointwise = narrow @ lift.t() + torch.outer(grad_bias, lift_bias)
-        grad_lift = back.flatten(0, 3).t() @ of_x.flatten(0, 3) + pointwise.t() @ narrow
-        grad_lift_bias = back[0, :, 0, 0].sum(0) * root + torch.mv(pointwise.t(), grad_bias)
+        grad_lift = back.flatten(0, 1).t() @ of_x.flatten(0, 1) + pointwise.t() @ narrow
+        grad_lift_bias = back[0, :batch].sum(0) * root + torch.mv(pointwise.t(), grad_bias)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            field = torch.matmul(grad, pointwise @ lift)
-            waves.synthesise(waves.spread(torch.matmul(back, lift)), field, twice=False)
-            grad_x = field.movedim(-1, 1)
+            field = torch.mm(above, pointwise @ lift)
+            products = waves.room(x, batch * channels)
+            waves.spread(torch.matmul(back, lift), products)
+            waves.synthesise(list(products), field, twice=False, add=True)
+            grad_x = samples_first(field.view_as(given)).movedim(-1, 1)
         return grad_x, grad_lift, grad_lift_bias, grad_weight, grad_pointwise, grad_bias

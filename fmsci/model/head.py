@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsci.model import fused, fused_head
-from fmsci.model.pieces import add_product, count_at_once, pieces
+from fmsci.model.pieces import add_product, count_at_once, pieces, points_first, samples_first
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.stages import named
 
@@ -43,34 +43,43 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
-        points = v.reshape(-1, v.shape[-1])
+        v = points_first(v)
+        points = v.view(-1, v.shape[-1])
         at_once = count_at_once(points, 2 * len(inner) * points.element_size())
         u = outer.new_empty(len(points), 1)
-        for part, target in pieces(at_once, points, u):
-            h = functional.gelu(torch.addmm(inner_bias, part, inner.t()))
-            torch.addmm(outer_bias, h.to(outer.dtype), outer.t(), out=target)
+        columns, last = inner.t(), outer.t()
+        for part, target in pieces(at_once, len(points), points, u):
+            h = functional.gelu(torch.addmm(inner_bias, part, columns))
+            torch.addmm(outer_bias, h.to(outer.dtype), last, out=target)
         ctx.save_for_backward(points, inner, inner_bias, outer)
-        return u.view(*v.shape[:-1], 1)
+        return samples_first(u.view(*v.shape[:-1], 1))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     @named("head")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         points, inner, inner_bias, outer = ctx.saved_tensors
+        grad = points_first(grad)
         shape = (*grad.shape[:-1], points.shape[-1])
-        grad = grad.reshape(-1, 1)
+        grad = grad.view(-1, 1)
         at_once = count_at_once(points, 2 * len(inner) * points.element_size())
-        grad_v = torch.empty_like(points)
+        grad_v, columns = torch.empty_like(points), inner.t()
         # Sums over the pieces are in the parameters' own precision: bfloat16 would lose the later ones.
         grad_inner, grad_bias, grad_outer = (
             torch.zeros_like(one, dtype=outer.dtype) for one in (inner, inner_bias, outer)
         )
-        for part, above, target in pieces(at_once, points, grad, grad_v):
-            h = torch.addmm(inner_bias, part, inner.t())
+        for part, above, target in pieces(at_once, len(points), points, grad, grad_v):
+            h = torch.addmm(inner_bias, part, columns)
             a = functional.gelu(h)
             grad_outer.addmm_(above.t(), a.to(outer.dtype))
             grad_h = torch.ops.aten.gelu_backward(torch.mul(above, outer).to(h.dtype), h)
             grad_bias += grad_h.sum(0, dtype=outer.dtype)
             add_product(grad_inner, grad_h.t(), part)
             torch.mm(grad_h, inner, out=target)
-        return grad_v.view(shape), grad_inner.to(inner.dtype), grad_bias.to(inner.dtype), grad_outer, grad.sum(0)
+        return (
+            samples_first(grad_v.view(shape)),
+            grad_inner.to(inner.dtype),
+            grad_bias.to(inner.dtype),
+            grad_outer,
+            grad.sum(0),
+        )

@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from fmsci.model import fused, fused_first
 from fmsci.model.first_layer import lifted_layer
-from fmsci.model.mixing import by_wavenumber, gradients_of_mixing, mix
-from fmsci.model.pieces import add_product, count_at_once, pieces
+from fmsci.model.mixing import gradients_of_mixing, mix
+from fmsci.model.pieces import add_product, count_at_once, pieces, points_first, samples_first
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
@@ -92,55 +92,56 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
-        z = z.contiguous()
-        _, height, width, channels = z.shape
+        z = points_first(z)
+        height, width, batch, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
-        at_once = count_at_once(z, height * width * channels * z.element_size())
+        at_once = count_at_once(z, z[0].numel() * z.element_size())
         out = torch.empty_like(z)
-        products = waves.room(z, len(z))
+        products = waves.room(z, batch * channels)
         columns = pointwise.t()
-        for part, target, *room in pieces(at_once, z, out, *products):
+        points, targets = z.view(-1, channels), out.view(-1, channels)
+        for part, target, *room in pieces(at_once, height, points, targets, *products):
             v = functional.gelu(part) if activate else part
             waves.analyse(v, room, twice=False)
             with stage("pointwise"):
-                torch.mm(v.view(-1, channels), columns, out=target.view(-1, channels))
-        del room  # or these views would keep the products
-        rows = by_wavenumber(waves.collect(products))
-        mixed = mix(rows, weight)
-        mixed[0, :, 0, 0] += bias * math.sqrt(height * width)
-        products = waves.spread(mixed)
-        for target, *found in pieces(at_once, out, *products):
-            waves.synthesise(found, target, twice=True)
-        ctx.save_for_backward(z, weight, pointwise, rows)
+                torch.mm(v, columns, out=target)
+        spectrum = waves.collect(products, batch)
+        mixed = mix(spectrum, weight)
+        mixed[0, :batch] += bias * math.sqrt(height * width)
+        waves.spread(mixed, products)
+        for target, *found in pieces(at_once, height, targets, *products):
+            waves.synthesise(found, target, twice=True, add=True)
+        ctx.save_for_backward(z, weight, pointwise, spectrum)
         ctx.activate = activate
-        return out
+        return samples_first(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, weight, pointwise, rows = ctx.saved_tensors
-        grad = grad.contiguous()
-        _, height, width, channels = z.shape
+        z, weight, pointwise, spectrum = ctx.saved_tensors
+        grad = points_first(grad)
+        height, width, batch, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
-        at_once = count_at_once(z, height * width * channels * z.element_size())
-        products = waves.room(grad, len(z))
-        for part, *room in pieces(at_once, grad, *products):
+        at_once = count_at_once(z, z[0].numel() * z.element_size())
+        products = waves.room(grad, batch * channels)
+        above = grad.view(-1, channels)
+        for part, *room in pieces(at_once, height, above, *products):
             waves.analyse(part, room, twice=True)
-        del room  # or these views would keep the products
-        grad_mixed = waves.collect(products)
-        grad_bias = grad_mixed[0, :, 0, 0].sum(0) * math.sqrt(height * width)
-        back, grad_weight = gradients_of_mixing(rows, grad_mixed, weight)
-        products = waves.spread(back)
+        grad_mixed = waves.collect(products, batch)
+        grad_bias = grad_mixed[0, :batch].sum(0) * math.sqrt(height * width)
+        back, grad_weight = gradients_of_mixing(spectrum, grad_mixed, weight)
+        waves.spread(back, products)
         grad_z = torch.empty_like(z)
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
-        for part, above, target, *found in pieces(at_once, z, grad, grad_z, *products):
-            points = above.view(-1, channels)
+        fields = (above, z.view(-1, channels), grad_z.view(-1, channels))
+        for points, part, target, *found in pieces(at_once, height, *fields, *products):
             v = functional.gelu(part) if ctx.activate else part
             with stage("pointwise"):
-                add_product(grad_pointwise, points.t(), v.view(-1, channels))
-                grad_v = v if ctx.activate else target  # v has served
-                torch.mm(points, pointwise, out=grad_v.view(-1, channels))
-            waves.synthesise(found, grad_v, twice=False)
+                add_product(grad_pointwise, points.t(), v)
+            grad_v = v if ctx.activate else target  # v has served
+            waves.synthesise(found, grad_v, twice=False, add=False)
+            with stage("pointwise"):
+                grad_v.addmm_(points, pointwise)
             if ctx.activate:
                 torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
-        return grad_z, grad_weight, grad_pointwise.to(z.dtype), grad_bias, None
+        return samples_first(grad_z), grad_weight, grad_pointwise.to(z.dtype), grad_bias, None

@@ -2,6 +2,7 @@
 
 A product is (2B, C) (C, D) for each of M = 2 m^2 wavenumbers: real and imaginary parts of all samples stand below each
 other as rows, so that each plane of the weights, (2, 2m, m, C, D), is read once. i V is the same rows: (-imag, real).
+Some wavenumbers at a time, so that what is turned stays in a core's cache.
 """
 
 from __future__ import annotations
@@ -9,52 +10,62 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fmsci.model.pieces import count_at_once, pieces
 from fmsci.stages import named
 
-COPIED_BELOW = 128
-"""Channels below which rows lie close for the products: there a copy costs less than it saves (docs/benchmarks.md)."""
-
-
-@named("mix")
-def by_wavenumber(spectrum: Tensor) -> Tensor:
-    """Return (2, B, 2m, m, C) as rows (M, 2B, C)."""
-    return _rows(spectrum)
+COPIED_FROM = 128
+"""Channels from which a CPU copies weights before it takes their transpose, and copies their gradient to its place: a
+product of few rows is slow with memory that is far (docs/benchmarks.md)."""
 
 
 @named("mix")
 def mix(rows: Tensor, weight: Tensor) -> Tensor:
-    """Multiply each wavenumber by its complex matrix; return (2, B, 2m, m, D)."""
+    """Multiply each wavenumber by its complex matrix, (M, 2B, C) -> (M, 2B, D)."""
     real, imag = weight.flatten(1, 2)
-    return _product(rows, _turned(rows, 1), real, imag, weight)
+    mixed = rows.new_empty(*rows.shape[:2], weight.shape[-1])
+    for part, one, other, target in pieces(_at_once(weight), len(rows), rows, real, imag, mixed):
+        torch.bmm(part, one, out=target)
+        target.baddbmm_(_turned(part, 1), other)
+    return mixed
 
 
 @named("mix")
 def gradients_of_mixing(rows: Tensor, grad: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the spectrum, (2, B, 2m, m, C), and of the matrices; ``grad``: of the mixed spectrum.
+    """Return the gradients of the spectrum, (M, 2B, C), and of the matrices; ``grad``: of the mixed spectrum.
 
     That of the spectrum is ``grad`` times the conjugate transposes.
     """
-    above = _rows(grad)
-    turned = _turned(above, -1)
-    grad_weight = torch.empty_like(weight)
-    columns = rows.transpose(1, 2)
-    for target, part in zip(grad_weight.flatten(1, 2), (above, turned), strict=True):
-        torch.bmm(columns, part, out=target)
-    real, imag = (plane.transpose(1, 2) for plane in weight.flatten(1, 2))
-    return _product(above, turned, real, imag, weight), grad_weight
+    back = torch.empty_like(rows)
+    grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    at_once = _at_once(weight)
+    few = weight.shape[-1] >= COPIED_FROM and weight.device.type == "cpu"
+    near = weight.new_empty(min(at_once, len(rows)), *weight.shape[3:]) if few else None
+    planes = (*weight.flatten(1, 2), *grad_weight.flatten(1, 2))
+    for part, above, target, real, imag, *gradients in pieces(at_once, len(rows), rows, grad, back, *planes):
+        turned, columns = _turned(above, -1), part.transpose(1, 2)
+        room = None if near is None else near[: len(part)]
+        for gradient, one in zip(gradients, (above, turned), strict=True):
+            if room is None:
+                torch.bmm(columns, one, out=gradient)
+            else:
+                gradient.copy_(torch.bmm(columns, one, out=room))
+        torch.bmm(above, _adjoint(real, room), out=target)
+        target.baddbmm_(turned, _adjoint(imag, room))
+    return back, grad_weight
 
 
-def _rows(spectrum: Tensor) -> Tensor:
-    rows = spectrum.flatten(0, 1).flatten(1, 2).transpose(0, 1)
-    return rows.contiguous() if spectrum.shape[-1] < COPIED_BELOW else rows
+def _adjoint(plane: Tensor, room: Tensor | None) -> Tensor:
+    return (plane if room is None else room.copy_(plane)).transpose(1, 2)
+
+
+def _at_once(weight: Tensor) -> int:
+    return count_at_once(weight, 2 * weight[0, 0, 0].numel() * weight.element_size(), shared=True)
 
 
 def _turned(rows: Tensor, sign: int) -> Tensor:
     """Return the rows of i V (``sign`` 1) or -i V (-1)."""
-    real, imag = rows.chunk(2, dim=1)
-    return torch.cat((-imag, real) if sign > 0 else (imag, -real), dim=1)
-
-
-def _product(rows: Tensor, turned: Tensor, real: Tensor, imag: Tensor, weight: Tensor) -> Tensor:
-    mixed = torch.bmm(rows, real).baddbmm_(turned, imag)
-    return mixed.view(*weight.shape[1:3], 2, rows.shape[1] // 2, -1).permute(2, 3, 0, 1, 4).contiguous()
+    turned = torch.empty_like(rows)
+    (real, imag), (first, second) = rows.chunk(2, dim=1), turned.chunk(2, dim=1)
+    torch.neg(imag if sign > 0 else real, out=first if sign > 0 else second)
+    (second if sign > 0 else first).copy_(real if sign > 0 else imag)
+    return turned

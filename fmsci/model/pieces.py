@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 CACHE_BYTES = 1 << 20
-"""A piece of a field has about this size."""
+"""A piece of a field has about this size: it stays in a core's own cache."""
+
+SHARED_BYTES = 4 << 20
+"""A piece that is read once and worked on at length has about this: fewer starts count more (docs/benchmarks.md)."""
 
 
-def count_at_once(values: Tensor, bytes_of_one: int) -> int:
+def count_at_once(values: Tensor, bytes_of_one: int, shared: bool = False) -> int:
     """Return how many of ``values``' first axis make a piece, at least one."""
-    return max(1, CACHE_BYTES // bytes_of_one if values.device.type == "cpu" else len(values))
+    room = SHARED_BYTES if shared else CACHE_BYTES
+    return max(1, room // bytes_of_one if values.device.type == "cpu" else len(values))
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -24,6 +28,19 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += torch.mm(left, right)
 
 
-def pieces(at_once: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield tensors of one length piece by piece, ``at_once`` of their first axis: views of all of them each time."""
-    return zip(*(torch.split(one, at_once) for one in values), strict=True)
+def pieces(at_once: int, rows: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield tensors of so many ``rows`` piece by piece, ``at_once`` rows of each: views of all of them each time.
+
+    A row is one of their first axis, or as many as that axis is longer.
+    """
+    return zip(*(torch.split(one, at_once * (len(one) // rows)) for one in values), strict=True)
+
+
+def points_first(field: Tensor) -> Tensor:
+    """Return (B, H, W, C) as (H, W, B, C), all samples of a point together: on a CPU layers leave their fields so."""
+    return field.permute(1, 2, 0, 3).contiguous()
+
+
+def samples_first(field: Tensor) -> Tensor:
+    """Return (H, W, B, C) seen as (B, H, W, C)."""
+    return field.permute(2, 0, 1, 3)

@@ -150,9 +150,9 @@ def build_job(
     The process group must be up where there are several ranks.
     """
     set_threads(settings.engine.threads, world)
-    if device.type == "cpu":
-        keep_freed_memory()
     chosen, scales, data, folder = choose_model(settings, saved)
+    if device.type == "cpu":
+        keep_freed_memory(4 * chosen.largest_parameter)
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
     operator = SolutionOperator(
         chosen,

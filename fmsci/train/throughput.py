@@ -38,9 +38,9 @@ def throughput(asked: Mapping[str, Any]) -> dict[str, Any]:
     world = World()
     device = pick_device(asked["device"], world)
     set_threads(asked["threads"], world)
-    if device.type == "cpu":
-        keep_freed_memory()
     shape = Architecture(asked["channels"], asked["width"], asked["modes"], asked["layers"])
+    if device.type == "cpu":
+        keep_freed_memory(4 * shape.largest_parameter)
     scales = Scales(1.0, {f"c{number}": 1.0 for number in range(shape.in_channels - 1)})
     operator = SolutionOperator(shape, scales).to(device)
     optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=1e-6))

@@ -18,6 +18,14 @@ STALE_LOCK_S = 120.0
 OFTEN = gc.get_threshold()
 """How many new objects Python looks through for garbage, when nobody has told it otherwise."""
 
+LARGE_BYTES = 64 << 20
+"""A block from which on its hole costs more memory than new pages cost time."""
+
+KEPT_BYTES = 16 << 20
+"""Beside such blocks, those that are kept when they are freed are smaller than this."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # the numbers that mallopt knows them by
+
 
 def num_cores() -> int:
     """Return how many cores this process is allowed to run on."""
@@ -107,16 +115,24 @@ def collect_garbage() -> None:
     gc.set_threshold(*OFTEN)
 
 
-def keep_freed_memory() -> None:
-    """Tell the C library to keep large blocks that are freed, and give them out again, instead of to the kernel.
+def keep_freed_memory(largest: int = 0) -> None:
+    """Tell the C library to keep blocks that are freed, and give them out again, instead of to the kernel.
 
     A training step frees and asks for the same fields again and again. Each page that comes anew from the kernel costs
-    about two microseconds on a virtual machine: with it an eighth of a training step. (glibc; elsewhere nothing.)
+    one or two microseconds on a virtual machine: with it an eighth of a training step. (glibc; elsewhere nothing.)
+
+    ``largest``: bytes of the largest block that comes and goes with a step, the gradient of a parameter. From
+    ``LARGE_BYTES`` on only blocks below ``KEPT_BYTES`` are kept: in the hole of a large one smaller ones would settle,
+    the next would go elsewhere, and such holes take more memory than all fields (docs/benchmarks.md).
     """
     try:
         library = ctypes.CDLL(None)
-        library.mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not cut back
+        if largest >= LARGE_BYTES:
+            library.mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+            library.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+        else:
+            library.mallopt(_MMAP_MAX, 0)  # no block is a mapping of its own
+            library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # the heap is not cut back
     except (OSError, AttributeError):
         pass
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmsci.model import pieces
+from fmsci.model import mixing, pieces
 from fmsci.model import transform as transform_module
 from fmsci.model.fno import FNO, Lift
 from fmsci.model.head import Head
@@ -26,6 +26,13 @@ def layer(modes, activate, width=3):
     return made
 
 
+def in_pieces(monkeypatch, cache_bytes):
+    """Let a piece of anything be so large; with small ones weights are copied as those of wide layers are."""
+    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    monkeypatch.setattr(pieces, "SHARED_BYTES", cache_bytes)
+    monkeypatch.setattr(mixing, "COPIED_FROM", 1 if cache_bytes < 1 << 20 else 128)
+
+
 def value_and_gradients(function, inputs, probe):
     out = function()
     return out.detach(), *torch.autograd.grad((out * probe).sum(), inputs)
@@ -37,7 +44,7 @@ def value_and_gradients(function, inputs, probe):
 @pytest.mark.parametrize(("height", "width", "modes"), GRIDS)
 def test_the_fused_layer_is_the_plain_one(monkeypatch, height, width, modes, activate, halved_from, cache_bytes):
     """In float64 to 1e-12, one sample at a time or all, with whole and with halved sums; gradients too."""
-    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    in_pieces(monkeypatch, cache_bytes)
     monkeypatch.setattr(transform_module, "HALVED_FROM", halved_from)
     transform_module.transform.cache_clear()
     made = layer(modes, activate)
@@ -58,7 +65,7 @@ def test_the_first_layer_with_the_lift_in_it_is_the_plain_one(
     monkeypatch, height, width, modes, halved_from, cache_bytes
 ):
     """Against the lifted field and the fast transform, in float64 to 1e-12; the gradient of the input too."""
-    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    in_pieces(monkeypatch, cache_bytes)
     monkeypatch.setattr(transform_module, "HALVED_FROM", halved_from)
     transform_module.transform.cache_clear()
     torch.manual_seed(modes)
@@ -90,7 +97,7 @@ def test_gradcheck():
 
 @pytest.mark.parametrize("cache_bytes", [1, 1 << 20])
 def test_the_fused_head_is_the_plain_one(monkeypatch, cache_bytes):
-    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    in_pieces(monkeypatch, cache_bytes)
     torch.manual_seed(0)
     top = Head(5).double()
     v = torch.randn(2, 6, 7, 5, dtype=torch.float64, requires_grad=True)
@@ -112,7 +119,7 @@ def relative(ours, oracle):
 @pytest.mark.parametrize("cache_bytes", [1 << 11, 1 << 20])
 def test_single_precision_agrees_to_1e5_and_bfloat16_to_2_percent(monkeypatch, cache_bytes):
     """In many pieces too: what is added up over them is not added up in bfloat16."""
-    monkeypatch.setattr(pieces, "CACHE_BYTES", cache_bytes)
+    in_pieces(monkeypatch, cache_bytes)
     torch.manual_seed(0)
     model, x = FNO(4, 16, 12), torch.randn(2, 4, 32, 32)
     oracle = FNO(4, 16, 12, backend="fft").double()
