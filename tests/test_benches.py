@@ -43,6 +43,12 @@ def test_a_training_step_is_faster_and_smaller_than_a_plain_one():
     assert figures["ours"]["memory"] < 0.8 * figures["plain"]["memory"]
 
 
+def test_the_bench_of_the_transforms_compares_both_forms():
+    figures = bench("bench_transform.py")
+    assert figures.keys() == {"16/64/4", "16/64/16"}
+    assert all(0.02 < value < 2 for value in figures.values())  # matrix products are about twice as fast there
+
+
 def test_the_bench_of_the_trainer_measures_everything_it_names():
     rows = {row[0]: row[1] for row in bench("bench_engine.py")}
     assert float(rows["loop over bare steps, 64K, processor time"].rstrip("%")) < 60

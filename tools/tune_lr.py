@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,7 @@ def trained(folder: Path, data: Path, size: str, rate: float, initial: str, chos
         print(done.stdout[-2000:] + done.stderr[-500:], file=sys.stderr)
         return float("inf")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    shutil.rmtree(run)  # checkpoints of 256M are 3 GiB each
     return float(next(line["valid/poisson/rel_l2"] for line in reversed(lines) if "valid/poisson/rel_l2" in line))
 
 

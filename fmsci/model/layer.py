@@ -4,8 +4,8 @@ The layer takes what stands BEFORE the activation of the layer below, z, and app
 
     v = gelu(z),    out = S(v) + v A^T + b
 
-So z is the only field that the backward pass needs; v is made again from it, sample by sample, where it still fits into
-a core's cache. The bias is added to the mean wavenumber of S(v), which costs nothing.
+So z is the only field that the backward pass needs; v is made again from it, a few rows at a time, where it still fits
+into a core's cache. The bias is added to the mean wavenumber of S(v), which costs nothing.
 """
 
 from __future__ import annotations
