@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fmsci.model.mixing import gradients_of_mixing, mix
-from fmsci.model.pieces import add_product, count_at_once, pieces, points_first, samples_first
+from fmsci.model.pieces import add_product, count_at_once, pieces, samples_first
 from fmsci.model.transform import transform
 from fmsci.stages import stage
 
@@ -30,10 +30,10 @@ def lifted_layer(x: Tensor, lift: Tensor, lift_bias: Tensor, *layer: Tensor) -> 
     ``lift``: (d, c); ``layer``: spectral, pointwise and bias of :class:`fmsci.model.layer.FourierLayer`.
     """
     out: Tensor = _Lifted.apply(x, lift, lift_bias, *layer)  # type: ignore[no-untyped-call]
-    return out
+    return samples_first(out)
 
 
-def _points_first(x: Tensor) -> Tensor:
+def _channels_last(x: Tensor) -> Tensor:
     """Return (B, c, H, W) as (H, W, B, c): a transposed matrix, which is copied fast."""
     batch, channels, height, width = x.shape
     return x.reshape(batch * channels, -1).t().contiguous().view(height, width, batch, channels)
@@ -47,13 +47,13 @@ def _lifted(of_x: Tensor, lift: Tensor, lift_bias: Tensor, root: float) -> Tenso
 
 
 class _Lifted(torch.autograd.Function):
-    """Lift and layer, and their gradient."""
+    """Lift and layer, and their gradient: x (B, c, H, W) -> (H, W, B, d)."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, lift: Tensor, lift_bias: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor
     ) -> Tensor:
-        given = _points_first(x)
+        given = _channels_last(x)
         height, width, batch, channels = given.shape
         root = math.sqrt(height * width)
         waves = transform(height, width, weight.shape[2], x.dtype, x.device)
@@ -74,13 +74,13 @@ class _Lifted(torch.autograd.Function):
         for target, *found in pieces(at_once, height, targets, *products):
             waves.synthesise(found, target, twice=True, add=True)
         ctx.save_for_backward(x, lift, lift_bias, weight, pointwise, of_x)
-        return samples_first(out)
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, lift, lift_bias, weight, pointwise, of_x = ctx.saved_tensors
-        grad, given = points_first(grad), _points_first(x)
+        grad, given = grad.contiguous(), _channels_last(x)
         height, width, batch, channels = given.shape
         root = math.sqrt(height * width)
         waves = transform(height, width, weight.shape[2], x.dtype, x.device)

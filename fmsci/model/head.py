@@ -32,19 +32,21 @@ class Head(nn.Module):
                 return fused_head.head(v, self.inner, self.inner_bias, self.outer, self.outer_bias)
             inner, inner_bias = self.inner.to(dtype), self.inner_bias.to(dtype)
             if by_hand:
-                u: Tensor = _Fused.apply(v, inner, inner_bias, self.outer, self.outer_bias)  # type: ignore[no-untyped-call]
-                return u
+                v = points_first(v)
+                given = (v.view(-1, v.shape[-1]), inner, inner_bias, self.outer, self.outer_bias)
+                u: Tensor = _Fused.apply(*given)  # type: ignore[no-untyped-call]
+                return samples_first(u.view(*v.shape[:-1], 1))
             h = functional.gelu(functional.linear(v, inner, inner_bias))
             return functional.linear(h.to(self.outer.dtype), self.outer, self.outer_bias)
 
 
 class _Fused(torch.autograd.Function):
-    """The head and its gradient; of the fields only v is saved."""
+    """The head and its gradient, of points (N, d) -> (N, 1); they alone are saved."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor) -> Tensor:
-        v = points_first(v)
-        points = v.view(-1, v.shape[-1])
+    def forward(
+        ctx: Any, points: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor
+    ) -> Tensor:
         at_once = count_at_once(points, 2 * len(inner) * points.element_size())
         u = outer.new_empty(len(points), 1)
         columns, last = inner.t(), outer.t()
@@ -52,16 +54,14 @@ class _Fused(torch.autograd.Function):
             h = functional.gelu(torch.addmm(inner_bias, part, columns))
             torch.addmm(outer_bias, h.to(outer.dtype), last, out=target)
         ctx.save_for_backward(points, inner, inner_bias, outer)
-        return samples_first(u.view(*v.shape[:-1], 1))
+        return u
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     @named("head")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         points, inner, inner_bias, outer = ctx.saved_tensors
-        grad = points_first(grad)
-        shape = (*grad.shape[:-1], points.shape[-1])
-        grad = grad.view(-1, 1)
+        grad = grad.contiguous()
         at_once = count_at_once(points, 2 * len(inner) * points.element_size())
         grad_v, columns = torch.empty_like(points), inner.t()
         # Sums over the pieces are in the parameters' own precision: bfloat16 would lose the later ones.
@@ -76,10 +76,4 @@ class _Fused(torch.autograd.Function):
             grad_bias += grad_h.sum(0, dtype=outer.dtype)
             add_product(grad_inner, grad_h.t(), part)
             torch.mm(grad_h, inner, out=target)
-        return (
-            samples_first(grad_v.view(shape)),
-            grad_inner.to(inner.dtype),
-            grad_bias.to(inner.dtype),
-            grad_outer,
-            grad.sum(0),
-        )
+        return grad_v, grad_inner.to(inner.dtype), grad_bias.to(inner.dtype), grad_outer, grad.sum(0)

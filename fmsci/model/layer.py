@@ -76,8 +76,8 @@ class FourierLayer(nn.Module):
                 return fused.fourier_layer(z, *given, self.activate)
             weights = [one.to(dtype) for one in given]
             if by_hand:
-                out: Tensor = _Fused.apply(z, *weights, self.activate)  # type: ignore[no-untyped-call]
-                return out
+                out: Tensor = _Fused.apply(points_first(z), *weights, self.activate)  # type: ignore[no-untyped-call]
+                return samples_first(out)
             return self._composed(z, *weights)
 
     def _composed(self, z: Tensor, spectral: Tensor, pointwise: Tensor, bias: Tensor) -> Tensor:
@@ -88,11 +88,10 @@ class FourierLayer(nn.Module):
 
 
 class _Fused(torch.autograd.Function):
-    """The layer and its gradient."""
+    """The layer and its gradient, of fields (H, W, B, d)."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:
-        z = points_first(z)
         height, width, batch, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
         at_once = count_at_once(z, z[0].numel() * z.element_size())
@@ -113,13 +112,13 @@ class _Fused(torch.autograd.Function):
             waves.synthesise(found, target, twice=True, add=True)
         ctx.save_for_backward(z, weight, pointwise, spectrum)
         ctx.activate = activate
-        return samples_first(out)
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, weight, pointwise, spectrum = ctx.saved_tensors
-        grad = points_first(grad)
+        grad = grad.contiguous()
         height, width, batch, channels = z.shape
         waves = transform(height, width, weight.shape[2], z.dtype, z.device)
         at_once = count_at_once(z, z[0].numel() * z.element_size())
@@ -144,4 +143,4 @@ class _Fused(torch.autograd.Function):
                 grad_v.addmm_(points, pointwise)
             if ctx.activate:
                 torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
-        return samples_first(grad_z), grad_weight, grad_pointwise.to(z.dtype), grad_bias, None
+        return grad_z, grad_weight, grad_pointwise.to(z.dtype), grad_bias, None

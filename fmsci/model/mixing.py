@@ -23,7 +23,7 @@ def mix(rows: Tensor, weight: Tensor) -> Tensor:
     """Multiply each wavenumber by its complex matrix, (M, 2B, C) -> (M, 2B, D)."""
     real, imag = weight.flatten(1, 2)
     mixed = rows.new_empty(*rows.shape[:2], weight.shape[-1])
-    for part, one, other, target in pieces(_at_once(weight), len(rows), rows, real, imag, mixed):
+    for part, one, other, target in pieces(_at_once(rows, weight), len(rows), rows, real, imag, mixed):
         torch.bmm(part, one, out=target)
         target.baddbmm_(_turned(part, 1), other)
     return mixed
@@ -37,7 +37,7 @@ def gradients_of_mixing(rows: Tensor, grad: Tensor, weight: Tensor) -> tuple[Ten
     """
     back = torch.empty_like(rows)
     grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    at_once = _at_once(weight)
+    at_once = _at_once(rows, weight)
     few = weight.shape[-1] >= COPIED_FROM and weight.device.type == "cpu"
     near = weight.new_empty(min(at_once, len(rows)), *weight.shape[3:]) if few else None
     planes = (*weight.flatten(1, 2), *grad_weight.flatten(1, 2))
@@ -58,8 +58,8 @@ def _adjoint(plane: Tensor, room: Tensor | None) -> Tensor:
     return (plane if room is None else room.copy_(plane)).transpose(1, 2)
 
 
-def _at_once(weight: Tensor) -> int:
-    return count_at_once(weight, 2 * weight[0, 0, 0].numel() * weight.element_size(), shared=True)
+def _at_once(rows: Tensor, weight: Tensor) -> int:
+    return count_at_once(rows, 2 * weight[0, 0, 0].numel() * weight.element_size(), shared=True)
 
 
 def _turned(rows: Tensor, sign: int) -> Tensor:

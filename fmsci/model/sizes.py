@@ -74,8 +74,9 @@ class Architecture:
         """Count of multiplications and additions of one forward pass of one sample; backward takes about twice as many.
 
         Along y, 2 (m + 1) rows over ny points for nx d columns; along x, 2 m rows over nx points for 2 (m + 1) d
-        columns; the same back; four d x d products for each of 2 m^2 wavenumbers; d x d at each point. (Halved sums,
-        see fmsci.model.transform, save up to half of the first.) Activations are not counted.
+        columns; the same back; four d x d products for each of 2 m^2 wavenumbers; d x d at each point. That is the form
+        of fmsci.model.spectral; a CPU takes x first and halves these sums (fmsci.model.transform). Activations are not
+        counted.
         """
         d, m, points = self.width, self.modes, ny * nx
         transform = 2 * (2 * (m + 1) * ny * nx * d + 2 * (m + 1) * 2 * m * nx * d)

@@ -18,11 +18,11 @@ STALE_LOCK_S = 120.0
 OFTEN = gc.get_threshold()
 """How many new objects Python looks through for garbage, when nobody has told it otherwise."""
 
-LARGE_BYTES = 64 << 20
-"""A block from which on its hole costs more memory than new pages cost time."""
+LARGE_BYTES = 256 << 20
+"""A gradient so large leaves holes that cost more memory than all fields of a small batch."""
 
 KEPT_BYTES = 16 << 20
-"""Beside such blocks, those that are kept when they are freed are smaller than this."""
+"""Beside such gradients, blocks from this size on are given back, and what is free at the end of the heap."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # the numbers that mallopt knows them by
 
@@ -121,13 +121,14 @@ def keep_freed_memory(largest: int = 0) -> None:
     A training step frees and asks for the same fields again and again. Each page that comes anew from the kernel costs
     one or two microseconds on a virtual machine: with it an eighth of a training step. (glibc; elsewhere nothing.)
 
-    ``largest``: bytes of the largest block that comes and goes with a step, the gradient of a parameter. From
-    ``LARGE_BYTES`` on only blocks below ``KEPT_BYTES`` are kept: in the hole of a large one smaller ones would settle,
-    the next would go elsewhere, and such holes take more memory than all fields (docs/benchmarks.md).
+    ``largest``: bytes of the largest block that comes and goes with a step, a parameter's gradient. Beside blocks of
+    ``LARGE_BYTES`` only small ones are kept: in the hole of a large one smaller ones would settle, the next large one
+    would go elsewhere, and the holes take more than all fields. That costs a quarter of a step (docs/benchmarks.md).
     """
     try:
         library = ctypes.CDLL(None)
         if largest >= LARGE_BYTES:
+            library.mallopt(_MMAP_MAX, 65536)  # as it is by itself
             library.mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
             library.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
         else:
