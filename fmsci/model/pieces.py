@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 CACHE_BYTES = 1 << 20
-"""A piece of a field has about this size: it stays in a core's own cache."""
+"""A piece of a field has about this size for each thread: it stays in the cores' own caches."""
 
 SHARED_BYTES = 4 << 20
 """A piece that is read once and worked on at length has about this: fewer starts count more (docs/benchmarks.md)."""
@@ -16,8 +16,9 @@ SHARED_BYTES = 4 << 20
 
 def count_at_once(values: Tensor, bytes_of_one: int, shared: bool = False) -> int:
     """Return how many of ``values``' first axis make a piece, at least one."""
-    room = SHARED_BYTES if shared else CACHE_BYTES
-    return max(1, room // bytes_of_one if values.device.type == "cpu" else len(values))
+    if values.device.type != "cpu":
+        return len(values)
+    return max(1, (SHARED_BYTES if shared else CACHE_BYTES) * torch.get_num_threads() // bytes_of_one)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
