@@ -32,10 +32,11 @@ class Head(nn.Module):
                 return fused_head.head(v, self.inner, self.inner_bias, self.outer, self.outer_bias)
             inner, inner_bias = self.inner.to(dtype), self.inner_bias.to(dtype)
             if by_hand:
-                v = points_first(v)
-                given = (v.view(-1, v.shape[-1]), inner, inner_bias, self.outer, self.outer_bias)
-                u: Tensor = _Fused.apply(*given)  # type: ignore[no-untyped-call]
-                return samples_first(u.view(*v.shape[:-1], 1))
+                as_it_lies = v.is_contiguous()  # out of the fast transform; else all samples of a point lie together
+                field = v if as_it_lies else points_first(v)
+                given = (field.view(-1, v.shape[-1]), inner, inner_bias, self.outer, self.outer_bias)
+                u: Tensor = _Fused.apply(*given).view(*field.shape[:-1], 1)  # type: ignore[no-untyped-call]
+                return u if as_it_lies else samples_first(u)
             h = functional.gelu(functional.linear(v, inner, inner_bias))
             return functional.linear(h.to(self.outer.dtype), self.outer, self.outer_bias)
 

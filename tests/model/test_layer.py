@@ -134,12 +134,16 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda z, *_: top(z), (z, *top.parameters()))
 
 
+@pytest.mark.parametrize("samples_first", [True, False])
 @pytest.mark.parametrize("cache_bytes", [1, 1 << 20])
-def test_the_fused_head_is_the_plain_one(monkeypatch, cache_bytes):
+def test_the_fused_head_is_the_plain_one(monkeypatch, cache_bytes, samples_first):
+    """Of fields as they lie after either form of a layer."""
     in_pieces(monkeypatch, cache_bytes)
     torch.manual_seed(0)
     top = Head(5).double()
-    v = torch.randn(2, 6, 7, 5, dtype=torch.float64, requires_grad=True)
+    v = torch.randn(2, 6, 7, 5, dtype=torch.float64)
+    v = (v if samples_first else pieces.samples_first(pieces.points_first(v))).requires_grad_()
+    assert v.is_contiguous() == samples_first
     probe, inputs = torch.randn(2, 6, 7, 1, dtype=torch.float64), [v, *top.parameters()]
     fused = value_and_gradients(lambda: top(v), inputs, probe)
 
