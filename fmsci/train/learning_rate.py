@@ -9,10 +9,10 @@ from fmsci.config.sections import OptimSettings
 PAPER_LR = 1e-3
 """That of arXiv 2306.00258 at every size."""
 
-DEFAULT_LR = ((2_000_000, 1e-2), (30_000_000, 3e-3), (math.inf, PAPER_LR))
+DEFAULT_LR = ((2_000_000, 1e-2), (math.inf, 3e-3))
 """Peak learning rate where ``optim.lr`` is not set: (parameters up to, rate). As tools/tune_lr.py found them, the table
-is in docs/benchmarks.md: 1e-2 was best from 64K to 16M, where 3e-3 is as good and further from diverging; above, no
-measurement."""
+is in docs/benchmarks.md: 1e-2 was best from 64K to 16M, where 3e-3 is as good and further from diverging; at 256M 3e-3
+is better than the paper's."""
 
 
 def peak_lr(settings: OptimSettings, num_parameters: int, pretrained: bool = False) -> float:
