@@ -46,7 +46,7 @@ def test_a_training_step_is_faster_and_smaller_than_a_plain_one():
 def test_the_bench_of_the_transforms_compares_both_forms():
     figures = bench("bench_transform.py")
     assert figures.keys() == {"16/64/4", "16/64/16"}
-    assert all(0.02 < value < 2 for value in figures.values())  # matrix products are about twice as fast there
+    assert all(0.02 < value < 2 for value in figures.values())  # on a free core 0.8 to 0.95
 
 
 def test_the_bench_of_the_trainer_measures_everything_it_names():

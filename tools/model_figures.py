@@ -65,7 +65,7 @@ def timed(
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if candidate == "ours" and not on_gpu:
-        keep_freed_memory(4 * architecture(4, size).largest_parameter)
+        keep_freed_memory(architecture(4, size).largest_parameter_bytes)
     torch.manual_seed(0)
     wake_libraries()
     batch = batch_of(size, on_gpu)
@@ -151,7 +151,7 @@ def timed_on_gpu(candidate: str, steps: int, sizes: list[str], precisions: list[
 def stages(size: str) -> dict[str, float]:
     """Return milliseconds per sample that our training step spends in its stages, on one thread."""
     torch.set_num_threads(1)
-    keep_freed_memory(4 * architecture(4, size).largest_parameter)
+    keep_freed_memory(architecture(4, size).largest_parameter_bytes)
     spent: dict[str, float] = defaultdict(float)
 
     inside: list[str] = []

@@ -39,7 +39,7 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.reshape(batch * channels, -1).t().contiguous().view(height, width, batch, channels)
 
 
-def _lifted(of_x: Tensor, lift: Tensor, lift_bias: Tensor, root: float) -> Tensor:
+def _lifted_spectrum(of_x: Tensor, lift: Tensor, lift_bias: Tensor, root: float) -> Tensor:
     """Return the spectrum of the lifted field, (2 m^2, 2B, c) -> (2 m^2, 2B, d)."""
     spectrum = torch.matmul(of_x, lift.t())
     spectrum[0, : of_x.shape[1] // 2] += lift_bias * root
@@ -67,7 +67,7 @@ class _Lifted(torch.autograd.Function):
             with stage("pointwise"):
                 torch.mm(part, columns, out=target)
         of_x = waves.collect(products, batch)
-        mixed = mix(_lifted(of_x, lift, lift_bias, root), weight)
+        mixed = mix(_lifted_spectrum(of_x, lift, lift_bias, root), weight)
         mixed[0, :batch] += (torch.mv(pointwise, lift_bias) + bias) * root
         products = waves.room(x, batch * len(bias))
         waves.spread(mixed, products)
@@ -96,7 +96,7 @@ class _Lifted(torch.autograd.Function):
         grad_mixed = waves.collect(products, batch)
         del products, room  # the largest gradient comes now
         grad_bias = grad_mixed[0, :batch].sum(0) * root
-        back, grad_weight = gradients_of_mixing(_lifted(of_x, lift, lift_bias, root), grad_mixed, weight)
+        back, grad_weight = gradients_of_mixing(_lifted_spectrum(of_x, lift, lift_bias, root), grad_mixed, weight)
         narrow = grad_columns.t().to(x.dtype)
         grad_pointwise = narrow @ lift.t() + torch.outer(grad_bias, lift_bias)
         grad_lift = back.flatten(0, 1).t() @ of_x.flatten(0, 1) + pointwise.t() @ narrow

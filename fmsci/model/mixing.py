@@ -66,6 +66,6 @@ def _turned(rows: Tensor, sign: int) -> Tensor:
     """Return the rows of i V (``sign`` 1) or -i V (-1)."""
     turned = torch.empty_like(rows)
     (real, imag), (first, second) = rows.chunk(2, dim=1), turned.chunk(2, dim=1)
-    torch.neg(imag if sign > 0 else real, out=first if sign > 0 else second)
-    (second if sign > 0 else first).copy_(real if sign > 0 else imag)
+    torch.mul(imag, -sign, out=first)
+    torch.mul(real, sign, out=second)
     return turned

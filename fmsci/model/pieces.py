@@ -1,4 +1,4 @@
-"""How much of a batch is worked on at once: on a CPU what fits into a core's cache, on a GPU everything."""
+"""How much of a batch is worked on at once: on a CPU what fits into the cores' caches, on a GPU everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CACHE_BYTES = 1 << 20
 """A piece of a field has about this size for each thread: it stays in the cores' own caches."""
 
 SHARED_BYTES = 4 << 20
-"""A piece that is read once and worked on at length has about this: fewer starts count more (docs/benchmarks.md)."""
+"""One that is read once and worked on at length has about this: fewer starts count more (docs/benchmarks.md)."""
 
 
 def count_at_once(values: Tensor, bytes_of_one: int, shared: bool = False) -> int:

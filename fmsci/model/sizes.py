@@ -47,9 +47,9 @@ class Architecture:
         return self.layers * (4 * d * d * m * m + d * d + d) + (self.in_channels + 1) * d + 2 * d * d + 4 * d + 1
 
     @property
-    def largest_parameter(self) -> int:
-        """Count of real numbers of a layer's spectral weights: 4 d^2 m^2."""
-        return 4 * self.width**2 * self.modes**2
+    def largest_parameter_bytes(self) -> int:
+        """Bytes of a layer's spectral weights, 4 d^2 m^2 numbers, in float32."""
+        return 4 * 4 * self.width**2 * self.modes**2
 
     @property
     def transform(self) -> str:

@@ -187,7 +187,7 @@ class Transform:
 
 
 def _columns(*fields: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield matrices with as many columns, the first of which is the highest, some columns at a time."""
+    """Yield matrices, one for each part of x, some columns at a time; the first ones are the highest."""
     first = fields[0]
     at_once = count_at_once(first[0, 0], first[..., 0].numel() * first.element_size(), shared=True)
     return zip(*(torch.split(one, at_once, dim=2) for one in fields), strict=True)

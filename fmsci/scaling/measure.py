@@ -94,7 +94,7 @@ class _Bench:
         self.settings, self.point, self.world, self.device = settings, point, world, device
         set_threads(point.how.threads, world)
         if device.type == "cpu":
-            keep_freed_memory(4 * point.shape.largest_parameter)
+            keep_freed_memory(point.shape.largest_parameter_bytes)
         check_grid(point.shape.modes, point.grid, point.grid)
         self.together = self._engine(point.how, world)[0]
         # Never replayed: several ranks never are, and what a replay saves would be taken for time of the exchange;

@@ -152,7 +152,7 @@ def build_job(
     set_threads(settings.engine.threads, world)
     chosen, scales, data, folder = choose_model(settings, saved)
     if device.type == "cpu":
-        keep_freed_memory(4 * chosen.largest_parameter)
+        keep_freed_memory(chosen.largest_parameter_bytes)
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
     operator = SolutionOperator(
         chosen,

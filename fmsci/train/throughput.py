@@ -40,7 +40,7 @@ def throughput(asked: Mapping[str, Any]) -> dict[str, Any]:
     set_threads(asked["threads"], world)
     shape = Architecture(asked["channels"], asked["width"], asked["modes"], asked["layers"])
     if device.type == "cpu":
-        keep_freed_memory(4 * shape.largest_parameter)
+        keep_freed_memory(shape.largest_parameter_bytes)
     scales = Scales(1.0, {f"c{number}": 1.0 for number in range(shape.in_channels - 1)})
     operator = SolutionOperator(shape, scales).to(device)
     optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=1e-6))
