@@ -95,7 +95,9 @@ def test_who_hangs_up_at_any_moment_leaves_it_to_the_others():
 @pytest.mark.distributed
 def test_ranks_of_one_launcher_meet_and_those_of_two_do_not():
     """Their port comes from the launcher, which is no ancestor of a fork."""
-    script = "from fmsci.world import detect_world\nworld = detect_world()\nprint(world.size, world.port)\n"
+    # One write a line: ranks would cut into each other's where Python does not buffer.
+    script = "import os\nfrom fmsci.world import detect_world\nworld = detect_world()\n"
+    script += "os.write(1, f'{world.size} {world.port}\\n'.encode())\n"
     launched = [started([str(MPIEXEC), "-n", "2", *warm(["-c", script])]) for _ in range(2)]
     first, second = (sorted(one.communicate(timeout=60)[0].splitlines()) for one in launched)
     assert first[0] == first[1] != second[0] == second[1]

@@ -48,11 +48,12 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, points: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor
     ) -> Tensor:
-        at_once = count_at_once(points, 2 * len(inner) * points.element_size())
+        at_once = count_at_once(points, len(inner) * points.element_size())
         u = outer.new_empty(len(points), 1)
         columns, last = inner.t(), outer.t()
         for part, target in pieces(at_once, len(points), points, u):
-            h = functional.gelu(torch.addmm(inner_bias, part, columns))
+            h = torch.addmm(inner_bias, part, columns)
+            torch.ops.aten.gelu.out(h, out=h)
             torch.addmm(outer_bias, h.to(outer.dtype), last, out=target)
         ctx.save_for_backward(points, inner, inner_bias, outer)
         return u
@@ -63,17 +64,18 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         points, inner, inner_bias, outer = ctx.saved_tensors
         grad = grad.contiguous()
-        at_once = count_at_once(points, 2 * len(inner) * points.element_size())
+        at_once = count_at_once(points, len(inner) * points.element_size())
         grad_v, columns = torch.empty_like(points), inner.t()
         # Sums over the pieces are in the parameters' own precision: bfloat16 would lose the later ones.
         grad_inner, grad_bias, grad_outer = (
             torch.zeros_like(one, dtype=outer.dtype) for one in (inner, inner_bias, outer)
         )
-        for part, above, target in pieces(at_once, len(points), points, grad, grad_v):
+        for part, above, target in pieces(at_once, len(points), points, grad, grad_v, back=True):
             h = torch.addmm(inner_bias, part, columns)
             a = functional.gelu(h)
             grad_outer.addmm_(above.t(), a.to(outer.dtype))
-            grad_h = torch.ops.aten.gelu_backward(torch.mul(above, outer).to(h.dtype), h)
+            grad_h = torch.mul(above, outer, out=a)  # a has served
+            torch.ops.aten.gelu_backward.grad_input(grad_h, h, grad_input=grad_h)
             grad_bias += grad_h.sum(0, dtype=outer.dtype)
             add_product(grad_inner, grad_h.t(), part)
             torch.mm(grad_h, inner, out=target)

@@ -108,7 +108,7 @@ class _Fused(torch.autograd.Function):
         mixed = mix(spectrum, weight)
         mixed[0, :batch] += bias * math.sqrt(height * width)
         waves.spread(mixed, products)
-        for target, *found in pieces(at_once, height, targets, *products):
+        for target, *found in pieces(at_once, height, targets, *products, back=True):
             waves.synthesise(found, target, twice=True, add=True)
         ctx.save_for_backward(z, weight, pointwise, spectrum)
         ctx.activate = activate
@@ -133,7 +133,7 @@ class _Fused(torch.autograd.Function):
         grad_z = torch.empty_like(z)
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
         fields = (above, z.view(-1, channels), grad_z.view(-1, channels))
-        for points, part, target, *found in pieces(at_once, height, *fields, *products):
+        for points, part, target, *found in pieces(at_once, height, *fields, *products, back=True):
             v = functional.gelu(part) if ctx.activate else part
             with stage("pointwise"):
                 add_product(grad_pointwise, points.t(), v)

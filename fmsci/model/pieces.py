@@ -29,12 +29,14 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += torch.mm(left, right)
 
 
-def pieces(at_once: int, rows: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def pieces(at_once: int, rows: int, *values: Tensor, back: bool = False) -> Iterator[tuple[Tensor, ...]]:
     """Yield tensors of so many ``rows`` piece by piece, ``at_once`` rows of each: views of all of them each time.
 
-    A row is one of their first axis, or as many as that axis is longer.
+    A row is one of their first axis, or as many as that axis is longer. ``back``: the last piece first. A field is gone
+    through in the direction opposite to the time before, as what was touched last is still in the cache.
     """
-    return zip(*(torch.split(one, at_once * (len(one) // rows)) for one in values), strict=True)
+    split = (torch.split(one, at_once * (len(one) // rows)) for one in values)
+    return zip(*(one[::-1] if back else one for one in split), strict=True)
 
 
 def points_first(field: Tensor) -> Tensor:
