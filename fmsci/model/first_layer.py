@@ -99,7 +99,7 @@ class _Lifted(torch.autograd.Function):
         back, grad_weight = gradients_of_mixing(_lifted_spectrum(of_x, lift, lift_bias, root), grad_mixed, weight)
         narrow = grad_columns.t().to(x.dtype)
         grad_pointwise = narrow @ lift.t() + torch.outer(grad_bias, lift_bias)
-        grad_lift = (of_x.flatten(0, 1).t() @ back.flatten(0, 1)).t() + pointwise.t() @ narrow
+        grad_lift = pointwise.t() @ narrow + (of_x.flatten(0, 1).t() @ back.flatten(0, 1)).t()
         grad_lift_bias = back[0, :batch].sum(0) * root + torch.mv(pointwise.t(), grad_bias)
         grad_x = None
         if ctx.needs_input_grad[0]:

@@ -32,8 +32,8 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 def pieces(at_once: int, rows: int, *values: Tensor, back: bool = False) -> Iterator[tuple[Tensor, ...]]:
     """Yield tensors of so many ``rows`` piece by piece, ``at_once`` rows of each: views of all of them each time.
 
-    A row is one of their first axis, or as many as that axis is longer. ``back``: the last piece first. A field is gone
-    through in the direction opposite to the time before, as what was touched last is still in the cache.
+    A row is one of their first axis, or as many as that axis is longer. ``back``: the last piece first. A step goes
+    through a field in the direction opposite to the time before: its last pieces may still be in the cache.
     """
     split = (torch.split(one, at_once * (len(one) // rows)) for one in values)
     return zip(*(one[::-1] if back else one for one in split), strict=True)

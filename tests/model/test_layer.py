@@ -1,6 +1,7 @@
 """The fused Fourier layer and head against plain operations: values, gradients, memory; compiled and exported."""
 
 import gc
+import itertools
 import shutil
 import weakref
 
@@ -135,7 +136,7 @@ def test_gradcheck():
 
 
 @pytest.mark.parametrize("samples_first", [True, False])
-@pytest.mark.parametrize("cache_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("cache_bytes", [1, 3000, 1 << 20])
 def test_the_fused_head_is_the_plain_one(monkeypatch, cache_bytes, samples_first):
     """Of fields as they lie after either form of a layer."""
     in_pieces(monkeypatch, cache_bytes)
@@ -211,6 +212,43 @@ def test_the_flops_of_a_forward_pass_are_what_a_counter_counts(size):
     with counter, torch.no_grad():
         model(x)
     assert counter.get_total_flops() == Architecture(4, width, modes).flops(grid, grid)
+
+
+class PiecesOfFields(TorchDispatchMode):
+    """Notes, for each tensor of so many numbers, which pieces of it operations take, in their order."""
+
+    def __init__(self, numbers):
+        self.numbers, self.kept, self.taken = numbers, [], {}
+        super().__init__()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        for one in (*arguments, *(keywords or {}).values()):
+            if isinstance(one, torch.Tensor) and one.untyped_storage().nbytes() == 4 * self.numbers > 4 * one.numel():
+                self.kept.append(one)  # or another field comes to lie there
+                span = sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
+                first = one.storage_offset()
+                self.taken.setdefault(one.untyped_storage().data_ptr(), []).append((first, first + span))
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("halved_from", [1, 1000])
+def test_what_was_touched_last_of_a_field_is_touched_next(monkeypatch, halved_from):
+    """Each pass over a field goes the other way than the one before: it begins with what a cache may still hold."""
+    monkeypatch.setattr(pieces, "CACHE_BYTES", 2 * 12 * 3 * 8 * 4)  # two rows of a field
+    monkeypatch.setattr(transform_module, "HALVED_FROM", halved_from)
+    transform_module.transform.cache_clear()
+    model, numbers = FNO(4, 8, 4), 3 * 16 * 12 * 8
+    with PiecesOfFields(numbers) as noted:
+        model(torch.randn(3, 4, 16, 12)).square().sum().backward()
+    transform_module.transform.cache_clear()
+    assert len(noted.taken) == 4 + 4  # the fields, and the gradient of each
+    row = numbers // 16
+    for ranges in noted.taken.values():
+        assert min(ranges)[0] == 0
+        assert max(end for _, end in ranges) == numbers - 1
+        for (first, end), (next_first, next_end) in itertools.pairwise(ranges):
+            assert next_first - row < end
+            assert first - row < next_end
 
 
 def test_a_training_step_keeps_one_field_a_layer_and_its_spectrum():
