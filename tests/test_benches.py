@@ -30,7 +30,7 @@ def test_generation_is_far_faster_than_the_plain_way():
 
 
 def test_the_loader_is_faster_than_one_sample_at_a_time():
-    result = bench("bench_loader.py")
+    result = bench("bench_loader.py", rounds=9)  # a pass takes milliseconds: one disturbance spoils it
     assert result["ratio_none"] > 1.5
     assert result["loader_host"] > 2000
     assert result["wait_percent"] < 20

@@ -56,8 +56,9 @@ class Watched:
         self.handles.append(handles)
 
     def halves(self, values: list[int], last: int) -> tuple[list[int], list[int]]:
-        """Return what was held in the first and in the second half of a run, after its warm-up."""
-        pairs = [(step, value) for step, value in zip(self.steps, values, strict=True) if step >= WARM * last]
+        """Return what was held in the first and in the second half of a run, after its warm-up and before its end."""
+        end = max(self.steps)  # from there on it closes everything
+        pairs = [(step, value) for step, value in zip(self.steps, values, strict=True) if WARM * last <= step < end]
         return [value for step, value in pairs if 2 * step < last], [value for step, value in pairs if 2 * step >= last]
 
 
@@ -112,15 +113,12 @@ def soak(command: list[str], place: Path, steps: int, kills: int, numbers: rando
 
 
 def undisturbed(command: list[str], run: Path) -> Watched:
-    """Run to the end; return what the process held meanwhile."""
-    watched, seen = Watched(), -1
+    """Run to the end; return what the process held meanwhile, looked at often: a file that it writes is soon closed."""
+    watched = Watched()
     with (run.parent / "whole.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         while process.poll() is None:
-            step = last_step(run)
-            if step > seen:
-                watched.look(process.pid, step)
-                seen = step
-            time.sleep(0.02)
+            watched.look(process.pid, last_step(run))
+            time.sleep(0.005)
     if process.returncode != 0:
         raise SystemExit(f"the undisturbed run failed:\n{(run.parent / 'whole.log').read_text()}")
     return watched
