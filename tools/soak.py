@@ -56,9 +56,8 @@ class Watched:
         self.handles.append(handles)
 
     def halves(self, values: list[int], last: int) -> tuple[list[int], list[int]]:
-        """Return what was held in the first and in the second half of a run, after its warm-up and before its end."""
-        end = max(self.steps)  # from there on it closes everything
-        pairs = [(step, value) for step, value in zip(self.steps, values, strict=True) if WARM * last <= step < end]
+        """Return what was held in the first and in the second half of a run, after its warm-up."""
+        pairs = [(step, value) for step, value in zip(self.steps, values, strict=True) if step >= WARM * last]
         return [value for step, value in pairs if 2 * step < last], [value for step, value in pairs if 2 * step >= last]
 
 
@@ -92,7 +91,7 @@ def soak(command: list[str], place: Path, steps: int, kills: int, numbers: rando
     """Compare a disturbed run with an undisturbed one; say what came out; return the exit code."""
     whole, broken = place / "whole", place / "broken"
     begun = time.monotonic()
-    watched = undisturbed([*command, f"run={whole}"], whole)
+    watched = undisturbed([*command, f"run={whole}"], whole, steps)
     say(f"undisturbed: {time.monotonic() - begun:.0f} s")
     begun = time.monotonic()
     landed = killed([*command, f"run={broken}"], broken, steps, kills, numbers)
@@ -112,12 +111,18 @@ def soak(command: list[str], place: Path, steps: int, kills: int, numbers: rando
     return int(not (same and bounded and landed == kills and not left))
 
 
-def undisturbed(command: list[str], run: Path) -> Watched:
-    """Run to the end; return what the process held meanwhile, looked at often: a file that it writes is soon closed."""
-    watched = Watched()
+def undisturbed(command: list[str], run: Path, last: int) -> Watched:
+    """Run to the end; return what the process held meanwhile.
+
+    It is looked at often, as a file that it writes is soon closed, and once at the ``last`` step: then it closes all.
+    """
+    watched, seen = Watched(), -1
     with (run.parent / "whole.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         while process.poll() is None:
-            watched.look(process.pid, last_step(run))
+            step = last_step(run)
+            if step < last or step > seen:
+                watched.look(process.pid, step)
+                seen = step
             time.sleep(0.005)
     if process.returncode != 0:
         raise SystemExit(f"the undisturbed run failed:\n{(run.parent / 'whole.log').read_text()}")

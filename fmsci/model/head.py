@@ -52,8 +52,7 @@ class _Fused(torch.autograd.Function):
         u = outer.new_empty(len(points), 1)
         columns, last = inner.t(), outer.t()
         for part, target in pieces(at_once, len(points), points, u):
-            h = torch.addmm(inner_bias, part, columns)
-            torch.ops.aten.gelu.out(h, out=h)
+            h = torch.ops.aten.gelu_(torch.addmm(inner_bias, part, columns))
             torch.addmm(outer_bias, h.to(outer.dtype), last, out=target)
         ctx.save_for_backward(points, inner, inner_bias, outer)
         return u
