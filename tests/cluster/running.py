@@ -64,6 +64,10 @@ class Cluster:
             self.login("squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%T").split()
         )
 
+    def restarts(self, job):
+        """How often Slurm has requeued a job. (That it waits for its next start is seen for some seconds only.)"""
+        return int(re.search(r" Restarts=(\d+)", self.login("scontrol", "show", "job", job))[1])
+
     def wait_for(self, what, condition, seconds=180):
         deadline = time.monotonic() + seconds
         while not condition():
