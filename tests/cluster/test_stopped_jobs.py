@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -185,19 +186,28 @@ def test_where_nothing_is_requeued_a_chain_continues(cluster, train_config, run)
     assert steps(run) == list(range(1, 301))
 
 
+STOPS_AT_ONCE = """#!/bin/bash
+if [ -n "$SLURM_PROCID" ]; then scancel --batch --signal=USR2 "$SLURM_JOB_ID"; fi
+exec {fmsci} "$@"
+"""
+
+
 def test_a_restart_without_progress_is_the_last(cluster, run, train_config):
     """A script that is stopped whenever it starts would be requeued for ever."""
-    words = [train_config, f"run={run}", *TRAINING, *LONG]
-    job = cluster.sbatch("slurm/pretrain.sbatch", *words, nodes=1)
-    for start in (0, 1):
-        cluster.wait_for(f"start {start}", lambda start=start: f"start {start} of" in cluster.log(job))
-        cluster.login("scancel", "--batch", "--signal=USR2", job)
+    folder = cluster.folder / "stops at once"
+    folder.mkdir()
+    command = folder / "fmsci"
+    command.write_text(STOPS_AT_ONCE.format(fmsci=shutil.which("fmsci")))
+    command.chmod(0o755)
+    words = [train_config, f"run={run}", *TRAINING, *LONG, "optim.epochs=9999"]
+    job = cluster.sbatch("slurm/pretrain.sbatch", *words, nodes=1, PATH=f"{folder}:{cluster.environment['PATH']}")
     assert cluster.ended(job) == "FAILED"
+    assert "start 1 of" in cluster.log(job)
     assert "this restart came no further than step 0: not requeued" in cluster.log(job)
 
 
 def test_a_job_is_restarted_so_often_and_no_more(cluster, run, train_config):
-    words = [train_config, f"run={run}", *TRAINING, *LONG]
+    words = [train_config, f"run={run}", *TRAINING, *LONG, "optim.epochs=9999"]
     job = cluster.sbatch("slurm/pretrain.sbatch", *words, nodes=1, FMSCI_MAX_RESTARTS=0)
     cluster.wait_for("the start", lambda: "start 0 of" in cluster.log(job))
     cluster.login("scancel", "--batch", "--signal=USR2", job)
