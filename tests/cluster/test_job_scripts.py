@@ -12,9 +12,11 @@ STEP = """#!/bin/bash
 . slurm/env.sh
 {behind}
 prepare ''
-step bash -c 'trap "" TERM; trap "{heard}" USR2; echo listening; sleep 60 & wait'
+step bash -c 'trap "" TERM; trap "{heard}" USR2; echo listening; while :; do sleep 1 & wait; done'
 settle
 """
+"""Slurm tells every process of a step: where the sleep hears of it first, the shell must not end with it."""
+
 STOPPED = {
     "cancelled while it saves": (
         "",

@@ -76,7 +76,7 @@ def test_a_step_that_could_not_start_yet_hears_of_the_stop_too(cluster):
     script = """#!/bin/bash
 . slurm/env.sh
 srun --ntasks=1 --cpus-per-task=1 env --ignore-signal=USR2 sleep 4 & sleep 1
-step bash -c 'trap "echo told; exit 75" USR2; sleep 60 & wait'
+step bash -c 'trap "echo told; exit 75" USR2; while :; do sleep 1 & wait; done'
 echo "the step ended with $code"
 """
     path = cluster.folder / "busy.sbatch"
