@@ -187,7 +187,7 @@ def test_where_nothing_is_requeued_a_chain_continues(cluster, train_config, run)
 
 
 STOPS_AT_ONCE = """#!/bin/bash
-if [ -n "$SLURM_PROCID" ]; then scancel --batch --signal=USR2 "$SLURM_JOB_ID"; fi
+if [ "$1" = train ]; then scancel --batch --signal=USR2 "$SLURM_JOB_ID"; sleep 60; fi
 exec {fmsci} "$@"
 """
 
