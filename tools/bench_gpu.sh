@@ -21,9 +21,9 @@ if [ -n "$(ls -A "$1")" ]; then
 fi
 out=$(cd "$1" && pwd)
 device=cuda size=16M bench=(--precision fp32 bf16 tf32) samples=512 batch=32 grid=128 patience=1
-# What the tests of the kernels start compiles for a minute, hence four processes; -rP: what they print. A rehearsal
+# What the tests of the kernels start compiles for minutes, hence eight processes; -rP: what they print. A rehearsal
 # leaves these to the suite, which runs them in an interpreter.
-tests=(-p no:benchmark -n 4 tests/model/test_first_kernels.py tests/model/test_kernels.py tests/model/test_gpu.py
+tests=(-p no:benchmark -n 8 tests/model/test_first_kernels.py tests/model/test_kernels.py tests/model/test_gpu.py
     tests/engine/test_replay.py tests/engine/test_gpu.py)
 if [ $# -eq 2 ]; then
     device=cpu size=64K bench=(--quick) samples=8 batch=4 grid=16 patience=4
@@ -45,7 +45,7 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
     grep -v '^{' "$out/$name.txt" | tail -n 30
 }
 
-step tests 110 python -m pytest -q -raP -p no:cacheprovider "${tests[@]}"
+step tests 120 python -m pytest -q -raP --durations 10 -p no:cacheprovider "${tests[@]}"
 step model 190 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data

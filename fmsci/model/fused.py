@@ -10,7 +10,7 @@ so a spectrum comes out with its real and imaginary rows, +ky and -ky, and nothi
 read as they are kept (float32) and made bfloat16 on the way; so are their gradients written.
 
 Numbers type: that of the fields, float32 or bfloat16. Products of float32 are tf32 where the process allows it
-(engine.precision=tf32), else three products of tf32 each, which is as exact as float32 (docs/fourier_layer.md).
+(engine.precision=tf32), else three of tf32 or six of bfloat16 each, as exact as float32 (docs/fourier_layer.md).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fmsci.model.constants import constant
+from fmsci.model.precision import precision
 from fmsci.model.sizes import WIDEST
 from fmsci.model.tiles import cdiv, tiles
 from fmsci.model.transform import angles
@@ -51,7 +52,7 @@ def waves(
     """Return M (4m, 2H), and by ``twice`` the rows along x (2m, W) and their transpose.
 
     ``twice`` counts every kx > 0 twice, for its conjugate partner; see :class:`fmsci.model.transform.Transform`.
-    ``products``: see :func:`precision`; for tf32 the waves are rounded to it.
+    ``products``: see :func:`fmsci.model.precision.precision`; for tf32 the waves are rounded to it.
     """
     as_read = nearest_tf32 if (dtype, products) == (torch.float32, "tf32") else torch.clone
     y = angles(modes + 1, height)
@@ -72,11 +73,6 @@ def waves(
 def nearest_tf32(values: Tensor) -> Tensor:
     """Return the nearest numbers with tf32's 10 bits: a matrix unit cuts the others off, which makes all smaller."""
     return ((values.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-
-
-def precision() -> str:
-    """Return how products of float32 are made."""
-    return "tf32" if torch.get_float32_matmul_precision() != "highest" else "tf32x3"
 
 
 class _FourierLayer(torch.autograd.Function):
@@ -212,28 +208,46 @@ def _descend(
     q: Tensor | None, columns: Tensor, grad: Tensor, z: Tensor, pointwise: Tensor, activate: bool, of_pointwise: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of z, where there is a ``q``, and of the pointwise matrix, where it is wanted."""
+    out = None if q is None else torch.empty_like(z)
+    given, parts = (q, columns, grad, z, pointwise.contiguous(), out), None
+    for called, of_z, of_a in _passes(q is not None, of_pointwise, z.shape[-1], z.dtype):
+        parts = _start_descend(called, given, activate, of_z, of_a)
+    return out, None if parts is None else parts.sum(0).to(pointwise.dtype)
+
+
+def _start_descend(called: str, given: tuple[Any, ...], activate: bool, of_z: bool, of_a: bool) -> Tensor | None:
+    """Return each program's part of the gradient of the pointwise matrix, where it is wanted."""
     from fmsci.model.kernels import field, start
 
-    if q is None and not of_pointwise:
-        return None, None
+    columns, z = given[1], given[3]
     batch, height, width, channels = z.shape
-    out = None if q is None else torch.empty_like(z)
-    programs = min(batch * height, tiles("descend", channels, z.dtype, precision())["programs"])
-    parts = z.new_empty(programs, channels, channels, dtype=torch.float32) if of_pointwise else None
+    programs = min(batch * height, tiles(called, channels, z.dtype, precision())["programs"])
+    parts = z.new_empty(programs, channels, channels, dtype=torch.float32) if of_a else None
     start.start(
         field.descend,
         lambda tile: (programs,),
-        (q, columns, grad, z, pointwise.contiguous(), out, parts, batch * height, width),
+        (*given, parts, batch * height, width),
         z.dtype,
         {"BX": width, "BJ": columns.shape[1], "BC": channels},
+        called,
         J=columns.shape[1],
         C=channels,
         ACTIVATE=activate,
-        GRAD_Z=q is not None,
-        GRAD_A=of_pointwise,
+        GRAD_Z=of_z,
+        GRAD_A=of_a,
         PRECISION=precision(),
     )
-    return out, None if parts is None else parts.sum(0).to(pointwise.dtype)
+    return parts
+
+
+def _passes(of_z: bool, of_a: bool, channels: int, dtype: torch.dtype) -> list[tuple[str, bool, bool]]:
+    """Return the passes of the kernel ``descend``, by the name of their tiles, and which gradients each one makes.
+
+    One makes both, but where numbers are cut into parts, which leave no room for it on the chip.
+    """
+    if channels <= WIDEST // 2 or dtype != torch.float32 or precision() == "tf32":
+        return [("descend", of_z, of_a)] if of_z or of_a else []
+    return [("descend_z", True, False)] * of_z + [("descend_a", False, True)] * of_a
 
 
 def fourier_layer(z: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, activate: bool) -> Tensor:

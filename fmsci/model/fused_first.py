@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmsci.model.fused import from_spectrum, mix, mix_grad, precision, sum_of_means, synthesise, to_spectrum, waves
-from fmsci.model.precision import as_it_is
+from fmsci.model.fused import from_spectrum, mix, mix_grad, sum_of_means, synthesise, to_spectrum, waves
+from fmsci.model.precision import as_it_is, precision
 from fmsci.model.tiles import tiles
 from fmsci.stages import named, stage
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmsci.model.fused import precision
+from fmsci.model.precision import precision
 from fmsci.model.tiles import cdiv, tiles
 from fmsci.stages import named
 

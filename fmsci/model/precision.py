@@ -1,6 +1,7 @@
 """In which number type each stage of the model computes.
 
-- float32: everything, float64 in, float64 throughout. tf32 is a switch of the matrix products (engine.precision).
+- float32: everything, float64 in, float64 throughout. tf32 is a switch of the matrix products (engine.precision);
+  without it they are of full precision on a GPU, too.
 - bfloat16 (under autocast): fields between the layers, transforms, mixing, pointwise products and gelu are bfloat16,
   products add up in float32 inside; parameters, their gradients as the optimizer sees them, the last product of the
   head and the loss are float32.
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,3 +26,21 @@ def compute_dtype(values: Tensor) -> torch.dtype:
 def as_it_is(values: Tensor) -> AbstractContextManager[object]:
     """Return the context in which autocast changes no number type: the stage has chosen its own."""
     return nullcontext() if values.device.type == "meta" else torch.autocast(values.device.type, enabled=False)
+
+
+def precision() -> str:
+    """Return how a GPU's kernels make products of float32 at best, see :data:`fmsci.model.tiles.KINDS`."""
+    if torch.get_float32_matmul_precision() != "highest":
+        return "tf32"
+    return "bf16x6" if _knows_six() else "tf32x3"
+
+
+@lru_cache(maxsize=1)
+def _knows_six() -> bool:
+    """Tell whether Triton makes a product of six in bfloat16: 3.6 is the first that does, its interpreter does not."""
+    from triton.backends.nvidia.compiler import CUDAOptions
+    from triton.runtime import JITFunction
+
+    from fmsci.model.kernels.field import analyse
+
+    return "bf16x6" in CUDAOptions.allowed_dot_input_precisions and isinstance(analyse, JITFunction)

@@ -102,7 +102,9 @@ class _Bench:
         own = EngineSettings(
             precision=point.how.precision, recompute=point.how.recompute, transform=point.how.transform, replay=False
         )
+        held = self._allocated()
         self.alone, self.optimizer = self._engine(own, World())
+        self.beside = self._allocated() - held  # no memory of the point's own step
         samples = self._samples()
         self.loader = Loader(
             samples, point.batch, 0, world.rank, world.size, point.how.accumulate, device, epochs=EPOCHS
@@ -115,6 +117,9 @@ class _Bench:
         operator = operator.to(self.device)
         optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR))
         return build_engine(how, operator, optimizer, world, None), optimizer
+
+    def _allocated(self) -> int:
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
 
     def _samples(self) -> SampleSource:
         point = self.point
@@ -137,7 +142,7 @@ class _Bench:
                 self._settle(self.together.step(next(batches), LR))
             memory = None
             if self.device.type == "cuda":
-                memory = torch.cuda.max_memory_allocated(self.device)
+                memory = torch.cuda.max_memory_allocated(self.device) - self.beside
             for _ in range(2):
                 self._settle(self.alone.step(next(batches), LR))
             update = self._update_s()

@@ -26,11 +26,12 @@ class Launch(NamedTuple):
     given: tuple
     dtype: torch.dtype
     lengths: dict
+    called: str
     constants: dict
 
     @property
     def tile(self):
-        return tiles(self.kernel.__name__, self.constants["C"], self.dtype, self.constants["PRECISION"], **self.lengths)
+        return tiles(self.called, self.constants["C"], self.dtype, self.constants["PRECISION"], **self.lengths)
 
 
 def launches(batch, grid, channels, modes, dtype=torch.float32, given=4):
@@ -40,8 +41,8 @@ def launches(batch, grid, channels, modes, dtype=torch.float32, given=4):
     """
     found = []
 
-    def keep(kernel, grid, given, dtype, lengths, **constants):
-        found.append(Launch(kernel, grid, given, dtype, lengths, constants))
+    def keep(kernel, grid, given, dtype, lengths, called=None, **constants):
+        found.append(Launch(kernel, grid, given, dtype, lengths, called or kernel.__name__, constants))
 
     def weight(*shape):
         return torch.empty(*shape, device="meta", requires_grad=True)
@@ -70,6 +71,8 @@ def compiled(launch, tile):
     signature: dict[str, str] = {}
     aligned = {}
     for at, name in enumerate(launch.kernel.arg_names):
+        if name not in constants and launch.given[at] is None:
+            constants[name] = None
         if name in constants:
             signature[name] = "constexpr"
         else:
@@ -88,7 +91,7 @@ def main(channels, modes, number_type):
         while (found := compiled(launch, tile)).metadata.shared > SHARED_MEMORY:
             tile, tries = smaller(tile), tries + 1
         narrow = re.search(r"arith\.(muli|trunci) %K\b.* : i32", found.asm["ttir"]) is not None
-        described.append({"kernel": launch.kernel.__name__, "shared": found.metadata.shared, "tries": tries})
+        described.append({"kernel": launch.called, "shared": found.metadata.shared, "tries": tries})
         described[-1] |= {"tile": tile, "narrow": narrow, "binary": len(found.asm["cubin"])}
     print(json.dumps(described))
 

@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytest.importorskip("triton", reason="there is no Triton here")
 
+IN_TWO = {"descend_z", "descend_a"}
+"""The tiles of wide layers in float32."""
+
 
 @pytest.fixture(autouse=True)
 def no_tiles_of_before():
@@ -70,6 +73,7 @@ def errors(ours, theirs):
         (3, 13, 10, 12, 5, False, False),  # odd grid, channels that are no power of two, no activation
         (17, 6, 20, 20, 3, True, True),  # more than one tile along x, of samples and of channels in the mixing
         (1, 18, 19, 4, 9, True, True),  # more than one tile of waves
+        (2, 5, 6, 72, 2, True, False),  # so wide that field and pointwise matrix have their gradients in two passes
     ],
 )
 def test_the_layer_and_its_gradient(batch, height, width, channels, modes, activate, small, monkeypatch):
@@ -193,8 +197,7 @@ def test_no_axis_of_a_grid_is_longer_than_a_gpu_counts(modes):
     from tests.model.launches import launches
 
     started = launches(64, (4 * modes, 2 * modes), 16, modes)
-    names = [one.kernel.__name__ for one in started]
-    assert sorted(set(names)) == sorted(tiles.USUAL)
+    assert {one.called for one in started} == set(tiles.USUAL) - IN_TWO
     for one in started:
         first, *others = one.grid(one.tile)
         assert 0 < first < 2**31
@@ -203,14 +206,15 @@ def test_no_axis_of_a_grid_is_longer_than_a_gpu_counts(modes):
 
 
 @pytest.mark.slow
-def test_every_kernel_compiles_for_an_h100(tmp_path):
-    """Not in the interpreter, so in bfloat16: the launches of the 256M model."""
-    command = [sys.executable, "-m", "tests.model.launches", "128", "32", "bfloat16"]
+@pytest.mark.parametrize(("number_type", "without"), [("bfloat16", IN_TWO), ("float32", {"descend"})])
+def test_every_kernel_compiles_for_an_h100(number_type, without, tmp_path):
+    """The launches of the 256M model, as they are and not in the interpreter."""
+    command = [sys.executable, "-m", "tests.model.launches", "128", "32", number_type]
     environment = clean_environment(TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert {one["kernel"] for one in found} == set(tiles.USUAL)
+    assert {one["kernel"] for one in found} == set(tiles.USUAL) - without
     assert all(one["binary"] > 1000 for one in found)
     assert all(one["tries"] == 1 for one in found)  # what was measured to be better fits
     assert not any(one["narrow"] for one in found if one["kernel"].startswith("mix"))  # K C^2 passes 2^31

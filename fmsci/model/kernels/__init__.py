@@ -10,6 +10,6 @@
 
 Fields are (rows, W, C) with rows = B H; products with the waves along x are (rows, J, C), J = 2m; spectra (B, 2, K, C),
 K = 2 m^2 wavenumbers. Products add up in float32; where fields are bfloat16, gelu is float32 inside. PRECISION is how
-products of float32 are made: tf32, or tf32x3, three of them, as exact as float32. Only
+products of float32 are made: tf32; or as exact as float32, three of those (tf32x3) or six of bfloat16 (bf16x6). Only
 fmsci.model.fused, fused_first and fused_head start them.
 """

@@ -12,34 +12,36 @@ from triton import OutOfResources
 
 from fmsci.model.tiles import smaller, tiles
 
-_fitting: dict[tuple[Any, ...], dict[str, int]] = {}
+_fitting: dict[tuple[Any, ...], dict[str, Any]] = {}
 """What was found to fit, by kernel, device, number type, channels, kind of product and lengths."""
 
 
 def start(
     kernel: Any,
-    grid: Callable[[dict[str, int]], tuple[int, ...]],
+    grid: Callable[[dict[str, Any]], tuple[int, ...]],
     given: tuple[Any, ...],
     dtype: torch.dtype,
     lengths: dict[str, int],
+    called: str | None = None,
     **constants: Any,
 ) -> None:
     """Start ``kernel`` on ``given``; where its tiles need more shared memory than there is, in smaller ones.
 
-    ``grid``: tile -> how many programs; ``lengths``: side of a tile -> the length that it covers; ``constants``: what
-    the kernel is compiled for, C (channels) and PRECISION among them. It runs where the tensors of ``given`` are.
+    ``grid``: tile -> how many programs; ``lengths``: side of a tile -> the length that it covers; ``called``: the name
+    of its tiles, where it has others than usual; ``constants``: what the kernel is compiled for, C (channels) and
+    PRECISION, at best, among them. It runs where the tensors of ``given`` are.
     """
-    name: str = kernel.__name__
+    name: str = called or kernel.__name__
     device = next(one.device for one in given if isinstance(one, Tensor))
     key = (name, device, dtype, *constants.values(), *lengths.values())
-    tile: dict[str, int] | None = _fitting.get(key) or tiles(
+    tile: dict[str, Any] | None = _fitting.get(key) or tiles(
         name, constants["C"], dtype, constants["PRECISION"], **lengths
     )
     with _current(device):
         while tile is not None:
             sides = {side: value for side, value in tile.items() if side != "programs"}
             try:
-                kernel[grid(tile)](*given, **constants, **sides)
+                kernel[grid(tile)](*given, **(constants | sides))
             except OutOfResources:
                 tile, last = smaller(tile), tile
                 if tile is None:
