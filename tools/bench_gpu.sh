@@ -45,7 +45,7 @@ step() { # NAME SECONDS COMMAND...: what it prints in NAME.txt; its last line, w
     grep -v '^{' "$out/$name.txt" | tail -n 30
 }
 
-step tests 120 python -m pytest -q -raP --durations 10 -p no:cacheprovider "${tests[@]}"
+step tests 110 python -m pytest -q -raP --durations 10 -p no:cacheprovider "${tests[@]}"
 step model 190 python tools/bench_model.py --device $device "${bench[@]}" --json
 
 data=$out/data

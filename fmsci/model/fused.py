@@ -1,4 +1,4 @@
-"""The Fourier layer on a GPU: a few kernels that pass over each field once, with their gradient.
+"""The Fourier layer on a GPU: a few kernels, each of which passes over a field once, and their gradient.
 
 What goes over whole fields are the kernels of :mod:`fmsci.model.kernels`; between them, along y, the transform is one
 matrix product of half a field or less: with P = (cos, sin along x) v, rows (y, cos | sin),
@@ -32,17 +32,17 @@ from fmsci.stages import named
 
 
 def serves(values: Tensor, width: int, dtype: torch.dtype | None = None) -> bool:
-    """Tell whether the kernels can take fields like ``values``: on a GPU with Triton, float32 or bfloat16.
+    """Tell whether the kernels can take fields like ``values``: on an NVIDIA GPU with Triton, float32 or bfloat16.
 
     ``dtype``: the number type that they will have, where it is not their own.
     """
     known = (dtype or values.dtype) in {torch.float32, torch.bfloat16}
-    return values.is_cuda and known and width <= WIDEST and _has_triton()
+    return values.is_cuda and known and width <= WIDEST and _can_start()
 
 
 @lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def _can_start() -> bool:
+    return find_spec("triton") is not None and torch.version.hip is None  # AMD's knows other kinds of product
 
 
 @constant
@@ -243,7 +243,7 @@ def _start_descend(called: str, given: tuple[Any, ...], activate: bool, of_z: bo
 def _passes(of_z: bool, of_a: bool, channels: int, dtype: torch.dtype) -> list[tuple[str, bool, bool]]:
     """Return the passes of the kernel ``descend``, by the name of their tiles, and which gradients each one makes.
 
-    One makes both, but where numbers are cut into parts, which leave no room for it on the chip.
+    One makes both, but in wide layers whose numbers are cut into parts: those leave no room for it on the chip.
     """
     if channels <= WIDEST // 2 or dtype != torch.float32 or precision() == "tf32":
         return [("descend", of_z, of_a)] if of_z or of_a else []

@@ -29,10 +29,10 @@ USUAL: dict[str, dict[str, int]] = {
 BETTER: dict[tuple[str, int, str], dict[str, int]] = {
     ("analyse", 32, "bf16"): {"BG": 64},
     ("analyse", 32, "tf32"): {"BG": 64, "BX": 32, "num_stages": 2},
-    ("analyse", 32, "bf16x6"): {"BX": 32, "BG": 128},
+    ("analyse", 32, "bf16x6"): {"BX": 32},
     ("analyse", 32, "tf32x3"): {"BX": 32, "BG": 64},
     ("analyse", 128, "tf32"): {"BG": 64, "BX": 32},
-    ("analyse", 128, "bf16x6"): {"BX": 32, "BG": 128},
+    ("analyse", 128, "bf16x6"): {"BX": 32},
     ("mix", 32, "bf16"): {"BB": 32},
     ("mix", 32, "tf32"): {"BB": 32, "num_warps": 2},
     ("mix", 128, "bf16"): {"BB": 32, "BI": 64, "num_warps": 2},
@@ -65,18 +65,18 @@ BETTER: dict[tuple[str, int, str], dict[str, int]] = {
     ("head_grad_v", 128, "bf16x6"): {"BN": 32, "num_stages": 1},
     ("head_grad_v", 128, "tf32x3"): {"BP": 128, "num_warps": 8, "num_stages": 1},
     ("head_grad_weights", 32, "bf16"): {"BP": 128},
+    ("head_grad_weights", 32, "bf16x6"): {"programs": 264},
     ("head_grad_weights", 128, "bf16"): {"programs": 132},
     ("head_grad_weights", 128, "tf32"): {"BP": 128, "BN": 32, "programs": 66},
     ("head_grad_weights", 128, "tf32x3"): {"BP": 32, "BN": 32, "programs": 33, "num_stages": 1},
 }
-"""(kernel, channels of a tile, kind of product) -> what is another number there (docs/benchmarks.md).
-
-Those of float32 in full precision, of six products of bfloat16 (bf16x6) or three of tf32 (tf32x3), are of the first
-kind that has a line; where none has, they are three of tf32, in tiles of tf32.
-"""
+"""(kernel, channels of a tile, kind of product) -> what is another number there (docs/benchmarks.md)."""
 
 KINDS = {"tf32": ("tf32",), "tf32x3": ("tf32x3", "tf32"), "bf16x6": ("bf16x6", "tf32x3", "tf32")}
-"""How products of float32 may be made -> whose tiles serve, the best first; those of tf32 for tf32x3, too."""
+"""How products of float32 may be made -> the kinds whose tiles serve, the first that has some.
+
+Of full precision are six products of bfloat16 (bf16x6) and three of tf32 (tf32x3), which tiles of tf32 serve, too.
+"""
 
 SHRINKS = ("BX", "BP", "BG", "BO", "BI", "BN", "BJ", "BB")
 """Sides that may be halved, in this order of preference among equals."""
@@ -85,13 +85,16 @@ SHRINKS = ("BX", "BP", "BG", "BO", "BI", "BN", "BJ", "BB")
 def tiles(kernel: str, channels: int, dtype: torch.dtype, products: str, **lengths: int) -> dict[str, Any]:
     """Return the launch arguments of a kernel for ``channels``; no side is longer than what it has to cover needs.
 
-    ``products``: how those of float32 are made at best, see KINDS; PRECISION in the result: how they are with these
-    tiles. ``lengths``: side -> the length that it covers.
+    ``products``: how those of float32 may be made, see KINDS; PRECISION in the result: how they are with these tiles.
+    ``lengths``: side -> the length that it covers.
     """
+    side, chosen, made = _side(channels), USUAL[kernel], "tf32" if products == "tf32" else "tf32x3"
     kinds = ("bf16",) if dtype.itemsize == 2 else KINDS[products]
-    kind = next((kind for kind in kinds if (kernel, _side(channels), kind) in BETTER), None)
-    chosen = USUAL[kernel] | BETTER.get((kernel, _side(channels), str(kind)), {})
-    made = products if products == "tf32" or kind == "bf16x6" else "tf32x3"
+    for kind in kinds:
+        if (kernel, side, kind) in BETTER:
+            chosen = chosen | BETTER[kernel, side, kind]
+            made = kind if kind == "bf16x6" else made
+            break
     return chosen | {"PRECISION": made} | {name: min(chosen[name], _side(length)) for name, length in lengths.items()}
 
 

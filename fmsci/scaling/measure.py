@@ -102,6 +102,7 @@ class _Bench:
         own = EngineSettings(
             precision=point.how.precision, recompute=point.how.recompute, transform=point.how.transform, replay=False
         )
+        collect_garbage()
         held = self._allocated()
         self.alone, self.optimizer = self._engine(own, World())
         self.beside = self._allocated() - held  # no memory of the point's own step
@@ -137,6 +138,8 @@ class _Bench:
         """Return this rank's times, in seconds of one step, one for each repeat."""
         batches = self._batches()
         collect_garbage()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         try:
             for _ in range(self.settings.warmup):
                 self._settle(self.together.step(next(batches), LR))
