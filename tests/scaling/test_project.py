@@ -87,11 +87,11 @@ def test_pieces_are_as_many_as_the_memory_needs(h100):
 
 
 def test_memory_is_what_one_device_took(h100):
-    """Within an eighth of what torch counted on an H100, where a step takes more than a GiB."""
+    """Within 15% of what torch counted on an H100, where a step takes more than a GiB."""
     large = [one for one in load_measured(h100()) if (one.memory_bytes or 0) > 2**30]
     assert len(large) > 10
     for one in large:
-        assert memory_bytes(one.point) == pytest.approx(one.memory_bytes, rel=0.125), one.point.name
+        assert memory_bytes(one.point) == pytest.approx(one.memory_bytes, rel=0.15), one.point.name
 
 
 def test_a_plan_without_a_config_takes_the_one_of_h100s(tmp_path):
