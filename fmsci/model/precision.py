@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -32,15 +31,6 @@ def precision() -> str:
     """Return how a GPU's kernels make products of float32 at best, see :data:`fmsci.model.tiles.KINDS`."""
     if torch.get_float32_matmul_precision() != "highest":
         return "tf32"
-    return "bf16x6" if _knows_six() else "tf32x3"
+    from fmsci.model.kernels.start import makes_six
 
-
-@lru_cache(maxsize=1)
-def _knows_six() -> bool:
-    """Tell whether Triton makes a product of six in bfloat16: 3.6 is the first that does, its interpreter does not."""
-    from triton.backends.nvidia.compiler import CUDAOptions
-    from triton.runtime import JITFunction
-
-    from fmsci.model.kernels.field import analyse
-
-    return "bf16x6" in CUDAOptions.allowed_dot_input_precisions and isinstance(analyse, JITFunction)
+    return "bf16x6" if makes_six() else "tf32x3"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from triton import OutOfResources
+from triton.backends.nvidia.compiler import CUDAOptions
+from triton.runtime import JITFunction
 
+from fmsci.model.kernels.field import analyse
 from fmsci.model.tiles import smaller, tiles
 
 _fitting: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -49,6 +53,12 @@ def start(
             else:
                 _fitting[key] = tile
                 return
+
+
+@lru_cache(maxsize=1)
+def makes_six() -> bool:
+    """Tell whether Triton makes a product of six in bfloat16: 3.6 is the first that does, its interpreter does not."""
+    return "bf16x6" in CUDAOptions.allowed_dot_input_precisions and isinstance(analyse, JITFunction)
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
