@@ -62,17 +62,17 @@ class _Lifted(torch.autograd.Function):
         columns = (pointwise @ lift).t()
         products = waves.room(x, batch * channels)
         points, targets = given.view(-1, channels), out.view(-1, len(bias))
-        for part, target, *room in pieces(at_once, height, points, targets, *products):
+        for part, *room in pieces(at_once, height, points, *products):
             waves.analyse(part, room, twice=False)
-            with stage("pointwise"):
-                torch.mm(part, columns, out=target)
         of_x = waves.collect(products, batch)
         mixed = mix(_lifted_spectrum(of_x, lift, lift_bias, root), weight)
         mixed[0, :batch] += (torch.mv(pointwise, lift_bias) + bias) * root
         products = waves.room(x, batch * len(bias))
         waves.spread(mixed, products)
-        for target, *found in pieces(at_once, height, targets, *products, back=True):
-            waves.synthesise(found, target, twice=True, add=True)
+        for part, target, *found in pieces(at_once, height, points, targets, *products, back=True):
+            waves.synthesise(found, target, twice=True, add=False)
+            with stage("pointwise"):
+                target.addmm_(part, columns)
         ctx.save_for_backward(x, lift, lift_bias, weight, pointwise, of_x)
         return out
 
