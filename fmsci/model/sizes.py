@@ -15,7 +15,7 @@ STEP_FLOPS = 3
 
 DEFAULT_SIZE, DEFAULT_LAYERS = "1M", 4
 
-MOST_MODES, MOST_MODES_NARROW = 192, 16
+MOST_MODES, MOST_MODES_NARROW = 256, 16
 """Modes up to which the sums over kept waves beat the fast transform, for layers of at least 16 channels and fewer."""
 
 WIDEST = 128

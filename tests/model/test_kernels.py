@@ -205,9 +205,9 @@ def test_a_kernel_starts_in_the_first_tiles_that_fit_and_keeps_them_for_this_gpu
         start_on("cpu", 97)
 
 
-@pytest.mark.parametrize("modes", [4, 192])
+@pytest.mark.parametrize("modes", [4, 256])
 def test_no_axis_of_a_grid_is_longer_than_a_gpu_counts(modes):
-    """192 is as many as ``auto`` gives to the kernels: 73,728 wavenumbers."""
+    """256 is as many as ``auto`` gives to the kernels: 131,072 wavenumbers."""
     from tests.model.launches import launches
 
     started = launches(64, (4 * modes, 2 * modes), 16, modes)
