@@ -335,7 +335,7 @@ def test_recomputing_keeps_fewer_fields_and_gives_the_same_gradients(recompute, 
 
 
 @pytest.mark.parametrize(
-    ("width", "modes", "form"), [(16, 4, "dft"), (128, 32, "dft"), (16, 193, "fft"), (8, 17, "fft")]
+    ("width", "modes", "form"), [(16, 4, "dft"), (16, 256, "dft"), (128, 32, "dft"), (16, 257, "fft"), (8, 17, "fft")]
 )
 def test_the_faster_form_of_the_transform_is_chosen(width, modes, form):
     assert Architecture(4, width, modes).transform == form
