@@ -23,10 +23,11 @@ from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
 from fmsci.metrics import Loss, squared_error
+from fmsci.model.gradient_room import leave_gradients
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder.weights import load_weights
 from fmsci.stages import stage
-from fmsci.world import World
+from fmsci.world import LARGE_BYTES, World
 
 
 class DDPEngine:
@@ -96,6 +97,8 @@ class DDPEngine:
                 nn.utils.clip_grads_with_norm_(self.trained, self.grad_clip, norm)
             set_rate(self.optimizer, lr)
             self.optimizer.step()
+        if self.parallel is None:  # its buckets are what holds gradients
+            leave_gradients(self.trained, LARGE_BYTES)
         self.optimizer.zero_grad()
 
     def _reduce_only(self, now: bool) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fmsci.model.gradient_room import gradient_room
 from fmsci.model.pieces import count_at_once, pieces
 from fmsci.stages import named
 
@@ -36,7 +37,7 @@ def gradients_of_mixing(rows: Tensor, grad: Tensor, weight: Tensor) -> tuple[Ten
     That of the spectrum is ``grad`` times the conjugate transposes.
     """
     back = torch.empty_like(rows)
-    grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    grad_weight = gradient_room(weight)
     at_once = _at_once(rows, weight)
     few = weight.shape[-1] >= COPIED_FROM and weight.device.type == "cpu"
     near = weight.new_empty(min(at_once, len(rows)), *weight.shape[3:]) if few else None

@@ -30,7 +30,7 @@ from fmsci.model.constants import constant
 from fmsci.model.pieces import count_at_once
 from fmsci.stages import named
 
-HALVED_FROM = 16
+HALVED_FROM = 32
 """Modes from which halving the sums on a CPU costs less than it saves (docs/benchmarks.md); on a GPU it never does."""
 
 

@@ -1,6 +1,7 @@
 """This process among those of its job, and on its machine. The only room that reads or sets environment variables."""
 
 from fmsci.world.process import (
+    LARGE_BYTES,
     child_environment,
     collect_garbage,
     cores_per_process,
@@ -24,6 +25,7 @@ from fmsci.world.ranks import World, detect_world
 from fmsci.world.signals import StopSignals, ignore_signals
 
 __all__ = [
+    "LARGE_BYTES",
     "StopSignals",
     "World",
     "child_environment",
