@@ -20,8 +20,9 @@ piece of memory, and a spectrum comes out as the mixing wants it: (2 m^2, 2B, C)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,13 @@ from fmsci.model.constants import constant
 from fmsci.model.pieces import count_at_once
 from fmsci.stages import named
 
-HALVED_FROM = 32
-"""Modes from which halving the sums on a CPU costs less than it saves (docs/benchmarks.md); on a GPU it never does."""
+_OF_CORE: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+
+HALVED_FROM = 64 if _OF_CORE.get("amx_tile") else 16
+"""Modes from which halving the sums on a CPU costs less than it saves (docs/benchmarks.md); on a GPU it never does.
+
+A core with matrix tiles (AMX) makes half as many products again a second as one without, beside slower memory.
+"""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import runpy
 import shutil
 import weakref
 
@@ -229,6 +230,18 @@ class PiecesOfFields(TorchDispatchMode):
                 first = one.storage_offset()
                 self.taken.setdefault(one.untyped_storage().data_ptr(), []).append((first, first + span))
         return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize(
+    ("known", "modes"), [({"amx_tile": True}, 64), ({"amx_tile": False}, 16), ({}, 16), (None, 16)]
+)
+def test_cores_with_matrix_tiles_halve_later(monkeypatch, known, modes):
+    """Their products are faster beside their memory; a torch that does not tell what a core has (None) serves too."""
+    if known is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert runpy.run_path(transform_module.__file__, run_name=transform_module.__name__)["HALVED_FROM"] == modes
 
 
 @pytest.mark.parametrize("halved_from", [1, 1000])
