@@ -23,7 +23,7 @@ from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
 from fmsci.metrics import Loss, squared_error
-from fmsci.model.gradient_room import leave_gradients
+from fmsci.model.gradient_room import leave_gradients, that_leave
 from fmsci.model.operator import SolutionOperator
 from fmsci.model_folder.weights import load_weights
 from fmsci.stages import stage
@@ -63,6 +63,8 @@ class DDPEngine:
             how: dict[str, Any] = {switch: False, "gradient_as_bucket_view": True, **(switches or {})}
             self.parallel = DistributedDataParallel(self.module, **how)
             self.parallel.register_comm_hook(self.watch, reduce_in_bfloat16 if compress else reduce_in_float32)
+        # Where there are buckets, gradients lie in them.
+        self.leaving = that_leave(self.trained, LARGE_BYTES) if self.parallel is None else []
 
     def step(self, batch: Batch, lr: float) -> Tensor:
         """See :meth:`fmsci.engine.api.Engine.step`."""
@@ -97,8 +99,7 @@ class DDPEngine:
                 nn.utils.clip_grads_with_norm_(self.trained, self.grad_clip, norm)
             set_rate(self.optimizer, lr)
             self.optimizer.step()
-        if self.parallel is None:  # its buckets are what holds gradients
-            leave_gradients(self.trained, LARGE_BYTES)
+        leave_gradients(self.leaving)
         self.optimizer.zero_grad()
 
     def _reduce_only(self, now: bool) -> AbstractContextManager[None]:

@@ -36,7 +36,8 @@ _OF_CORE: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # 
 HALVED_FROM = 64 if _OF_CORE.get("amx_tile") else 16
 """Modes from which halving the sums on a CPU costs less than it saves (docs/benchmarks.md); on a GPU it never does.
 
-A core with matrix tiles (AMX) makes half as many products again a second as one without, beside slower memory.
+It goes by the kind of core. AMX itself takes no part in products of float32, but cores that have it make them faster,
+beside memory that is no faster.
 """
 
 

@@ -20,6 +20,7 @@ from fmsci.dataset.order import epoch_order
 from fmsci.dataset.samples import Samples, SampleSource, empty_samples
 from fmsci.engine.api import Engine
 from fmsci.engine.build import build_engine
+from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.device import pick_device, set_threads
 from fmsci.engine.group import process_group
 from fmsci.engine.probe import clock_after_barrier, gather_facts
@@ -105,6 +106,8 @@ class _Bench:
         collect_garbage()
         held = self._allocated()
         self.alone, self.optimizer = self._engine(own, World())
+        if isinstance(self.alone, DDPEngine) and (world.size > 1 or point.how.kind == "zero"):
+            self.alone.leaving.clear()  # nor are gradients left to the next step, as several ranks leave none
         self.beside = self._allocated() - held  # no memory of the point's own step
         samples = self._samples()
         self.loader = Loader(

@@ -123,7 +123,7 @@ def keep_freed_memory(largest: int = 0) -> None:
 
     ``largest``: bytes of the largest block that comes and goes with a step, a parameter's gradient. Beside blocks of
     ``LARGE_BYTES`` only small ones are kept: in the hole of a large one smaller ones would settle, the next large one
-    would go elsewhere, and the holes take more than all fields. That costs a quarter of a step (docs/benchmarks.md).
+    would go elsewhere, and the holes take more than all fields (docs/benchmarks.md).
     """
     try:
         library = ctypes.CDLL(None)
