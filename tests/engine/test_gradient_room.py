@@ -25,18 +25,18 @@ from tests.engine.curves import LR, Remembered
 LAYERS = 3
 
 
-def build(backend="dft"):
+def build(**how):
     torch.manual_seed(0)
     scales = Scales(1.0, {"a": 1.0, "b": 1.0, "c": 1.0})
-    operator = SolutionOperator(Architecture(4, 4, 4, LAYERS), scales, backend=backend)
+    operator = SolutionOperator(Architecture(4, 4, 4, LAYERS), scales, **how)
     return operator, build_optimizer(operator, OptimSettings(epochs=1, lr=LR))
 
 
-def train(monkeypatch, large, steps=4, pieces=1, backend="dft", **engine):
+def train(monkeypatch, large, steps=4, pieces=1, precision="fp32", **how):
     """Return the operator, and for each layer where the gradient of its spectral weights lay in each step."""
     monkeypatch.setattr(ddp, "LARGE_BYTES", large)
-    operator, optimizer = build(backend)
-    trained = build_engine(EngineSettings(**engine), operator, optimizer, World(), None, False)
+    operator, optimizer = build(**how)
+    trained = build_engine(EngineSettings(precision=precision), operator, optimizer, World(), None, False)
     spectral = [layer.spectral for layer in operator.fno.layers]
     places, between = [], []
     optimizer.register_step_pre_hook(lambda *_: places.append([one.grad.data_ptr() for one in spectral]))
@@ -77,15 +77,8 @@ def test_gradients_lie_where_they_lay_and_are_the_same(monkeypatch, pieces):
 @pytest.mark.parametrize("how", [{"precision": "bf16"}, {"backend": "fft"}, {"recompute": 1}])
 def test_nothing_is_left_where_the_gradient_is_made_elsewhere(monkeypatch, how):
     """In bfloat16 the layer writes a gradient of that type, which autograd turns into one of float32."""
-    if "recompute" in how:
-        monkeypatch.setattr(SolutionOperator, "__init__", recomputing(SolutionOperator.__init__, **how))
-        how = {}
     operator, _ = train(monkeypatch, 1, **how)
     assert held(operator) == []
-
-
-def recomputing(init, recompute):
-    return lambda *args, **kwargs: init(*args, **kwargs, recompute=recompute)
 
 
 def test_what_is_not_asked_for_is_let_go_of(monkeypatch):
