@@ -1,9 +1,11 @@
 """Package and extras of fmsci: wide ranges, so that a site's own torch and MPI serve; tools/lock.txt pins versions."""
 
+import platform
 import re
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 version = re.search(r'__version__ = "([^"]+)"', (HERE / "fmsci" / "__init__.py").read_text())
@@ -29,6 +31,18 @@ EXTRAS = {
     ],
 }
 
+# Optional: without a C compiler the installation goes on, and torch's operations do the same in more time. Plain C that
+# is loaded beside torch, linked neither with Python nor with an OpenMP of its own.
+KERNELS = "fmsci/model/kernels"
+POINTWISE = Extension(
+    "fmsci.model.kernels._pointwise",
+    [f"{KERNELS}/pointwise.c"],
+    depends=[f"{KERNELS}/pointwise_core.h"],
+    extra_compile_args=["-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
+    optional=True,
+)
+HAS_KERNELS = sys.platform == "linux" and platform.machine() == "x86_64"
+
 setup(
     name="fmsci",
     version=version.group(1),
@@ -38,7 +52,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["fmsci", "fmsci.*"]),
-    package_data={"fmsci": ["py.typed"]},
+    package_data={"fmsci": ["py.typed"], "fmsci.model.kernels": ["*.c", "*.h"]},
+    ext_modules=[POINTWISE] if HAS_KERNELS else [],
     install_requires=[
         "h5py>=3.10",
         "matplotlib>=3.8",

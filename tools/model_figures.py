@@ -28,6 +28,7 @@ from fmsci.engine.replay import Replayed
 from fmsci.model import first_layer, layer
 from fmsci.model.fno import FNO
 from fmsci.model.gradient_room import leave_gradients, that_leave
+from fmsci.model.pointwise import HeadAtPoints
 from fmsci.model.sizes import architecture
 from fmsci.model.transform import Transform
 from fmsci.world import LARGE_BYTES, keep_freed_memory
@@ -182,10 +183,10 @@ def stages(size: str) -> dict[str, float]:
     for room in (layer, first_layer):
         for name in ("mix", "gradients_of_mixing"):
             watch(room, name, "mix")
-    watch(torch.nn.functional, "gelu", "gelu")
-    for name in ("mm", "addmm", "bmm"):
-        watch(torch, name, "pointwise and head products")
-    watch(Tensor, "addmm_", "pointwise and head products")
+    for name in ("activated_product", "layer_gradient"):
+        watch(layer, name, "gelu and pointwise products")
+    for name in ("values", "add_gradient"):
+        watch(HeadAtPoints, name, "head")
     batch = batch_of(size, on_gpu=False)
     model, x = build("ours", size), torch.randn(batch, 4, GRID, GRID)
     leaving = that_leave(model.parameters(), LARGE_BYTES)

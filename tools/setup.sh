@@ -50,7 +50,8 @@ print("%d.%d" % sys.version_info[:2], sys.prefix)
 PYTHON
     }
     # What it was made from: a change of these is installed on top.
-    inputs() { cat "$LOCK" setup.py tools/setup.sh | cksum; }
+    KERNELS=fmsci/model/kernels
+    inputs() { cat "$LOCK" setup.py tools/setup.sh $KERNELS/*.c $KERNELS/*.h 2>/dev/null | cksum; }
     version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
     # Can this .venv be built upon? A Python that the user names must be the one inside.
@@ -197,6 +198,9 @@ PYTHON
     # compat: found by its path, before any folder named fmsci that the current one may hold, such as the checkout itself.
     install "this checkout" --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
     now=$(place) || stop 1 ".venv is not complete after a set-up without errors; remove it and repeat: rm -rf .venv"
+    if [ "$(uname -sm)" = "Linux x86_64" ] && [ -e $KERNELS/pointwise.c ] && ! compgen -G "$KERNELS/_pointwise*.so" >/dev/null; then
+        say "no C compiler served, so training on a CPU takes a quarter more time; with one (gcc): rm -rf .venv, and set up again"
+    fi
     rm -f "$UNFINISHED"
     printf '%s\n%s\n' "$now" "$(inputs)" >"$STAMP.new" && mv "$STAMP.new" "$STAMP"
     say "done in $((SECONDS - began)) s"

@@ -14,6 +14,7 @@ from fmsci.engine.device import pick_device
 from fmsci.errors import UserError
 from fmsci.files import publish_file
 from fmsci.locks import can_lock
+from fmsci.model.pointwise import compiled
 from fmsci.terminal import amount
 from fmsci.world import (
     World,
@@ -73,7 +74,8 @@ def _device(world: World) -> Check:
         return Check("device", str(device))
     if gpus_of_job():
         return Check("device", "the job has GPUs but torch sees none", "install a torch that is built for these GPUs")
-    return Check("device", "no GPU, computing on CPU")
+    how = "with the compiled pass" if compiled() else "without the compiled pass (docs/dependencies.md)"
+    return Check("device", f"no GPU, computing on CPU {how}")
 
 
 def _threads(world: World) -> Check:

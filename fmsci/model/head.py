@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsci.model import fused, fused_head
-from fmsci.model.pieces import add_product, count_at_once, pieces, points_first, samples_first
+from fmsci.model.pieces import count_at_once, pieces, points_first, samples_first
+from fmsci.model.pointwise import HeadAtPoints
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.stages import named
 
@@ -50,10 +51,9 @@ class _Fused(torch.autograd.Function):
     ) -> Tensor:
         at_once = count_at_once(points, len(inner) * points.element_size())
         u = outer.new_empty(len(points), 1)
-        columns, last = inner.t(), outer.t()
+        head = HeadAtPoints(inner, inner_bias, outer)
         for part, target in pieces(at_once, len(points), points, u):
-            h = torch.ops.aten.gelu_(torch.addmm(inner_bias, part, columns))
-            torch.addmm(outer_bias, h.to(outer.dtype), last, out=target)
+            head.values(part, outer_bias, target)
         ctx.save_for_backward(points, inner, inner_bias, outer)
         return u
 
@@ -64,18 +64,8 @@ class _Fused(torch.autograd.Function):
         points, inner, inner_bias, outer = ctx.saved_tensors
         grad = grad.contiguous()
         at_once = count_at_once(points, len(inner) * points.element_size())
-        grad_v, columns = torch.empty_like(points), inner.t()
-        # Sums over the pieces are in the parameters' own precision: bfloat16 would lose the later ones.
-        grad_inner, grad_bias, grad_outer = (
-            torch.zeros_like(one, dtype=outer.dtype) for one in (inner, inner_bias, outer)
-        )
+        grad_v, head = torch.empty_like(points), HeadAtPoints(inner, inner_bias, outer)
         for part, above, target in pieces(at_once, len(points), points, grad, grad_v, back=True):
-            h = torch.addmm(inner_bias, part, columns)
-            a = functional.gelu(h)
-            grad_outer.addmm_(above.t(), a.to(outer.dtype))
-            grad_h = torch.mul(above, outer, out=a)  # a has served
-            torch.ops.aten.gelu_backward.grad_input(grad_h, h, grad_input=grad_h)
-            grad_bias += grad_h.sum(0, dtype=outer.dtype)
-            add_product(grad_inner, grad_h.t(), part)
-            torch.mm(grad_h, inner, out=target)
-        return grad_v, grad_inner.to(inner.dtype), grad_bias.to(inner.dtype), grad_outer, grad.sum(0)
+            head.add_gradient(part, above, target)
+        kind = inner.dtype
+        return grad_v, head.grad_inner.to(kind), head.grad_bias.to(kind), head.grad_outer, grad.sum(0)

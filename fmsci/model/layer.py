@@ -21,6 +21,7 @@ from fmsci.model import fused, fused_first
 from fmsci.model.first_layer import lifted_layer
 from fmsci.model.mixing import gradients_of_mixing, mix
 from fmsci.model.pieces import add_product, count_at_once, pieces, points_first, samples_first
+from fmsci.model.pointwise import activated_product, layer_gradient
 from fmsci.model.precision import as_it_is, compute_dtype
 from fmsci.model.sizes import check_grid
 from fmsci.model.spectral import convolve_dft, convolve_fft, initial_weight
@@ -97,13 +98,16 @@ class _Fused(torch.autograd.Function):
         at_once = count_at_once(z, z[0].numel() * z.element_size())
         out = torch.empty_like(z)
         products = waves.room(z, batch * channels)
-        columns = pointwise.t()
+        columns = pointwise.t().contiguous()
         points, targets = z.view(-1, channels), out.view(-1, channels)
         for part, target, *room in pieces(at_once, height, points, targets, *products):
-            v = functional.gelu(part) if activate else part
-            waves.analyse(v, room, twice=False)
             with stage("pointwise"):
-                torch.mm(v, columns, out=target)
+                if activate:
+                    v = activated_product(part, columns, target)
+                else:
+                    v = part
+                    torch.mm(v, columns, out=target)
+            waves.analyse(v, room, twice=False)
         spectrum = waves.collect(products, batch)
         mixed = mix(spectrum, weight)
         mixed[0, :batch] += bias * math.sqrt(height * width)
@@ -130,17 +134,15 @@ class _Fused(torch.autograd.Function):
         grad_bias = grad_mixed[0, :batch].sum(0) * math.sqrt(height * width)
         back, grad_weight = gradients_of_mixing(spectrum, grad_mixed, weight)
         waves.spread(back, products)
-        grad_z = torch.empty_like(z)
+        grad_z, pointwise = torch.empty_like(z), pointwise.contiguous()
         grad_pointwise = torch.zeros_like(pointwise, dtype=torch.promote_types(z.dtype, torch.float32))
         fields = (above, z.view(-1, channels), grad_z.view(-1, channels))
         for points, part, target, *found in pieces(at_once, height, *fields, *products, back=True):
-            v = functional.gelu(part) if ctx.activate else part
+            waves.synthesise(found, target, twice=False, add=False)
             with stage("pointwise"):
-                add_product(grad_pointwise, points.t(), v)
-            grad_v = v if ctx.activate else target  # v has served
-            waves.synthesise(found, grad_v, twice=False, add=False)
-            with stage("pointwise"):
-                grad_v.addmm_(points, pointwise)
-            if ctx.activate:
-                torch.ops.aten.gelu_backward.grad_input(grad_v, part, grad_input=target)
+                if ctx.activate:
+                    layer_gradient(points, part, pointwise, target, grad_pointwise)
+                else:
+                    add_product(grad_pointwise, points.t(), part)
+                    target.addmm_(points, pointwise)
         return grad_z, grad_weight, grad_pointwise.to(z.dtype), grad_bias, None

@@ -12,4 +12,6 @@ Fields are (rows, W, C) with rows = B H; products with the waves along x are (ro
 K = 2 m^2 wavenumbers. Products add up in float32; where fields are bfloat16, gelu is float32 inside. PRECISION is how
 products of float32 are made: tf32; or as exact as float32, three of those (tf32x3) or six of bfloat16 (bf16x6). Only
 fmsci.model.fused, fused_first and fused_head start them.
+
+pointwise.c is for a CPU, and fmsci.model.pointwise calls it.
 """
