@@ -3,6 +3,7 @@
 import platform
 import re
 import sys
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -33,11 +34,13 @@ EXTRAS = {
 
 # Optional: without a C compiler the installation goes on, and torch's operations do the same in more time. Plain C that
 # is loaded beside torch, linked neither with Python nor with an OpenMP of its own.
-KERNELS = "fmsci/model/kernels"
+SOURCES = ["fmsci/model/kernels/pointwise.c", "fmsci/model/kernels/pointwise_core.h"]
 POINTWISE = Extension(
     "fmsci.model.kernels._pointwise",
-    [f"{KERNELS}/pointwise.c"],
-    depends=[f"{KERNELS}/pointwise_core.h"],
+    SOURCES[:1],
+    depends=[*SOURCES, "setup.py"],
+    # What it was made from: a library of other sources than those beside it is not taken (fmsci/model/pointwise.py).
+    define_macros=[("SOURCES", f"{zlib.crc32(b''.join((HERE / name).read_bytes() for name in SOURCES))}u")],
     extra_compile_args=["-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
     optional=True,
 )

