@@ -51,7 +51,13 @@ PYTHON
     }
     # What it was made from: a change of these is installed on top.
     KERNELS=fmsci/model/kernels
-    inputs() { cat "$LOCK" setup.py tools/setup.sh $KERNELS/*.c $KERNELS/*.h 2>/dev/null | cksum; }
+    inputs() {
+        {
+            cat "$LOCK" setup.py tools/setup.sh $KERNELS/*.c $KERNELS/*.h
+            compgen -G "$KERNELS/_pointwise*.so" # compiled here, and not lost since
+            command -v gcc >/dev/null && echo "a compiler"
+        } 2>/dev/null | cksum
+    }
     version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
     # Can this .venv be built upon? A Python that the user names must be the one inside.
@@ -196,10 +202,11 @@ PYTHON
     : >"$UNFINISHED"
     install "the packages of $LOCK" -r "$LOCK"
     # compat: found by its path, before any folder named fmsci that the current one may hold, such as the checkout itself.
+    rm -f $KERNELS/_pointwise*.so # where it cannot be compiled anew, an old one does not serve
     install "this checkout" --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
     now=$(place) || stop 1 ".venv is not complete after a set-up without errors; remove it and repeat: rm -rf .venv"
     if [ "$(uname -sm)" = "Linux x86_64" ] && ! compgen -G "$KERNELS/_pointwise*.so" >/dev/null; then
-        say "no C compiler served, so training on a CPU takes a quarter more time; with one (gcc): rm -rf .venv, and set up again"
+        say "no C compiler served, so training 1M on a CPU takes a third more time; with one (gcc), set up again"
     fi
     rm -f "$UNFINISHED"
     printf '%s\n%s\n' "$now" "$(inputs)" >"$STAMP.new" && mv "$STAMP.new" "$STAMP"

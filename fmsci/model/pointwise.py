@@ -29,26 +29,33 @@ _POINTER, _COUNT, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
 
 
 @lru_cache(maxsize=1)
-def compiled() -> ctypes.CDLL | None:
-    """Return the functions of kernels/pointwise.c; None where they were not compiled or cannot run on this machine."""
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """Return the functions of kernels/pointwise.c, or None and why they do not serve on this machine."""
     spec = find_spec("fmsci.model.kernels._pointwise")
     if spec is None or spec.origin is None:
-        return None
+        return None, "it was not compiled: install a C compiler (gcc), then fmsci again"
     try:
         library = ctypes.CDLL(spec.origin)  # its threads are torch's, which is loaded
         library.fmsci_sources.restype = ctypes.c_uint
         sources = b"".join((Path(spec.origin).parent / name).read_bytes() for name in SOURCES)
-    except (OSError, AttributeError):  # made for another machine, or this torch shows its OpenMP to nobody
-        return None
-    if library.fmsci_sources() != zlib.crc32(sources) or library.fmsci_lanes() == 0:  # of before a change, or no AVX2
-        return None
+    except (OSError, AttributeError) as error:  # made for another machine, or this torch shows its OpenMP to nobody
+        return None, f"it cannot be loaded: {error}"
+    if library.fmsci_sources() != zlib.crc32(sources):
+        return None, "its sources have changed since: install fmsci again"
+    if library.fmsci_lanes() == 0:
+        return None, "this core has no AVX2"
     for name, pointers in {"activated_product": 4, "layer_gradient": 6, "head_gradient": 9}.items():
         function = getattr(library, f"fmsci_{name}")
         function.argtypes, function.restype = [*[_POINTER] * pointers, _COUNT, _COUNT, _INT, _INT], None
     library.fmsci_head.argtypes = [*[_POINTER] * 4, ctypes.c_float, _POINTER, _COUNT, _COUNT, _INT, _INT]
     library.fmsci_head.restype = None
     library.fmsci_blocks.argtypes, library.fmsci_blocks.restype = [_COUNT], _COUNT
-    return library
+    return library, ""
+
+
+def compiled() -> ctypes.CDLL | None:
+    """Return the functions of kernels/pointwise.c, where they serve on this machine."""
+    return load()[0]
 
 
 @lru_cache(maxsize=1)

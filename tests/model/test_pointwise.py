@@ -224,9 +224,17 @@ def test_numbers_without_memory_are_torchs():
 
 @BUILT
 @pytest.mark.parametrize(
-    "found", ["the library", "nothing", "no library", "another library", "changed sources", "a core without registers"]
+    ("found", "says"),
+    [
+        ("the library", ""),
+        ("nothing", "install a C compiler"),
+        ("no library", "cannot be loaded"),
+        ("another library", "cannot be loaded"),
+        ("changed sources", "have changed since"),
+        ("a core without registers", "no AVX2"),
+    ],
 )
-def test_where_it_cannot_be_run_it_is_missing(monkeypatch, tmp_path, found):
+def test_where_it_cannot_be_run_it_is_missing_and_says_why(monkeypatch, tmp_path, found, says):
     file = tmp_path / LIBRARY.name
     for name in (*pointwise.SOURCES, LIBRARY.name):
         shutil.copy(KERNELS / name, tmp_path / name)
@@ -243,12 +251,14 @@ def test_where_it_cannot_be_run_it_is_missing(monkeypatch, tmp_path, found):
         monkeypatch.setattr(ctypes, "CDLL", lambda path: library)
     spec = None if found == "nothing" else ModuleSpec("_pointwise", None, origin=str(file))
     monkeypatch.setattr(pointwise, "find_spec", lambda name: spec)
-    pointwise.compiled.cache_clear()
+    pointwise.load.cache_clear()
     try:
-        assert (pointwise.compiled() is not None) == (found == "the library")
+        functions, why_not = pointwise.load()
+        assert (functions is not None) == (found == "the library")
+        assert says in why_not
     finally:
         monkeypatch.undo()
-        pointwise.compiled.cache_clear()
+        pointwise.load.cache_clear()
 
 
 @BUILT
