@@ -22,22 +22,8 @@ BASH = shutil.which("bash") or "bash"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 GREP = shutil.which("grep") or "grep"
 TOOLS = [
-    "cat",
-    "cksum",
-    "chmod",
-    "cp",
-    "cut",
-    "dirname",
-    "grep",
-    "mkdir",
-    "mv",
-    "rm",
-    "sed",
-    "sort",
-    "tail",
-    "uname",
-    "wc",
-]
+    "cat", "cksum", "chmod", "cp", "cut", "dirname", "grep", "mkdir", "mv", "rm", "sed", "sort", "tail", "uname", "wc",
+]  # fmt: skip
 
 # The stand-in for a system's Python: as the real one, but for the module venv. Its .venv holds a python whose pip only
 # writes down what it was asked; both obey the files of the machine's folder: has-venv, venv-fails, pip-says.

@@ -201,8 +201,8 @@ PYTHON
     say "installing the packages of $LOCK"
     : >"$UNFINISHED"
     install "the packages of $LOCK" -r "$LOCK"
-    # compat: found by its path, before any folder named fmsci that the current one may hold, such as the checkout itself.
     rm -f $KERNELS/_pointwise*.so # where it cannot be compiled anew, an old one does not serve
+    # compat: found by its path, before any folder named fmsci that the current one may hold, such as the checkout itself.
     install "this checkout" --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
     now=$(place) || stop 1 ".venv is not complete after a set-up without errors; remove it and repeat: rm -rf .venv"
     if [ "$(uname -sm)" = "Linux x86_64" ] && ! compgen -G "$KERNELS/_pointwise*.so" >/dev/null; then
