@@ -76,12 +76,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CostModel:
-    """All numbers. ``crowd``: by the number of ranks, how much longer they compute when all do at once.
+    """All numbers. ``compute``: by :attr:`fmsci.scaling.points.Point.computing`.
 
+    ``crowd``: by the number of ranks, how much longer they compute when all do at once.
     ``zero``: seconds that DeepSpeed takes of every step, and of every parameter in it, for itself.
     """
 
-    compute: Mapping[tuple[str, str], Compute]
+    compute: Mapping[tuple[str, ...], Compute]
     inside: Link | None = None
     between: Link | None = None
     crowd: Mapping[int, float] = field(default_factory=dict)
@@ -90,8 +91,8 @@ class CostModel:
     on_gpu: bool = False
 
     def estimate(self, point: Point, nodes: int) -> Estimate:
-        """Return the time of a step. KeyError where the size and precision, or a class of links, is not known."""
-        own = self.compute[point.model, point.how.precision]
+        """Return the time of a step. KeyError where its computing, or a class of links, is not known."""
+        own = self.compute[point.computing]
         crowd = self.crowding(point.world_size)
         cut = point.world_size if point.how.stage >= 1 else 1
         computing = crowd * own.seconds(point.local, point.how.accumulate)

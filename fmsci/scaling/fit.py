@@ -39,10 +39,10 @@ def _assumed(link: LinkSettings | None) -> Link | None:
 
 
 def fit_computing(measured: Sequence[Measured]) -> CostModel:
-    """Return a model that knows computing alone: by size and precision, by ranks, and DeepSpeed's share."""
-    groups: dict[tuple[str, str], list[Measured]] = {}
+    """Return a model that knows computing alone: by what is computed, by ranks, and DeepSpeed's share."""
+    groups: dict[tuple[str, ...], list[Measured]] = {}
     for one in measured:
-        groups.setdefault((one.point.model, one.point.how.precision), []).append(one)
+        groups.setdefault(one.point.computing, []).append(one)
     compute = {}
     for key, members in groups.items():
         single = [one for one in members if one.point.world_size == 1] or members
@@ -56,7 +56,7 @@ def fit_computing(measured: Sequence[Measured]) -> CostModel:
     model = CostModel(compute, on_gpu=any(one.device != "cpu" for one in measured))
     crowd: dict[int, list[float]] = {}
     for one in measured:
-        own = compute[one.point.model, one.point.how.precision]
+        own = compute[one.point.computing]
         usual = own.seconds(one.point.local, one.point.how.accumulate) + own.update_s
         crowd.setdefault(one.point.world_size, []).append(one.alone_s / usual)
     factors = {ranks: statistics.median(some) for ranks, some in sorted(crowd.items()) if ranks > 1}

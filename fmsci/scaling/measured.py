@@ -96,29 +96,37 @@ def measured_from(document: Any, where: str) -> Measured:
 
 
 def load_measured(settings: ScalingSettings) -> list[Measured]:
-    """Return every measured point of the run folder, then those of the files in ``measured``.
+    """Return the measured points on the grid of the settings, each once: of the run folder, then of ``measured``.
 
-    Raises UserError for a file that holds something else.
+    Of those files only what the folder's own device did, where the folder has points. Raises UserError for a file that
+    holds something else.
     """
-    found = [measured_from(read_json(path), str(path)) for path in sorted((settings.run / "points").glob("*.json"))]
+    own = [measured_from(read_json(path), str(path)) for path in sorted((settings.run / "points").glob("*.json"))]
+    devices = {one.device for one in own}
+    found = {(one.point.name, one.nodes, one.device): one for one in own}
     for path in settings.measured:
         document = read_json(path)
         if not isinstance(document, list):
             raise UserError(f"{path} should hold a list of measured points, such as RUN/points.json")
-        found += [measured_from(entry, str(path)) for entry in document]
-    return found
+        for one in (measured_from(entry, str(path)) for entry in document):
+            if not devices or one.device in devices:
+                found.setdefault((one.point.name, one.nodes, one.device), one)
+    return [one for one in found.values() if one.point.grid == settings.grid]
 
 
 def series(measured: Sequence[Measured], weak: Sequence[int], strong: Sequence[int]) -> dict[str, list[Measured]]:
     """Return the curves: points that differ only in the number of ranks, by title, in the order of ranks.
 
     Weak: the samples of a rank stay the same; strong: those of all ranks do. A point on one rank is the first of the
-    curves of every link speed.
+    curves of every link speed. Where engines of one name differ, the titles say in what.
     """
+    differ = _differences(measured)
     groups: dict[tuple[str, str], list[Measured]] = {}
     for one in sorted(measured, key=lambda one: one.point.world_size):
         point = one.point
-        what = f"{point.model} {point.how.precision} {point.engine}"
+        own = _facts(one)
+        told = ", ".join(f"{name} {own.get(name, 'as usual')}" for name in differ[point.engine])
+        what = f"{point.model} {point.how.precision} {point.engine}" + (f" ({told})" if told else "")
         if point.batch % point.world_size == 0 and point.batch // point.world_size in weak:
             groups.setdefault((f"weak: {what}", f"{point.batch // point.world_size} samples a rank"), []).append(one)
         if point.batch in strong:
@@ -132,6 +140,24 @@ def series(measured: Sequence[Measured], weak: Sequence[int], strong: Sequence[i
             several = (one for one in members if one.point.world_size > 1 and one.point.limit_mbit == limit)
             curves[title] = [*single, *several]
     return curves
+
+
+def _facts(one: Measured) -> dict[str, Any]:
+    """Return what a curve's points have in common beside its title."""
+    return one.point.variant | {"device": one.device}
+
+
+def _differences(measured: Sequence[Measured]) -> dict[str, list[str]]:
+    """Return for each engine's name the facts in which its points differ: points of different curves."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for one in measured:
+        by_name.setdefault(one.point.engine, []).append(_facts(one))
+    return {
+        engine: [
+            name for name in sorted(set().union(*facts)) if any(own.get(name) != facts[0].get(name) for own in facts)
+        ]
+        for engine, facts in by_name.items()
+    }
 
 
 def efficiency(curve: Sequence[Measured]) -> list[float]:

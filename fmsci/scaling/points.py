@@ -42,6 +42,21 @@ class Point:
         return len(range(self.batch)[share(self.batch, self.world_size, 0)])
 
     @property
+    def computing(self) -> tuple[str, ...]:
+        """What the time of its computing depends on beside samples and grid: model, precision, what else is unusual."""
+        unusual = [] if self.shape.choose_transform(self.how.transform) == "dft" else ["fft"]
+        if self.how.recompute:
+            unusual.append(f"recompute {self.how.recompute}")
+        return self.model, self.how.precision, *unusual
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """All that may be different where model, precision, engine's name, ranks, batch and grid are the same."""
+        # without defaults: a setting that a later version adds does not rename what is measured
+        how = self.how.model_dump(mode="json", exclude=UNTIMED | {"precision"}, exclude_defaults=True)
+        return how | {"coefficients": self.coefficients, "data": self.data}
+
+    @property
     def name(self) -> str:
         """The name of its result: readable, and different wherever the step is."""
         # without defaults: a setting that a later version adds does not rename what is measured

@@ -65,19 +65,20 @@ def project(
     measured = load_measured(settings)
     if not measured:
         raise UserError(
-            f"a projection starts from measured points, and {settings.run} has none: fmsci scaling CONFIG run on one "
-            "device, or name the points.json of another run in 'measured'"
+            f"a projection starts from measured points, and {settings.run} has none on {settings.grid} x "
+            f"{settings.grid}: fmsci scaling CONFIG run on one device, or name the points.json of another run in "
+            "'measured'"
         )
     cost = fit(measured, settings.network)
     _check_links(cost, max(counts), per_node)
     tables = {}
     for name in settings.models if model is None else (model,):
         for how in settings.precisions if precision is None else (precision,):
-            _check_known(cost, name, how)
+            known = _known(settings, cost, name, how)
             for kind, samples in _batches(settings, batch):
                 what = "samples a rank" if kind == "weak" else "samples"
                 title = f"{name} {how}, {kind}: {samples} {what}, {settings.grid} x {settings.grid}"
-                tables[title] = list(_rows(settings, cost, name, how, kind, samples, counts, per_node))
+                tables[title] = list(_rows(known, cost, name, how, kind, samples, counts, per_node))
     return Projection(tables, _grounds(measured, cost), settings.device_hour)
 
 
@@ -115,12 +116,26 @@ def _check_links(cost: CostModel, nodes: int, per_node: int) -> None:
             )
 
 
-def _check_known(cost: CostModel, model: str, precision: str) -> None:
+def _known(settings: ScalingSettings, cost: CostModel, model: str, precision: str) -> ScalingSettings:
+    """Return the settings with those engines alone whose computing is measured. UserError where there is none."""
     if model not in SIZES:
         raise UserError(f"there is no model '{model}'{nearest(model, SIZES)}; there is {', '.join(SIZES)}")
-    if (model, precision) not in cost.compute:
+    engines, missing = {}, {}
+    for name, how in settings.engines.items():
+        chosen = how.model_copy(update={"precision": precision})
+        computing = Point(1, model, name, chosen, 1, settings.grid, settings.coefficients).computing
+        if computing in cost.compute:
+            engines[name] = how
+        else:
+            missing[name] = ", ".join((f"{model} in {precision}", *computing[2:]))
+    if not engines:
         known = ", ".join(" ".join(key) for key in cost.compute)
-        raise UserError(f"no step of {model} in {precision} is measured on one device; measured: {known}")
+        raise UserError(
+            f"no step of {' or '.join(dict.fromkeys(missing.values()))} is measured on one device; measured: {known}"
+        )
+    for name, wanted in missing.items():
+        say(f"engine {name} is left out: no step of {wanted} is measured on one device")
+    return settings.model_copy(update={"engines": engines})
 
 
 def _rows(

@@ -43,7 +43,8 @@ def report(settings: ScalingSettings) -> dict[str, Any]:
     """
     measured = load_measured(settings)
     if not measured:
-        raise UserError(f"no point of {settings.run} is measured; start with fmsci scaling CONFIG run")
+        grid = f"{settings.grid} x {settings.grid}"
+        raise UserError(f"no point of {settings.run} on {grid} is measured; start with fmsci scaling CONFIG run")
     curves = series(measured, settings.weak, settings.strong)
     blocks: list[Block] = [Text(_where(measured))]
     left = len(missing(settings))

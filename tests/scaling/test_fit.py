@@ -28,6 +28,18 @@ def test_known_numbers_are_found_again(engines):
         assert getattr(found.inside, name) == pytest.approx(getattr(MODEL.inside, name), rel=1e-3), name
 
 
+def test_steps_that_compute_again_what_they_did_not_keep_are_no_ground_for_others():
+    points = measured()
+    for one in [one for one in points if one.point.world_size == 1]:
+        how = one.point.how.model_copy(update={"recompute": 1})
+        again = replace(one.point, engine="saving", how=how)
+        points.append(replace(one, point=again, alone_s=1.4 * (one.alone_s - one.update_s) + one.update_s))
+    found = fit(points)
+    for key, truth in MODEL.compute.items():
+        assert found.compute[key].sample_s == pytest.approx(truth.sample_s, rel=1e-6)
+        assert found.compute[(*key, "recompute 1")].sample_s == pytest.approx(1.4 * truth.sample_s, rel=1e-6)
+
+
 def test_steps_left_out_are_foretold():
     checked = left_out(measured(limits=(100.0, 200.0, 400.0)))
     assert set(checked) == {"world size and link speed", "world size", "link speed"}

@@ -1,13 +1,15 @@
 """What points came to: their files, their curves."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from fmsci.config import ScalingSettings
 from fmsci.errors import UserError
-from fmsci.scaling.measured import efficiency, measured_from, series
+from fmsci.files import write_json
+from fmsci.scaling.measured import efficiency, load_measured, measured_from, series
 from fmsci.scaling.points import plan
 from tests.scaling.made import as_measured, point
 
@@ -39,6 +41,32 @@ def test_the_share_of_the_exchange_leaves_out_the_cut_update():
     assert one.bare_s == pytest.approx(one.alone_s - one.update_s / 2)
     assert one.communication == pytest.approx(1 - one.bare_s / one.step_s)
     assert as_measured(point(1, 8, "zero1"), 1).communication == 0.0
+
+
+def test_engines_of_one_name_that_differ_are_apart():
+    usual = [as_measured(point(ranks, 4 * ranks), ranks) for ranks in (1, 2)]
+    saving = replace(usual[0].point, how=usual[0].point.how.model_copy(update={"recompute": 1}))
+    slow = replace(usual[0], point=saving, step_s=2 * usual[0].step_s)
+    curves = series([*usual, slow], [4], [])
+    assert {title: [one.point.world_size for one in curve] for title, curve in curves.items()} == {
+        "weak: 1M fp32 ddp (recompute as usual), 4 samples a rank": [1, 2],
+        "weak: 1M fp32 ddp (recompute 1), 4 samples a rank": [1],
+    }
+    of_files = replace(usual[1], point=replace(usual[1].point, data="data/d"))
+    assert [len(curve) for curve in series([usual[0], of_files], [4], []).values()] == [1, 1]
+
+
+def test_what_is_loaded_is_of_the_grid_and_the_device_and_each_once(tmp_path: Path):
+    one, two = as_measured(point(1, 4), 1), as_measured(point(2, 8), 1)
+    coarse, elsewhere = replace(one, point=replace(one.point, grid=32)), replace(two, device="a GPU")
+    for found in (one, coarse):
+        write_json(tmp_path / "run" / "points" / f"{found.point.name}.json", document(found))
+    listed = tmp_path / "points.json"
+    write_json(listed, [document(found) for found in (one, two, elsewhere, coarse)])
+    settings = ScalingSettings(run=tmp_path / "run", world_sizes=[1], weak=[4], grid=64, measured=[listed, listed])
+    assert load_measured(settings) == [one, two]
+    assert load_measured(settings.model_copy(update={"grid": 32})) == [coarse]
+    assert load_measured(settings.model_copy(update={"run": tmp_path / "none"})) == [one, two, elsewhere]
 
 
 def document(one):

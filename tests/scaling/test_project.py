@@ -125,6 +125,12 @@ def test_strong_scaling_stops_where_ranks_would_have_no_sample(h100):
     assert [row.ranks for row in rows] == [4, 8, 16, 32, 64]
 
 
+def test_an_engine_whose_computing_is_not_measured_is_left_out(h100, capsys):
+    found = project(h100("engines={ddp: {}, saving: {recompute: 1}}"), "1,2", 4, "1M", None, batch=64)
+    assert {row.engine for rows in found.tables.values() for row in rows} == {"ddp"}
+    assert "engine saving is left out: no step of 1M in bf16, recompute 1 is measured" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("overrides", "model", "precision", "sentence"),
     [
@@ -132,6 +138,13 @@ def test_strong_scaling_stops_where_ranks_would_have_no_sample(h100):
         (["network.inside=null"], None, None, "nothing is known of the links inside a node"),
         (["measured=[]"], None, None, "a projection starts from measured points"),
         (["measured=[configs/scaling/h100.yaml]"], None, None, "cannot be read as JSON"),
+        (
+            ["grid=64"],
+            None,
+            None,
+            "has none on 64 x 64: fmsci scaling CONFIG run",
+        ),
+        (["engines={saving: {recompute: 1}}"], "1M", None, "no step of 1M in bf16, recompute 1 is measured"),
         ([], "255M", None, "there is no model '255M' (did you mean '256M'?)"),
         ([], None, "fp16", "no step of 1M in fp16 is measured on one device; measured: 64K fp32"),
         (["memory_gib=0.01"], "256M", None, "256M in bf16 does not fit into 0.01 GiB on one device"),
