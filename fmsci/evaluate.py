@@ -13,8 +13,9 @@ import fmsci
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.collective import decided_by_main
 from fmsci.engine.measure import measure
+from fmsci.errors import UserError
 from fmsci.figures import comparison_figure, sample_captions, save_figure
-from fmsci.files import write_json
+from fmsci.files import check_place, write_json
 from fmsci.model.sizes import check_grid
 from fmsci.model_folder.reading import open_model_folder
 from fmsci.model_folder.weights import load_operator
@@ -35,8 +36,14 @@ def evaluate(
     """Measure ``model`` on every sample of a split, once; write ``output`` (JSON) and a picture beside it.
 
     Collective: all ranks call it inside a process group. ``between`` is called after each batch and may raise.
-    Raises UserError where the folder is no model, the data no data folder, or the two do not fit.
+    Raises UserError where the folder is no model, the data no data folder, or the two do not fit, and where the result
+    has no place.
     """
+    picture = output.with_suffix(".png")
+    if picture == output:
+        raise UserError(f"{output} is the name of the picture too; give the result another ending, such as .json")
+    for place in (output, picture):
+        check_place(place)
     folder = open_model_folder(model)
     manifest = read_manifest(data)
     samples = SampleSet(data, split, columns=folder.scales.columns)
@@ -68,7 +75,7 @@ def evaluate(
             figure = comparison_figure(
                 *fields, title, sample_captions(folder.scales.columns, shown.coefficients.numpy())
             )
-            save_figure(figure, output.with_suffix(".png"))
+            save_figure(figure, picture)
             write_json(output, result)  # last: who finds it finds the picture too
             return 0.0
 

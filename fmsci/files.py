@@ -54,12 +54,22 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; free or change the place and repeat")
 
 
+def check_place(path: Path) -> None:
+    """Raise UserError where a file cannot become ``path``: a folder, or a pipe or a device, which it would replace."""
+    try:
+        with suppress(FileNotFoundError):
+            regular_file(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 @contextmanager
 def publish_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write; on leaving without an error it is synced and becomes ``path`` at once.
 
-    Raises UserError where the folder cannot be written.
+    Raises UserError where the folder cannot be written, or ``path`` is no place for a file (:func:`check_place`).
     """
+    check_place(path)
     temporary = aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

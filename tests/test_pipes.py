@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import stat
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from fmsci.cluster.watch import Watched
 from fmsci.config import TrainSettings, load_settings
 from fmsci.dataset.samples import SampleSet
 from fmsci.errors import UserError
-from fmsci.files import read_json
+from fmsci.files import read_json, write_json
 from fmsci.generate.agree import check_manifest
 from fmsci.generate.plan import Request
 from fmsci.library.adopt import read_checkpoint, read_scales
@@ -24,6 +25,7 @@ from fmsci.shards.layout import PLAN
 from fmsci.tensors import each_tensor
 from fmsci.train.journal import Journal
 from fmsci.train.outcome import read_outcome, read_result
+from tests.commands import run
 
 SECONDS = 20
 
@@ -95,6 +97,20 @@ def test_a_file_of_a_data_folder(poisson_data, tmp_path, name):
     if name == "plan.json":
         with pytest.raises(UserError, match=r"plan.json cannot be read: it is a pipe"):
             Request.model_validate(read_json(folder / PLAN))
+
+
+def test_a_pipe_is_no_place_for_a_file(trained, poisson_data, tmp_path):
+    place = pipe(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"^cannot write .*pipe: it is a pipe or a device, not a file; free or change"):
+        write_json(place, {})
+    measure = ["evaluate", trained / "model", "--data", poisson_data, "--output"]
+    for output, sentence in {
+        place: "it is a pipe or a device, not a file",
+        tmp_path / "a.png": "a.png is the name of the picture too; give the result another ending, such as .json",
+    }.items():
+        assert sentence in run([*measure, output], code=2)
+    assert stat.S_ISFIFO(place.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "normalization.json", "model.safetensors"])

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
-
 from fmsci import __version__
-from fmsci.files import publish_file
 from fmsci.shards.foreign import Array
+from fmsci.shards.whole import publish_hdf5
 
 PREDICTION, ERROR = "prediction", "rel_l2"
 
@@ -26,7 +24,7 @@ def write_predictions(
     The file has ``prediction (N, ny, nx)`` float32, in the order of the samples, ``rel_l2 (N,)`` where there is a
     truth, and ``facts`` as attributes. Raises UserError where it cannot be written.
     """
-    with publish_file(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with publish_hdf5(path) as (file, check):
         file.attrs.update({"columns": list(columns), "code_version": __version__, **facts})
         prediction = file.create_dataset(PREDICTION, (count, *shape), "<f4")
         errors = file.create_dataset(ERROR, (count,), "<f4") if with_error else None
@@ -35,5 +33,6 @@ def write_predictions(
             prediction[first : first + len(values)] = values
             if errors is not None:
                 errors[first : first + len(values)] = rel_l2
+            check()
 
         yield write

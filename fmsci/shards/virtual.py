@@ -6,11 +6,11 @@ from pathlib import Path
 
 import h5py
 
-from fmsci.files import publish_file
 from fmsci.shards.checksum import verify_checksum, write_checksum
 from fmsci.shards.layout import ACCEPTANCE, FIELDS, HEADER_BYTES, split_name
 from fmsci.shards.manifest import Manifest, SplitRecord
 from fmsci.shards.plain import open_hdf5
+from fmsci.shards.whole import publish_hdf5
 
 
 def write_virtual(folder: Path, manifest: Manifest) -> None:
@@ -21,14 +21,12 @@ def write_virtual(folder: Path, manifest: Manifest) -> None:
     for split, record in manifest.splits.items():
         with (
             open_hdf5(folder / record.shards[0].file) as first,
-            publish_file(folder / split_name(split)) as temporary,
+            publish_hdf5(folder / split_name(split), HEADER_BYTES, finish=write_checksum) as (file, _),
         ):
-            with h5py.File(temporary, "w", userblock_size=HEADER_BYTES, locking=False) as file:
-                for name, dataset in first.items():
-                    if name != ACCEPTANCE:
-                        _show(file, name, dataset, record)
-                file.attrs.update({key: value for key, value in first.attrs.items() if key != "first"})
-            write_checksum(temporary)
+            for name, dataset in first.items():
+                if name != ACCEPTANCE:
+                    _show(file, name, dataset, record)
+            file.attrs.update({key: value for key, value in first.attrs.items() if key != "first"})
 
 
 def _show(file: h5py.File, name: str, like: h5py.Dataset, record: SplitRecord) -> None:

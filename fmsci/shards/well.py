@@ -14,9 +14,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fmsci.files import publish_file
+from fmsci.errors import UserError
+from fmsci.files import taken
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
 from fmsci.shards.reader import SplitReader, open_split
+from fmsci.shards.whole import Check, publish_hdf5
 
 SAMPLES_AT_ONCE = 64
 
@@ -25,22 +27,26 @@ def export_well(folder: Path, output: Path, tell: Callable[[int], None] = lambda
     """Write ``OUTPUT/data/{train,valid,test}/shard-00000.hdf5 ...``, one file per shard, and return the folder's
     manifest.
 
-    Raises UserError where the data folder or the output is not usable.
+    Raises UserError where the data folder is not usable, or the output is no new folder: whoever reads it takes every
+    file there is.
     """
     manifest = read_manifest(folder)
     readers = {split: open_split(folder, split) for split in manifest.splits}  # all, before anything is written
+    occupied = taken(output)
+    if occupied is not None:
+        raise UserError(f"{occupied}; remove it, or give another --output")
     done = 0
     for split, reader in readers.items():
         for shard in manifest.splits[split].shards:
             path = output / "data" / Path(shard.file).with_suffix(".hdf5")
-            with publish_file(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-                _write(file, manifest, reader, shard)
+            with publish_hdf5(path) as (file, check):
+                _write(file, manifest, reader, shard, check)
             done += shard.count
             tell(done)
     return manifest
 
 
-def _write(file: h5py.File, manifest: Manifest, reader: SplitReader, shard: ShardRecord) -> None:
+def _write(file: h5py.File, manifest: Manifest, reader: SplitReader, shard: ShardRecord, check: Check) -> None:
     n, count = manifest.grid, shard.count
     file.attrs.update(
         dataset_name=manifest.system,
@@ -76,5 +82,6 @@ def _write(file: h5py.File, manifest: Manifest, reader: SplitReader, shard: Shar
         transposed = fields.swapaxes(2, 3)
         source[rows], solution[rows] = transposed[:, 0], transposed[:, 1:]
         tensors.append(tensor)
+        check()
     for name, values in zip(manifest.columns, np.concatenate(tensors).T, strict=True):
         scalars.create_dataset(name, data=values).attrs.update({"sample_varying": True, "time_varying": False})

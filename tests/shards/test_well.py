@@ -40,6 +40,11 @@ def test_the_written_layout(exported):
         assert np.array_equal(file["scalars/v1"][:], tensor[:, 3])
 
 
+def test_a_folder_that_holds_files_takes_no_others(exported):
+    said = run(["data", "export", exported / "data", "--output", exported / "out"], code=2)
+    assert "out is no new folder: it holds data; remove it, or give another --output" in said
+
+
 def test_the_well_reads_it(exported):
     from the_well.data import WellDataset
 
