@@ -75,6 +75,10 @@ def everything(place):
          "model.modes=8: 'model' is {'size': '1M', 'width': 8, 'modes': 8} but should have size, or width and modes, "
          "not all three: nothing is left for size to set "
          "(model.width=null model.modes=null leaves it to size)"),
+        ("train train.yaml engine.threads=99999999999", "train.yaml with engine.threads=99999999999: 'engine.threads' "
+         "is 99999999999 but should be less than or equal to 4096"),
+        ("train train.yaml engine.timeout_s=1e15", "train.yaml with engine.timeout_s=1e15: 'engine.timeout_s' is "
+         "'1e15' but should be less than or equal to 31622400"),
         ("train train.yaml optim", "'optim' is not a setting; write key=value or key.sub=value"),
         ("train optim.lr=3", "there is no settings file optim.lr=3; give the path of a YAML file, such as those in "
          "configs/"),

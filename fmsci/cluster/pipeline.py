@@ -25,8 +25,10 @@ from fmsci.cluster.submit import (
 )
 from fmsci.config import GenerateSettings, PipelineSettings, StudySettings, TrainSettings, load_settings
 from fmsci.errors import UserError
-from fmsci.evaluation import evaluation_path
+from fmsci.evaluation import evaluation_path, read_evaluation
 from fmsci.files import write_json
+from fmsci.shards import read_manifest
+from fmsci.shards.content import content_hash, made_data
 from fmsci.shards.layout import MANIFEST
 from fmsci.study.plan import plan
 from fmsci.study.reported import is_reported
@@ -89,10 +91,10 @@ def _links(settings: PipelineSettings, base: Request, train: TrainSettings, stud
         nodes = {**settings.nodes}.get(template, "1")  # type: ignore[call-overload]
         return replace(base, template=template, arguments=tuple(map(str, arguments)), nodes=nodes)
 
-    data = []
+    data: list[str] = []
     for config in settings.generate:
         output = load_settings(GenerateSettings, config).output
-        data.append(f"generate {output.name}")
+        data.append(_once(f"generate {output.name}", data))
         yield Link(data[-1], request("generate", config), (), (output / MANIFEST).exists())
     done = (train.run / RESULT).exists()
     yield Link("pretrain", request("pretrain", settings.pretrain), tuple(data), done)
@@ -101,11 +103,26 @@ def _links(settings: PipelineSettings, base: Request, train: TrainSettings, stud
     yield Link("study", wanted, ("pretrain", *data), not missing_runs([str(settings.study)]))
     for folder in settings.evaluate:
         model = train.run / "model"
-        awaited.append(f"evaluate {folder.name}")
-        done = evaluation_path(model, folder, "test").exists()
+        awaited.append(_once(f"evaluate {folder.name}", awaited))
+        done = _evaluated(model, folder)
         yield Link(awaited[-1], request("evaluate", model, "--data", folder), ("pretrain", *data), done, summary=True)
     done = is_reported(plan(study), ["sweep"])  # the stage that a pipeline makes
     yield Link("report", request("report", settings.study), tuple(awaited), done, summary=True)
+
+
+def _once(name: str, before: Sequence[str]) -> str:
+    """Return the name of a link. UserError where one has it already: jobs and results are filed under it."""
+    if name in before:
+        raise UserError(f"the pipeline has two jobs '{name}': name one of the two data folders otherwise")
+    return name
+
+
+def _evaluated(model: Path, data: Path) -> bool:
+    """Tell whether the error on these data is there; a folder of the same name may have lain elsewhere."""
+    path = evaluation_path(model, data, "test")
+    if not path.exists() or not (data / MANIFEST).exists():
+        return path.exists()
+    return read_evaluation(path).content in {None, content_hash(made_data(read_manifest(data)))}
 
 
 def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_run: bool = False) -> list[Placed]:

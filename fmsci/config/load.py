@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,6 +147,15 @@ def apply_override(document: dict[str, Any], override: str) -> None:
             )
         target = inner
     target[parts[-1]] = value
+
+
+def assign(key: str, path: Path) -> str:
+    """Return ``key=path`` as an override that is read back as this very path, whatever its name looks like."""
+    try:
+        plain = yaml.load(str(path), Loader=_UniqueKeys) == str(path)
+    except (SettingsError, *NOT_YAML):
+        plain = False
+    return f"{key}={path if plain else json.dumps(str(path))}"
 
 
 def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:

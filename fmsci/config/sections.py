@@ -12,6 +12,7 @@ from fmsci.config.schema import Schema
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Whole = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
 NonNegative = Annotated[float, Field(ge=0)]
 RangeEnd = Annotated[float, Field(ge=-1e6, le=1e6)]
 """Far outside every range that makes sense; float64 holds all that is computed from it."""
@@ -174,9 +175,11 @@ class EngineSettings(Schema):
     accumulate: Count = Field(1, description="pieces that each rank's part of a batch is computed in, to save memory")
     replay: bool = Field(True, description="on one GPU, with ddp: record a step's kernels once and replay them")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    threads: Count | None = Field(None, description="CPU threads of a process; its share of the cores where not set")
-    rendezvous_s: Positive = Field(60.0, description="seconds that the ranks wait for each other at the start")
-    timeout_s: Positive = Field(600.0, description="seconds after which a silent rank ends the job")
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="CPU threads of a process; its share of the cores where not set"
+    )
+    rendezvous_s: Seconds = Field(60.0, description="seconds that the ranks wait for each other at the start")
+    timeout_s: Seconds = Field(600.0, description="seconds after which a silent rank ends the job")
 
     @model_validator(mode="after")
     def _zero_alone_has_its_settings(self) -> EngineSettings:

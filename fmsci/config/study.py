@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fmsci.config.schema import Schema, text_names
 from fmsci.config.sections import Count, Positive, Seed
@@ -85,6 +85,11 @@ class StudySettings(Schema):
     @classmethod
     def _names_are_text(cls, document: Any) -> Any:
         return text_names(document, "models", "tasks")
+
+    @field_validator("samples", mode="after")
+    @classmethod
+    def _fewest_first(cls, samples: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(samples))  # curves go from the fewest on
 
     @model_validator(mode="after")
     def _fits_together(self) -> StudySettings:

@@ -24,4 +24,5 @@ class Tally:
         """Count the values of some draws and those of the accepted ones among them."""
         for column, values in ((1, drawn), (2, accepted)):
             places = np.floor(values).astype(np.int64) - self.first
+            places = places.clip(0, len(self.table) - 1)  # a float32 may have been rounded out of the range
             self.table[:, column] += np.bincount(places, minlength=len(self.table))

@@ -18,6 +18,9 @@ DEFAULT_SIZE, DEFAULT_LAYERS = "1M", 4
 MOST_MODES, MOST_MODES_NARROW = 256, 16
 """Modes up to which the sums over kept waves beat the fast transform, for layers of at least 16 channels and fewer."""
 
+MOST_PARAMETERS = 10**13
+"""40 TB of weights; from 2^63 on nothing can count them."""
+
 WIDEST = 128
 """Channels up to which a GPU's kernels serve: a tile of a field then fits beside its matrices."""
 
@@ -39,6 +42,11 @@ class Architecture:
         for name, value in asdict(self).items():
             if value < 1:
                 raise UserError(f"the model's {name} is {value} but should be at least 1")
+        if self.num_parameters > MOST_PARAMETERS:
+            raise UserError(
+                f"a model of width {self.width} with {self.modes} modes and {self.layers} layers has "
+                f"{self.num_parameters:.0e} parameters, more than fit anywhere"
+            )
 
     @property
     def num_parameters(self) -> int:

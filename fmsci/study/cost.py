@@ -101,7 +101,7 @@ def cost(planned: Plan) -> Cost:
             )
         )
     device = timed.device
-    hours = sum(stage.hours for stage in stages)
+    hours = sum(stage.hours for stage in stages if stage.stage != "data")  # a CPU's work
     gpu_hours = None if device == "cpu" else hours * settings.gpus
     return Cost(tuple(stages), device, settings.workers, gpu_hours, _disk(planned))
 
@@ -147,12 +147,21 @@ class _Timed:
         (small, large), (few, many) = timed.batches, timed.step_s
         slope = max(0.0, (many - few) / (large - small)) if large > small else 0.0
         batch = run.samples_seen / run.steps
-        valid = wanted.data.valid_samples or 0
-        validations = self._planned.settings.validations if run.arm != "pretrain" else wanted.optim.epochs
         return float(
             run.steps * max(few + slope * (batch - small), few * min(1.0, batch / small))
-            + validations * valid * timed.predict_s
+            + self._validated(run, wanted) * timed.predict_s
         )
+
+    def _validated(self, run: Run, wanted: TrainSettings) -> int:
+        """Return over how many samples a run validates in all."""
+        settings, folders = self._planned.settings, self._planned.folders
+        every = wanted.monitor.validate_steps
+        data, times = wanted.data.folders, run.steps // every if every else wanted.optim.epochs
+        if run.arm != "pretrain":
+            data, times = (settings.tasks[run.task],), settings.validations
+        counts = [int(folders[one]["counts"]["valid"]) for one in data]
+        most = wanted.data.valid_samples
+        return times * sum(count if most is None else min(count, most) for count in counts)
 
     def making(self, source: Source) -> float:
         """Return the seconds that one process takes for a data folder."""

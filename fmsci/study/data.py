@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmsci.config import GenerateSettings, StudySettings, load_settings
+from fmsci.config import GenerateSettings, StudySettings, assign, load_settings
 from fmsci.errors import UserError
 from fmsci.pde.arguments import find_system
 from fmsci.shards import read_manifest
@@ -95,9 +95,12 @@ def _sources(settings: StudySettings) -> list[Source]:
         overrides = settings.data.overrides
         made = load_settings(GenerateSettings, config, overrides)
         if settings.data.folder is not None:
-            overrides = (*overrides, f"output={settings.data.folder / made.output.name}")
+            overrides = (*overrides, assign("output", settings.data.folder / made.output.name))
             made = load_settings(GenerateSettings, config, overrides)
         if made.output in found:
             raise UserError(f"{config} and {found[made.output].config} make the same data folder {made.output}")
+        for other in found:
+            if other.name == made.output.name:  # jobs, logs and results are filed under it
+                raise UserError(f"{config} makes {made.output} and {found[other].config} {other}: name one otherwise")
         found[made.output] = Source(config, overrides, made)
     return list(found.values())

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fmsci.config import StudySettings, TrainSettings, with_overrides
+from fmsci.config import StudySettings, TrainSettings, assign, with_overrides
 from fmsci.dataset.order import num_batches
 from fmsci.model.sizes import Architecture
 from fmsci.shards.layout import MANIFEST
@@ -63,10 +63,10 @@ class Group:
         data = settings.tasks[self.task]
         own = [
             f"seed={seed}",
-            f"data.path={data}",
+            assign("data.path", data),
             f"data.train_samples={self.samples}",
             f"data.subset={seed}",  # of 0 the first ones
-            f"init={self.of.folder if self.arm == 'finetune' else 'null'}",
+            assign("init", self.of.folder) if self.arm == "finetune" else "init=null",
             f"model={json.dumps(self.of.settings if self.arm == 'scratch' else {})}",
             f"optim.epochs={epochs}",
             *([] if rate is None else [f"optim.lr={rate}"]),
@@ -82,7 +82,7 @@ class Group:
         stage = "sweep" if seed == settings.seeds[0] else "repeats"
         name = f"{self.task}-{self.arm}-{self.model}-{self.samples}-lr{peak:g}-s{seed}-{key}"
         folder = settings.runs_folder / name
-        words = ("train", str(settings.train), *settings.overrides, *own, f"run={folder}", "--test")
+        words = ("train", str(settings.train), *settings.overrides, *own, assign("run", folder), "--test")
         return Run(
             stage=stage,
             name=name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmsci.config import StudySettings, TrainSettings, load_settings
+from fmsci.config import StudySettings, TrainSettings, assign, load_settings
 from fmsci.dataset.order import num_batches
 from fmsci.evaluation import evaluation_path
 from fmsci.shards.layout import MANIFEST
@@ -157,7 +157,7 @@ def _pretraining(
     return Run(
         stage="pretrain",
         name=folder.name,
-        words=("train", str(config), *overrides, f"run={folder}", "--test"),
+        words=("train", str(config), *overrides, assign("run", folder), "--test"),
         results=(folder / RESULT, *evaluations),
         needs=tuple(one / MANIFEST for one in data),
         log=folder / "log.txt",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,8 @@ from fmsci.study.jobs import Job, Run
 from fmsci.study.worker import Single, Worker
 from fmsci.terminal import warn, warnings_in
 from fmsci.world import num_cores
+
+GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 class Pool:
@@ -93,7 +96,7 @@ class Pool:
         place = min(set(range(len(places) + 1)) - set(places))
         variables = {"OMP_NUM_THREADS": str(max(1, num_cores() // self.settings.workers))}
         if self.settings.gpus > 1:
-            variables["CUDA_VISIBLE_DEVICES"] = str(place % self.settings.gpus)
+            variables[GPUS] = one_gpu(place, self.settings.gpus, os.environ.get(GPUS))
         return Worker(job, place, variables)
 
     def ended(self) -> list[Job]:
@@ -111,6 +114,12 @@ class Pool:
                 self.failed[one.job.makes] = f"{one.job.name} failed: {last_line(one.job.log)} (see {one.job.log})"
                 warn(self.failed[one.job.makes])
         return [one.job for one in ended if one.job.over]
+
+
+def one_gpu(place: int, gpus: int, visible: str | None) -> str:
+    """Return the GPU of a process among ``gpus``, as CUDA names it: of those that this process itself may see."""
+    names = [str(number) for number in range(gpus)] if visible is None else visible.split(",")[:gpus]
+    return names[place % len(names)]
 
 
 def last_line(path: Path) -> str:

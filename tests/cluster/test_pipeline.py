@@ -11,6 +11,8 @@ from fmsci.cluster.pipeline_status import pipeline_status
 from fmsci.cluster.queue import Queued
 from fmsci.cluster.submit import Request
 from fmsci.config import StudySettings, load_settings
+from fmsci.shards import read_manifest
+from fmsci.shards.content import content_hash, made_data
 from fmsci.study.plan import plan
 from tests.cluster.running import job_of
 from tests.commands import run as fmsci
@@ -80,6 +82,22 @@ def test_what_is_finished_stays_so_and_summaries_are_made_again(files, poisson_d
     }
     make("pretrain/result.json")
     assert would() == dict.fromkeys(NAMES, ("finished", ()))
+
+
+def test_an_error_on_other_data_of_that_name_is_no_result(files, poisson_data):
+    make_data(poisson_data)
+    facts = made_data(read_manifest(poisson_data))
+    make("pretrain/result.json", ZERO_SHOT)
+    for content, what in (("of other data", "submitted"), (content_hash(facts), "finished")):
+        Path(ZERO_SHOT).write_text(json.dumps({"rel_l2": 0.1, "content": content}))
+        assert would()["evaluate data"][0] == what
+
+
+def test_two_jobs_of_one_name_are_refused(files):
+    (files / "other.yaml").write_text(FILES["data.yaml"].replace("output: data", "output: else/data"))
+    for setting in ("generate=[data.yaml,other.yaml]", "evaluate=[data,else/data]"):
+        said = fmsci(["submit", "pipeline", "pipeline.yaml", setting], code=2, cwd=files)
+        assert "data': name one of the two data folders otherwise" in said
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fmsci.generate.summary import Spread, build_scales
+from fmsci.generate.tally import Tally
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 7])
@@ -25,3 +26,12 @@ def test_scales_are_medians_of_sizes_that_are_not_zero():
     scales = build_scales(np.array([1.0, 2.0, 4.0]), columns)
     assert scales.source == 2
     assert scales.coefficients == {"k12": 2.0, "v1": 1.0}
+
+
+def test_a_value_that_float32_rounds_out_of_its_range_is_counted_at_its_end():
+    low, high = 9.99999999, 9.99999999
+    values = np.array([low, high], np.float32)
+    assert values.max() == 10.0
+    tally = Tally(low, high)
+    tally.add(values, values[:1])
+    assert tally.table.tolist() == [[9, 2, 1]]

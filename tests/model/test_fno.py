@@ -43,6 +43,12 @@ def small(seed=0):
     return FNO(4, width=6, modes=3)
 
 
+@pytest.mark.parametrize("more", [{"width": 2**53}, {"modes": 2**40}, {"layers": 2**50}])
+def test_a_model_that_nothing_can_count_is_a_sentence(more):
+    with pytest.raises(UserError, match=r"^a model of width \d+ with \d+ modes and \d+ layers has \de\+\d+ parameters"):
+        Architecture(**{"in_channels": 4, "width": 8, "modes": 8, "layers": 4} | more)
+
+
 def test_every_parameter_has_a_gradient():
     model = small()
     model(torch.randn(2, 4, 12, 10)).square().sum().backward()

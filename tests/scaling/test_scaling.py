@@ -129,7 +129,7 @@ def _reuse(folder):
     [
         (["paln"], "scaling can do plan, run, submit, report, not 'paln' (did you mean 'plan'?)"),
         ([], "scaling can do plan, run, submit, report: fmsci scaling CONFIG ACTION"),
-        (["report"], "no point of run is measured; start with fmsci scaling CONFIG run"),
+        (["report"], "no point of run on 16 x 16 is measured; start with fmsci scaling CONFIG run"),
         (["plan", "--nodes", "1..4"], "a projection starts from measured points, and run has none"),
         (["run", "--point", "9"], "there is no point 9: run has 6, from 0"),
         (["run", "--point", "5"], "needs 2 ranks, not 1"),

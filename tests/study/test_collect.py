@@ -284,6 +284,10 @@ def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_ther
     made = (stages["data"].hours * 3600) - 2 * START_S
     assert made == pytest.approx(12 * (near["sample_s"] + far["sample_s"]))  # samples of all splits
     assert cost(whole).hours == pytest.approx(taken.hours)
+    more = plan(load_settings(StudySettings, config, ["overrides=[data.valid_samples=null]", "validations=40"]))
+    (predict_s,) = [facts["predict_s"] for facts in json.loads(timed).values() if "predict_s" in facts]
+    sweep = {one.stage: one.hours for one in cost(more).stages}["sweep"]  # all 2 of the folder, twice as often
+    assert 3600 * (sweep - stages["sweep"].hours) == pytest.approx(20 * 20 * 2 * predict_s)
     assert (tmp_path / "study" / "throughput.json").read_text() == timed
     assert not (tmp_path / "near").exists()
     spoilt = {key: value | {"step_s": ["fast"]} for key, value in json.loads(timed).items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fmsci.config import GenerateSettings, StudySettings, TrainSettings, load_settings
+from fmsci.config import GenerateSettings, StudySettings, TrainSettings, assign, load_settings
+from fmsci.config.load import apply_override
 from fmsci.errors import UserError
 from fmsci.shards import read_manifest
 from fmsci.shards.content import made_data
@@ -94,6 +95,10 @@ def test_both_arms_are_alike_but_for_their_weights(config):
 )
 def test_every_run_takes_the_same_steps_up_to_an_epoch(steps, samples, batch, epochs):
     assert epochs_for(steps, samples, batch) == epochs
+
+
+def test_curves_go_from_the_fewest_samples_on(config):
+    assert planned(config, "samples=[8,2]").settings.samples == (2, 8)
 
 
 def test_steps_may_depend_on_the_samples(config):
@@ -214,6 +219,35 @@ def test_data_that_are_not_what_the_configuration_says_are_refused(config, poiss
     (tmp_path / "near").symlink_to(poisson_data)  # 13 training samples, not 8
     with pytest.raises(UserError, match=r"holds other data than .*near.yaml says \(counts\)"):
         planned(config)
+
+
+def test_two_data_folders_of_one_name_are_refused(config, tmp_path):
+    other = (tmp_path / "far.yaml").read_text().replace(f"{tmp_path}/far", f"{tmp_path}/else/near")
+    (tmp_path / "far.yaml").write_text(other)
+    with pytest.raises(UserError, match=r"far.yaml makes .*else/near and .*near.yaml .*/near: name one otherwise"):
+        planned(config)
+
+
+@pytest.mark.parametrize("name", ["2024", "sp ace #1", "a: b", "null", "[x", "1e3", "'", "é"])
+def test_a_path_of_any_name_is_that_path(config, tmp_path, name):
+    (tmp_path / "far.yaml").write_text(json.dumps(json_of(tmp_path / "far.yaml") | {"output": f"{tmp_path}/{name}"}))
+    whole = planned(config, f"data.folder={tmp_path}/d", f"tasks={json.dumps({'far': f'{tmp_path}/d/{name}'})}",
+                    f"runs={json.dumps(str(tmp_path / name))}", 'models.also_small.tasks=null')  # fmt: skip
+    made = [load_settings(GenerateSettings, Path(job.words[1]), job.words[2:]).output for job in whole.data]
+    assert tmp_path / "d" / name in made
+    for run in whole.sweep:
+        wanted = load_settings(TrainSettings, Path(run.words[1]), run.words[2:-1])
+        assert (wanted.data.path, wanted.run) == (tmp_path / "d" / name, run.folder)
+        assert wanted.init in {None, *(model.folder for model in whole.models)}
+    for key in ("run", "init"):
+        bare = assign(key, Path(name))
+        document: dict = {}
+        apply_override(document, bare)
+        assert document == {key: name}
+
+
+def json_of(path):
+    return load_settings(GenerateSettings, path).model_dump(mode="json")
 
 
 def test_data_of_another_revision_are_refused_by_that_name(config, tmp_path, poisson_data):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fmsci.study.pool import one_gpu
 from tests.commands import clean_environment, command, run, warm_command
 from tests.conftest import TRAINING
 
@@ -34,6 +35,19 @@ def ask(process, words, log):
 
 def answer(process):
     return json.loads(process.stdout.readline())["code"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "given"),
+    [
+        (2, None, ["0", "1", "0"]),
+        (2, "2,3,5", ["2", "3", "2"]),
+        (4, "MIG-a,MIG-b", ["MIG-a", "MIG-b", "MIG-a"]),
+        (2, "", ["", "", ""]),
+    ],
+)
+def test_processes_share_the_gpus_that_the_study_itself_may_see(gpus, visible, given):
+    assert [one_gpu(place, gpus, visible) for place in range(3)] == given
 
 
 def test_jobs_take_turns_as_if_each_had_its_own_process(worker, train_config, trained, tmp_path):
