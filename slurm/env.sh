@@ -18,7 +18,9 @@
 #   FMSCI_SRUN_ARGS=           more options for srun
 #   FMSCI_LINK=                set in the second and later jobs of a chain: they do not repeat a training that failed
 #   FMSCI_HOST_SUFFIX=         what a host's name needs for its fast network, such as i
-# `fmsci submit` writes them into the script from configs/site/NAME.yaml.
+# `fmsci submit` writes some into the script from configs/site/NAME.yaml, over what the environment says: FMSCI_MPI always (mpi:,
+# empty where not set), FMSCI_SRUN_ARGS, FMSCI_HOST_SUFFIX and FMSCI_REQUEUE where the site says them, FMSCI_TASKS for a
+# range of nodes, and what stands under environment:. The others come from the environment of fmsci submit.
 
 log() { printf '[%s job %s] %s\n' "$(date +%FT%T)" "$SLURM_JOB_ID" "$*"; }
 fail() { # fail CODE SENTENCE
