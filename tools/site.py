@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
     "Start": ["index", "tutorial", "concepts"],
-    "Use": ["data", "training", "studies", "library", "slurm", "monitoring", "scaling"],
+    "Use": ["data", "training", "studies", "library", "slurm", "monitoring", "scaling", "settings"],
     "Know": ["results", "benchmarks", "format", "fourier_layer", "reliability", "dependencies"],
     "Change": ["contributing"],
 }
