@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -13,9 +12,7 @@ from fmsci.errors import EXIT_REQUEUE
 from fmsci.study.jobs import Job, Run
 from fmsci.study.worker import Single, Worker
 from fmsci.terminal import warn, warnings_in
-from fmsci.world import num_cores
-
-GPUS = "CUDA_VISIBLE_DEVICES"
+from fmsci.world import num_cores, one_gpu
 
 
 class Pool:
@@ -96,7 +93,7 @@ class Pool:
         place = min(set(range(len(places) + 1)) - set(places))
         variables = {"OMP_NUM_THREADS": str(max(1, num_cores() // self.settings.workers))}
         if self.settings.gpus > 1:
-            variables[GPUS] = one_gpu(place, self.settings.gpus, os.environ.get(GPUS))
+            variables |= one_gpu(place, self.settings.gpus)
         return Worker(job, place, variables)
 
     def ended(self) -> list[Job]:
@@ -114,12 +111,6 @@ class Pool:
                 self.failed[one.job.makes] = f"{one.job.name} failed: {last_line(one.job.log)} (see {one.job.log})"
                 warn(self.failed[one.job.makes])
         return [one.job for one in ended if one.job.over]
-
-
-def one_gpu(place: int, gpus: int, visible: str | None) -> str:
-    """Return the GPU of a process among ``gpus``, as CUDA names it: of those that this process itself may see."""
-    names = [str(number) for number in range(gpus)] if visible is None else visible.split(",")[:gpus]
-    return names[place % len(names)]
 
 
 def last_line(path: Path) -> str:

@@ -72,6 +72,13 @@ def gpus_of_job() -> int:
     return int(text) if text.isdigit() else 0
 
 
+def one_gpu(place: int, gpus: int) -> dict[str, str]:
+    """Return the variables that show a process one of ``gpus`` GPUs, of those that this process itself may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(gpus)] if visible is None else visible.split(",")[:gpus]
+    return {"CUDA_VISIBLE_DEVICES": names[place % len(names)]}
+
+
 def job_hosts() -> list[str]:
     """Return Slurm's names of the nodes of this job; none outside of one."""
     text = os.environ.get("SLURM_JOB_NODELIST", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fmsci.study.pool import one_gpu
+from fmsci.world import one_gpu
 from tests.commands import clean_environment, command, run, warm_command
 from tests.conftest import TRAINING
 
@@ -46,8 +46,11 @@ def answer(process):
         (2, "", ["", "", ""]),
     ],
 )
-def test_processes_share_the_gpus_that_the_study_itself_may_see(gpus, visible, given):
-    assert [one_gpu(place, gpus, visible) for place in range(3)] == given
+def test_processes_share_the_gpus_that_the_study_itself_may_see(gpus, visible, given, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [one_gpu(place, gpus)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == given
 
 
 def test_jobs_take_turns_as_if_each_had_its_own_process(worker, train_config, trained, tmp_path):
