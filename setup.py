@@ -34,12 +34,15 @@ EXTRAS = {
 
 # Optional: without a C compiler the installation goes on, and torch's operations do the same in more time. Plain C that
 # is loaded beside torch, linked neither with Python nor with an OpenMP of its own.
-SOURCES = ["fmsci/model/kernels/pointwise.c", "fmsci/model/kernels/pointwise_core.h"]
-POINTWISE = Extension(
-    "fmsci.model.kernels._pointwise",
-    SOURCES[:1],
+SOURCES = [
+    f"fmsci/model/kernels/{name}"
+    for name in ("pointwise.c", "mixing.c", "cores.h", "registers.h", "pointwise_core.h", "mixing_core.h")
+]
+ON_CPU = Extension(
+    "fmsci.model.kernels._cpu",
+    SOURCES[:2],
     depends=[*SOURCES, "setup.py"],
-    # What it was made from: a library of other sources than those beside it is not taken (fmsci/model/pointwise.py).
+    # What it was made from: a library of other sources than those beside it is not taken (fmsci/model/compiled.py).
     define_macros=[("SOURCES", f"{zlib.crc32(b''.join((HERE / name).read_bytes() for name in SOURCES))}u")],
     extra_compile_args=["-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
     optional=True,
@@ -56,7 +59,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["fmsci", "fmsci.*"]),
     package_data={"fmsci": ["py.typed"], "fmsci.model.kernels": ["*.c", "*.h"]},
-    ext_modules=[POINTWISE] if HAS_KERNELS else [],
+    ext_modules=[ON_CPU] if HAS_KERNELS else [],
     install_requires=[
         "h5py>=3.10",
         "matplotlib>=3.8",

@@ -45,7 +45,7 @@ case "$*" in
     echo "pip ${{*: -1}} $leaked" >>"$MACHINE/calls"
     echo "Collecting torch==2.13.0"
     [ ! -e "$MACHINE/pip-tells" ] || cat "$MACHINE/pip-tells"
-    [ ! -e "$MACHINE/compiles" ] || : >{KERNELS}/_pointwise.so
+    [ ! -e "$MACHINE/compiles" ] || : >{KERNELS}/_cpu.so
     if [ -e "$MACHINE/pip-says" ]; then cat "$MACHINE/pip-says"; exit 1; fi
     ;;
 -) echo "{VERSION} $(cd "$(dirname "$0")/.." && pwd -P)" ;;
@@ -219,7 +219,7 @@ def test_the_second_call_does_nothing_and_is_fast(machine: Machine) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="nothing is compiled elsewhere")
 def test_without_a_compiler_it_says_what_that_costs(machine: Machine) -> None:
-    library = machine.checkout / KERNELS / "_pointwise.so"
+    library = machine.checkout / KERNELS / "_cpu.so"
     library.touch()  # of other sources
     done = machine.python().set_up()
     assert (done.returncode, done.stderr) == (0, "")

@@ -54,7 +54,7 @@ PYTHON
     inputs() {
         {
             cat "$LOCK" setup.py tools/setup.sh $KERNELS/*.c $KERNELS/*.h
-            compgen -G "$KERNELS/_pointwise*.so" # compiled here, and not lost since
+            compgen -G "$KERNELS/_cpu*.so" # compiled here, and not lost since
             command -v gcc >/dev/null && echo "a compiler"
         } 2>/dev/null | cksum
     }
@@ -201,12 +201,12 @@ PYTHON
     say "installing the packages of $LOCK"
     : >"$UNFINISHED"
     install "the packages of $LOCK" -r "$LOCK"
-    rm -f $KERNELS/_pointwise*.so # where it cannot be compiled anew, an old one does not serve
+    rm -f $KERNELS/_cpu*.so # where it cannot be compiled anew, an old one does not serve
     # -v: what a compiler says, if it cannot make the pass, is to be found in the log.
     # compat: found by its path, before any folder named fmsci that the current one may hold, such as the checkout itself.
     install "this checkout" -v --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
     now=$(place) || stop 1 ".venv is not complete after a set-up without errors; remove it and repeat: rm -rf .venv"
-    if [ "$(uname -sm)" = "Linux x86_64" ] && ! compgen -G "$KERNELS/_pointwise*.so" >/dev/null; then
+    if [ "$(uname -sm)" = "Linux x86_64" ] && ! compgen -G "$KERNELS/_cpu*.so" >/dev/null; then
         say "no C compiler served (.venv/setup.log has its words), so training 1M on a CPU takes a third more time; with one (gcc), set up again"
     fi
     rm -f "$UNFINISHED"

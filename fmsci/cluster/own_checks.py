@@ -14,7 +14,7 @@ from fmsci.engine.device import pick_device
 from fmsci.errors import UserError
 from fmsci.files import publish_file
 from fmsci.locks import can_lock
-from fmsci.model.pointwise import load
+from fmsci.model.compiled import load
 from fmsci.terminal import amount
 from fmsci.world import (
     World,
@@ -75,9 +75,7 @@ def _device(world: World) -> Check:
     if gpus_of_job():
         return Check("device", "the job has GPUs but torch sees none", "install a torch that is built for these GPUs")
     functions, why_not = load()
-    how = (
-        "with the compiled pass (16, 32, 48 and 64 channels)" if functions else f"without the compiled pass: {why_not}"
-    )
+    how = "with its compiled functions" if functions else f"without its compiled functions: {why_not}"
     return Check("device", f"no GPU, computing on CPU {how}")
 
 

@@ -8,87 +8,28 @@ and for other numbers than float32 on a CPU, torch's operations do the same.
 
 from __future__ import annotations
 
-import ctypes
-import zlib
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fmsci.model.compiled import REGISTER, call, in_memory, library
 from fmsci.model.pieces import add_product
 
-SOURCES = ("pointwise.c", "pointwise_core.h")
-REGISTER, WIDEST = 16, 64
-"""The compiled pass takes widths that are whole multiples of the first, up to the second: from there on products count
+WIDEST = 64
+"""The compiled pass takes widths that are whole multiples of REGISTER, up to this one: from there on products count
 most, and torch's are as fast (docs/benchmarks.md)."""
-
-_POINTER, _COUNT, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-
-
-@lru_cache(maxsize=1)
-def load() -> tuple[ctypes.CDLL | None, str]:
-    """Return the functions of kernels/pointwise.c, or None and why they do not serve on this machine."""
-    spec = find_spec("fmsci.model.kernels._pointwise")
-    if spec is None or spec.origin is None:
-        return None, "it was not compiled: install a C compiler (gcc), then fmsci again"
-    try:
-        library = ctypes.CDLL(spec.origin)  # its threads are torch's, which is loaded
-        library.fmsci_sources.restype = ctypes.c_uint
-        sources = b"".join((Path(spec.origin).parent / name).read_bytes() for name in SOURCES)
-    except (OSError, AttributeError) as error:  # made for another machine, or this torch shows its OpenMP to nobody
-        return None, f"it cannot be loaded: {error}"
-    if library.fmsci_sources() != zlib.crc32(sources):
-        return None, "its sources have changed since: install fmsci again"
-    if library.fmsci_lanes() == 0:
-        return None, "this core has no AVX2"
-    for name, pointers in {"activated_product": 4, "layer_gradient": 6, "head_gradient": 9}.items():
-        function = getattr(library, f"fmsci_{name}")
-        function.argtypes, function.restype = [*[_POINTER] * pointers, _COUNT, _COUNT, _INT, _INT], None
-    library.fmsci_head.argtypes = [*[_POINTER] * 4, ctypes.c_float, _POINTER, _COUNT, _COUNT, _INT, _INT]
-    library.fmsci_head.restype = None
-    library.fmsci_blocks.argtypes, library.fmsci_blocks.restype = [_COUNT], _COUNT
-    return library, ""
-
-
-def compiled() -> ctypes.CDLL | None:
-    """Return the functions of kernels/pointwise.c, where they serve on this machine."""
-    return load()[0]
-
-
-@lru_cache(maxsize=1)
-def lanes() -> int:
-    """Return how many numbers a register of this core holds, as the compiled pass takes them: 16 or 8."""
-    library = compiled()
-    return 0 if library is None else int(library.fmsci_lanes())
 
 
 def serves(points: Tensor, *others: Tensor) -> bool:
-    """Tell whether the compiled pass takes points (N, d) and what belongs to them: it reads memory as it lies.
-
-    So it takes no tensor that only stands for one, nor one whose numbers are not all there, side by side.
-    """
-    if points.shape[1] % REGISTER or points.shape[1] > WIDEST or type(points) is not Tensor or compiled() is None:
-        return False
-    for one in (points, *others):
-        if one.dtype != torch.float32 or one.device.type != "cpu" or not one.is_contiguous():
-            return False
-        if one.is_neg() or one.data_ptr() == 0:
-            return False
-    return True
-
-
-def _call(name: str, *values: Tensor | float, of: Tensor) -> None:
-    given = (one.data_ptr() if isinstance(one, Tensor) else one for one in values)
-    getattr(compiled(), f"fmsci_{name}")(*given, *of.shape, torch.get_num_threads(), lanes())
+    """Tell whether the compiled pass takes points (N, d) and what belongs to them."""
+    fits = points.shape[1] % REGISTER == 0 and points.shape[1] <= WIDEST
+    return fits and in_memory(points, *others)
 
 
 def _room(points: Tensor, count: int) -> Tensor:
-    library = compiled()
-    assert library is not None
-    return points.new_empty(library.fmsci_blocks(len(points)), count)
+    functions = library()
+    assert functions is not None
+    return points.new_empty(functions.fmsci_blocks(len(points)), count)
 
 
 def activated_product(z: Tensor, columns: Tensor, out: Tensor) -> Tensor:
@@ -98,7 +39,7 @@ def activated_product(z: Tensor, columns: Tensor, out: Tensor) -> Tensor:
         torch.mm(v, columns, out=out)
         return v
     v = torch.empty_like(z)
-    _call("activated_product", z, columns, v, out, of=z)
+    call("activated_product", z, columns, v, out, *z.shape)
     return v
 
 
@@ -106,7 +47,7 @@ def layer_gradient(above: Tensor, z: Tensor, pointwise: Tensor, grad: Tensor, gr
     """Make (grad + above @ pointwise) gelu'(z) of ``grad``, and add above^T gelu(z) to ``grad_pointwise``."""
     if pointwise.shape == (z.shape[1], z.shape[1]) and serves(z, above, pointwise, grad, grad_pointwise):
         room = _room(z, grad_pointwise.numel())
-        _call("layer_gradient", above, z, pointwise, grad, grad_pointwise, room, of=z)
+        call("layer_gradient", above, z, pointwise, grad, grad_pointwise, room, *z.shape)
     else:
         add_product(grad_pointwise, above.t(), functional.gelu(z))
         grad.addmm_(above, pointwise)
@@ -137,7 +78,7 @@ class HeadAtPoints:
         """Write the values at points v."""
         if self._serves(v, out):
             given = (v, self.columns, self.inner_bias, self.outer, outer_bias.item(), out)
-            _call("head", *given, of=v)
+            call("head", *given, *v.shape)
         else:
             h = torch.ops.aten.gelu_(torch.addmm(self.inner_bias, v, self.columns))
             torch.addmm(outer_bias, h.to(self.outer.dtype), self.outer.t(), out=out)
@@ -147,7 +88,7 @@ class HeadAtPoints:
         if self._serves(v, above, out):
             room = _room(v, len(self.sums))
             given = (v, above, self.columns, self.inner, self.inner_bias, self.outer, out, self.sums, room)
-            _call("head_gradient", *given, of=v)
+            call("head_gradient", *given, *v.shape)
             return
         h = torch.addmm(self.inner_bias, v, self.columns)
         a = functional.gelu(h)

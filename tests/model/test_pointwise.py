@@ -1,67 +1,17 @@
 """The compiled pass over points is torch's operations in float64, in every kind of core, and may be missing."""
 
-import _ctypes
-import ctypes
 import math
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import sysconfig
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from fmsci.model import pointwise
+from fmsci.model import compiled, pointwise
 from fmsci.model.fno import FNO
+from tests.model.on_cpu import BUILT, close
 
-ROOT = Path(__file__).parents[2]
-KERNELS = ROOT / "fmsci/model/kernels"
-HERE = sys.platform == "linux" and platform.machine() == "x86_64" and "avx2" in Path("/proc/cpuinfo").read_text()
-LIBRARY = KERNELS / f"_pointwise{sysconfig.get_config_var('EXT_SUFFIX')}"
-BUILT = pytest.mark.skipif(
-    not HERE or (not LIBRARY.exists() and shutil.which("gcc") is None),
-    reason="it is for x86-64 with AVX2, and there is another core, or there was no C compiler at the set-up",
-)
 ROWS = (1, 47, 2048 + 53)  # fewer than a core takes at once, and more than a block
-
-
-@pytest.fixture(params=[8, 16])
-def lanes(request, monkeypatch):
-    """The pass for a kind of core, where this one can run it."""
-    if request.param > pointwise.lanes():
-        pytest.skip(f"this core has no registers of {request.param} numbers")
-    monkeypatch.setattr(pointwise, "lanes", lambda: request.param)
-    return request.param
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """What the compiled pass is called for."""
-    names, call = [], pointwise._call
-
-    def noted(name, *values, of):
-        names.append(name)
-        call(name, *values, of=of)
-
-    monkeypatch.setattr(pointwise, "_call", noted)
-    return names
-
-
-def close(ours, exact, bound):
-    exact = exact.detach()
-    return float((ours.double() - exact).abs().max()) < bound * max(1.0, float(exact.abs().max()))
-
-
-@BUILT
-def test_it_was_compiled_where_there_was_a_compiler():
-    assert pointwise.compiled() is not None
-    assert pointwise.lanes() in {8, 16}
 
 
 @BUILT
@@ -183,8 +133,8 @@ def test_a_training_step_goes_through_it_and_is_the_same_without(monkeypatch, ca
         return [u.detach(), *(one.grad.clone() for one in model.parameters())]
 
     ours = step()
-    assert set(calls) == {"activated_product", "layer_gradient", "head", "head_gradient"}
-    monkeypatch.setattr(pointwise, "compiled", lambda: None)
+    assert set(calls) == {"activated_product", "layer_gradient", "head", "head_gradient", "mix", "mix_gradient"}
+    monkeypatch.setattr(compiled, "library", lambda: None)
     count = len(calls)
     for with_it, without in zip(ours, step(), strict=True):
         assert (with_it - without).norm() < 1e-5 * without.norm()
@@ -223,45 +173,6 @@ def test_numbers_without_memory_are_torchs():
 
 
 @BUILT
-@pytest.mark.parametrize(
-    ("found", "says"),
-    [
-        ("the library", ""),
-        ("nothing", "install a C compiler"),
-        ("no library", "cannot be loaded"),
-        ("another library", "cannot be loaded"),
-        ("changed sources", "have changed since"),
-        ("a core without registers", "no AVX2"),
-    ],
-)
-def test_where_it_cannot_be_run_it_is_missing_and_says_why(monkeypatch, tmp_path, found, says):
-    file = tmp_path / LIBRARY.name
-    for name in (*pointwise.SOURCES, LIBRARY.name):
-        shutil.copy(KERNELS / name, tmp_path / name)
-    if found == "no library":
-        file.write_text("not a library")
-    elif found == "another library":
-        shutil.copy(_ctypes.__file__, file)
-    elif found == "changed sources":
-        with (tmp_path / "pointwise_core.h").open("a") as header:
-            header.write("\n")
-    elif found == "a core without registers":
-        library = ctypes.CDLL(str(file))
-        library.fmsci_lanes = lambda: 0
-        monkeypatch.setattr(ctypes, "CDLL", lambda path: library)
-    spec = None if found == "nothing" else ModuleSpec("_pointwise", None, origin=str(file))
-    monkeypatch.setattr(pointwise, "find_spec", lambda name: spec)
-    pointwise.load.cache_clear()
-    try:
-        functions, why_not = pointwise.load()
-        assert (functions is not None) == (found == "the library")
-        assert says in why_not
-    finally:
-        monkeypatch.undo()
-        pointwise.load.cache_clear()
-
-
-@BUILT
 def test_parameters_are_taken_as_they_are_or_refused(calls):
     """Spread out in memory, one number for all, not gathered: what the pass cannot read is torch's to use or refuse."""
     torch.manual_seed(0)
@@ -280,19 +191,3 @@ def test_parameters_are_taken_as_they_are_or_refused(calls):
         with pytest.raises(RuntimeError):
             pointwise.HeadAtPoints(inner, matrix.flatten(), outer).values(v, torch.zeros(1), torch.empty(100, 1))
     assert len(calls) == 2
-
-
-@pytest.mark.skipif(not HERE, reason="it is for x86-64 with AVX2 and Linux")
-@pytest.mark.parametrize("compiler", ["gcc", "false"])
-def test_without_a_compiler_the_build_goes_on(tmp_path, compiler):
-    if shutil.which(compiler) is None:
-        pytest.skip(f"there is no {compiler} here")
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", tmp_path, "--build-temp", tmp_path / "t"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"CC": compiler}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    built = list(tmp_path.rglob("_pointwise*.so"))
-    assert len(built) == (compiler == "gcc")
-    if built:
-        assert ctypes.CDLL(str(built[0])).fmsci_lanes() in {8, 16}

@@ -13,5 +13,5 @@ K = 2 m^2 wavenumbers. Products add up in float32; where fields are bfloat16, ge
 products of float32 are made: tf32; or as exact as float32, three of those (tf32x3) or six of bfloat16 (bf16x6). Only
 fmsci.model.fused, fused_first and fused_head start them.
 
-pointwise.c is for a CPU, and fmsci.model.pointwise calls it.
+The C files are for a CPU: pointwise.c and mixing.c, called by fmsci.model.pointwise and fmsci.model.mixing.
 """

@@ -12,42 +12,12 @@
  * with sums of their own that are added up in their order: a result does not depend on the number of threads.
  */
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#if !defined(__x86_64__) || !defined(__GNUC__) || defined(__clang__)
-#error "written for GCC on x86-64; elsewhere fmsci takes torch's operations"
-#endif
-
-#define EIGHT 8
 #define NEAR 48
 #define POINTS 2048
 #define WIDEST 64      /* as fmsci.model.pointwise knows it */
 #define FARTHEST 13.0f /* what is beyond counts as that: 2^y stays among the numbers with an exponent of their own */
-#define INLINE static inline __attribute__((always_inline))
-
-static ptrdiff_t smaller(ptrdiff_t one, ptrdiff_t other) { return one < other ? one : other; }
-
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#define NAME(x) x##_8
-#define LANES 8
-#include "pointwise_core.h"
-#undef NAME
-#undef LANES
-#pragma GCC pop_options
-
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
-#define NAME(x) x##_16
-#define LANES 16
-#include "pointwise_core.h"
-#undef NAME
-#undef LANES
-#pragma GCC pop_options
-
-#define BY_CORE(function, ...) ((lanes) == 16 ? function##_16(__VA_ARGS__) : function##_8(__VA_ARGS__))
+#define ARITHMETIC "pointwise_core.h"
+#include "cores.h"
 
 /* The checksum of the files that this was made from. */
 unsigned fmsci_sources(void) { return SOURCES; }

@@ -1,18 +1,8 @@
-/* The arithmetic of pointwise.c, which includes this once for each kind of core: a register of it holds LANES numbers,
- * and NAME(x) is the name of x there. Widths are multiples of 16, of which LANES is a part.
+/* The arithmetic of pointwise.c, which cores.h includes once for each kind of core. Widths are multiples of 16, of which
+ * LANES is a part.
  *
  * A product takes eight rows and one register of columns at a time: eight sums that do not wait for each other.
  */
-
-typedef float NAME(reals) __attribute__((vector_size(4 * LANES)));
-typedef float NAME(loose) __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* as it lies in memory */
-typedef int32_t NAME(whole) __attribute__((vector_size(4 * LANES)));
-
-#define REALS NAME(reals)
-#define LOOSE NAME(loose)
-#define WHOLE NAME(whole)
-#define AT(pointer) ((REALS)(*(const LOOSE *)(pointer)))
-#define PUT(pointer, value) (*(LOOSE *)(pointer) = (LOOSE)(value))
 
 /* The widths of the smaller models are constants to the compiler, which then knows how often each loop runs. */
 #define BY_WIDTH(function, ...)                                                                                        \
@@ -132,23 +122,6 @@ INLINE void NAME(add_outer)(
         }
 }
 
-/* The sum of each of LANES registers: neighbours are added until one register has all sums, in their order. */
-INLINE REALS NAME(sums_of)(REALS *rows)
-{
-    WHOLE even, odd;
-    for (int lane = 0; lane < LANES; lane++) {
-        even[lane] = 2 * lane;
-        odd[lane] = 2 * lane + 1;
-    }
-#pragma GCC unroll 4
-    for (int count = LANES / 2; count > 0; count /= 2)
-#pragma GCC unroll 8
-        for (int i = 0; i < count; i++)
-            rows[i] = __builtin_shuffle(rows[2 * i], rows[2 * i + 1], even) +
-                      __builtin_shuffle(rows[2 * i], rows[2 * i + 1], odd);
-    return rows[0];
-}
-
 INLINE void NAME(activated_product_of)(
     const float *z, const float *columns, float *v, float *out, ptrdiff_t rows, ptrdiff_t width)
 {
@@ -254,9 +227,4 @@ static void NAME(head_gradient)(
     BY_WIDTH(NAME(head_gradient_of), v, above, columns, inner, bias, outer, grad, sums, rows);
 }
 
-#undef REALS
-#undef LOOSE
-#undef WHOLE
-#undef AT
-#undef PUT
 #undef BY_WIDTH
