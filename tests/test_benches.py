@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.commands import clean_environment
+from tests.model.on_cpu import BUILT
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,11 @@ def test_the_bench_of_the_transforms_compares_both_forms():
     figures = bench("bench_transform.py")
     assert figures.keys() == {"16/64/4", "16/64/16"}
     assert all(0.02 < value < 2 for value in figures.values())  # on a free core 0.8 to 0.95
+
+
+@BUILT
+def test_what_is_compiled_takes_less_time():
+    assert bench("bench_compiled.py", rounds=5)["64K"] > 1.1  # on a free core 1.7
 
 
 def test_the_bench_of_the_trainer_measures_everything_it_names():
