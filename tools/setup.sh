@@ -201,7 +201,7 @@ PYTHON
     say "installing the packages of $LOCK"
     : >"$UNFINISHED"
     install "the packages of $LOCK" -r "$LOCK"
-    rm -f $KERNELS/_cpu*.so # where it cannot be compiled anew, an old one does not serve
+    rm -f $KERNELS/_cpu*.so $KERNELS/_pointwise*.so # where it cannot be compiled anew, an old one does not serve
     # -v: what a compiler says, if it cannot make the pass, is to be found in the log.
     # compat: found by its path, before any folder named fmsci that the current one may hold, such as the checkout itself.
     install "this checkout" -v --no-deps --no-build-isolation --config-settings editable_mode=compat -e .

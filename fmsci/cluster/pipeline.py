@@ -122,7 +122,10 @@ def _evaluated(model: Path, data: Path) -> bool:
     path = evaluation_path(model, data, "test")
     if not path.exists() or not (data / MANIFEST).exists():
         return path.exists()
-    return read_evaluation(path).content in {None, content_hash(made_data(read_manifest(data)))}
+    try:
+        return read_evaluation(path).content in {None, content_hash(made_data(read_manifest(data)))}
+    except UserError:  # damaged: it is made again
+        return False
 
 
 def submit_pipeline(config: Path, overrides: Sequence[str], base: Request, dry_run: bool = False) -> list[Placed]:

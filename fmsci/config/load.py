@@ -155,7 +155,7 @@ def assign(key: str, path: Path) -> str:
         plain = yaml.load(str(path), Loader=_UniqueKeys) == str(path)
     except (SettingsError, *NOT_YAML):
         plain = False
-    return f"{key}={path if plain else json.dumps(str(path))}"
+    return f"{key}={path if plain else json.dumps(str(path), ensure_ascii=False)}"
 
 
 def load_settings(cls: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:

@@ -70,9 +70,10 @@ def lanes() -> int:
 def in_memory(*tensors: Tensor) -> bool:
     """Tell whether the functions can take tensors: they read and write memory as it lies.
 
-    So they take no tensor that only stands for one, nor one whose numbers are not all there, side by side.
+    So they take no tensor that only stands for one, nor one whose numbers are not all there, side by side; and they do
+    nothing that is seen where operations are recorded.
     """
-    if type(tensors[0]) is not Tensor or library() is None:
+    if type(tensors[0]) is not Tensor or library() is None or _recorded():
         return False
     for one in tensors:
         if one.dtype != torch.float32 or one.device.type != "cpu" or not one.is_contiguous():
@@ -80,6 +81,11 @@ def in_memory(*tensors: Tensor) -> bool:
         if one.is_neg() or one.data_ptr() == 0:
             return False
     return True
+
+
+def _recorded() -> bool:
+    """Tell whether torch's operations are traced or counted: what is done without them would be missing."""
+    return torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def call(name: str, *values: Tensor | float) -> None:

@@ -78,9 +78,9 @@ def gradients_of_mixing(rows: Tensor, grad: Tensor, weight: Tensor) -> tuple[Ten
 
 def _serves(rows: Tensor, weight: Tensor, *others: Tensor) -> bool:
     """Tell whether the compiled functions take rows and matrices that belong together."""
-    _, ky, kx, left, right = weight.shape
+    planes, ky, kx, left, right = weight.shape
     fits = left % REGISTER == 0 and right % REGISTER == 0 and max(left, right) <= WIDEST
-    belong = rows.shape == (ky * kx, rows.shape[1], left) and rows.shape[1] % 2 == 0
+    belong = planes == 2 and rows.shape == (ky * kx, rows.shape[1], left) and rows.shape[1] % 2 == 0
     return fits and belong and in_memory(rows, weight, *others)
 
 

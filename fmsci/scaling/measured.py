@@ -102,7 +102,7 @@ def load_measured(settings: ScalingSettings) -> list[Measured]:
     holds something else.
     """
     own = [measured_from(read_json(path), str(path)) for path in sorted((settings.run / "points").glob("*.json"))]
-    devices = {one.device for one in own}
+    devices = {one.device for one in own if one.point.grid == settings.grid}
     found = {(one.point.name, one.nodes, one.device): one for one in own}
     for path in settings.measured:
         document = read_json(path)

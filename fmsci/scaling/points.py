@@ -54,7 +54,7 @@ class Point:
         """All that may be different where model, precision, engine's name, ranks, batch and grid are the same."""
         # without defaults: a setting that a later version adds does not rename what is measured
         how = self.how.model_dump(mode="json", exclude=UNTIMED | {"precision"}, exclude_defaults=True)
-        return how | {"coefficients": self.coefficients, "data": self.data}
+        return how | {"coefficients": self.coefficients, "data": self.data or "in memory"}
 
     @property
     def name(self) -> str:

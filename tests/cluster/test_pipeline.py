@@ -91,6 +91,8 @@ def test_an_error_on_other_data_of_that_name_is_no_result(files, poisson_data):
     for content, what in (("of other data", "submitted"), (content_hash(facts), "finished")):
         Path(ZERO_SHOT).write_text(json.dumps({"rel_l2": 0.1, "content": content}))
         assert would()["evaluate data"][0] == what
+    Path(ZERO_SHOT).write_text("{")
+    assert would()["evaluate data"][0] == "submitted"
 
 
 def test_two_jobs_of_one_name_are_refused(files):

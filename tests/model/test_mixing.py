@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from fmsci.model import compiled, mixing
+from fmsci.model.fno import FNO
 from tests.model.on_cpu import BUILT, close
 
 SHAPES = [
@@ -85,6 +87,24 @@ def test_without_them_torch_does_the_same(calls, monkeypatch, shape):
     assert calls == []
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("width", [16, 128])
+def test_a_traced_model_is_the_model(calls, width):
+    torch.manual_seed(0)
+    model, x = FNO(4, width, 4), torch.randn(2, 4, 16, 16)
+    with torch.no_grad():
+        expected = model(x)
+        called = list(calls)
+        traced = torch.jit.trace(model, x, check_trace=False)
+        seen = make_fx(model)(x)
+    assert calls == called
+    for other in (x, x.flip(0) + 1):
+        with torch.no_grad():
+            expected = model(other)
+            for again in (traced(other), seen(other)):
+                assert (again - expected).norm() < 1e-5 * expected.norm()
+
+
 @pytest.mark.parametrize("change", ["width", "wide", "float64", "bfloat16", "spread out", "stands for one"])
 def test_what_they_are_not_made_for_is_torchs(calls, change):
     left = {"width": 24, "wide": 272}.get(change, 16)
@@ -105,7 +125,11 @@ def test_what_they_are_not_made_for_is_torchs(calls, change):
 
 def test_what_does_not_belong_together_is_refused():
     rows, weight, grad = given(2, 2, 16, 16)
-    for wrong in ((rows[:7], weight, grad[:7]), (rows[..., :8].contiguous(), weight, grad)):
+    for wrong in (
+        (rows[:7], weight, grad[:7]),
+        (rows[..., :8].contiguous(), weight, grad),
+        (rows, weight[:1].contiguous(), grad),
+    ):
         with pytest.raises((RuntimeError, ValueError)):
             everything(*wrong)
     with pytest.raises((RuntimeError, ValueError)):

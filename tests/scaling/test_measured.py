@@ -53,7 +53,10 @@ def test_engines_of_one_name_that_differ_are_apart():
         "weak: 1M fp32 ddp (recompute 1), 4 samples a rank": [1],
     }
     of_files = replace(usual[1], point=replace(usual[1].point, data="data/d"))
-    assert [len(curve) for curve in series([usual[0], of_files], [4], []).values()] == [1, 1]
+    assert [title.partition(",")[0] for title in series([usual[0], of_files], [4], [])] == [
+        "weak: 1M fp32 ddp (data in memory)",
+        "weak: 1M fp32 ddp (data data/d)",
+    ]
 
 
 def test_what_is_loaded_is_of_the_grid_and_the_device_and_each_once(tmp_path: Path):
@@ -66,6 +69,8 @@ def test_what_is_loaded_is_of_the_grid_and_the_device_and_each_once(tmp_path: Pa
     settings = ScalingSettings(run=tmp_path / "run", world_sizes=[1], weak=[4], grid=64, measured=[listed, listed])
     assert load_measured(settings) == [one, two]
     assert load_measured(settings.model_copy(update={"grid": 32})) == [coarse]
+    write_json(tmp_path / "other" / "points" / "a.json", document(coarse))  # of another grid: its device is no matter
+    assert load_measured(settings.model_copy(update={"run": tmp_path / "other"})) == [one, two, elsewhere]
     assert load_measured(settings.model_copy(update={"run": tmp_path / "none"})) == [one, two, elsewhere]
 
 

@@ -228,11 +228,11 @@ def test_two_data_folders_of_one_name_are_refused(config, tmp_path):
         planned(config)
 
 
-@pytest.mark.parametrize("name", ["2024", "sp ace #1", "a: b", "null", "[x", "1e3", "'", "é"])
+@pytest.mark.parametrize("name", ["2024", "sp ace #1", "a: b", "null", "[x", "1e3", "'", "é", "😀: x"])
 def test_a_path_of_any_name_is_that_path(config, tmp_path, name):
-    (tmp_path / "far.yaml").write_text(json.dumps(json_of(tmp_path / "far.yaml") | {"output": f"{tmp_path}/{name}"}))
-    whole = planned(config, f"data.folder={tmp_path}/d", f"tasks={json.dumps({'far': f'{tmp_path}/d/{name}'})}",
-                    f"runs={json.dumps(str(tmp_path / name))}", 'models.also_small.tasks=null')  # fmt: skip
+    (tmp_path / "far.yaml").write_text(text(json_of(tmp_path / "far.yaml") | {"output": f"{tmp_path}/{name}"}))
+    whole = planned(config, f"data.folder={tmp_path}/d", f"tasks={text({'far': f'{tmp_path}/d/{name}'})}",
+                    f"runs={text(str(tmp_path / name))}", 'models.also_small.tasks=null')  # fmt: skip
     made = [load_settings(GenerateSettings, Path(job.words[1]), job.words[2:]).output for job in whole.data]
     assert tmp_path / "d" / name in made
     for run in whole.sweep:
@@ -244,6 +244,10 @@ def test_a_path_of_any_name_is_that_path(config, tmp_path, name):
         document: dict = {}
         apply_override(document, bare)
         assert document == {key: name}
+
+
+def text(value):
+    return json.dumps(value, ensure_ascii=False)
 
 
 def json_of(path):
