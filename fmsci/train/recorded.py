@@ -10,7 +10,9 @@ from fmsci.files import read_json, taken, write_json, write_text
 from fmsci.locks import LOCK
 from fmsci.shards import read_manifest
 from fmsci.shards.content import made_data
+from fmsci.shards.layout import MANIFEST
 from fmsci.train.origin import model_hash
+from fmsci.train.outcome import RESULT
 
 MAY_CHANGE = {"run", "engine", "checkpoint", "monitor", "data.cache", "data.prefetch"}
 """What a restart may change: it decides how and how often, not on what and towards what the model is trained."""
@@ -22,7 +24,7 @@ DATA = "data.json"
 """What the data of a run hold: they may move, but they may not become others."""
 
 ORIGIN = "init.json"
-"""The hash of the model that a run starts from: it may move, too."""
+"""The hash of the model that a run starts from: it may move, too, and counts until the run has a checkpoint."""
 
 
 class Origin(Open):
@@ -49,8 +51,9 @@ def check_recorded(settings: TrainSettings) -> None:
         return
     before = load_settings(TrainSettings, path)
     recorded, wanted = before.model_dump(mode="json"), settings.model_dump(mode="json")
-    moved = before.data.folders != settings.data.folders and (settings.run / DATA).exists()
-    if moved and read_json(settings.run / DATA) == _held(settings):
+    moved = before.data.folders != settings.data.folders
+    held = read_json(settings.run / DATA) if (settings.run / DATA).exists() else None
+    if moved and held is not None and held == _held(settings):
         for one in (recorded["data"], wanted["data"]):
             _forget_places(one)
     if before.init != settings.init and _same_origin(settings):
@@ -61,16 +64,53 @@ def check_recorded(settings: TrainSettings) -> None:
                 f"{settings.run} holds a run with {key}={_shown(old)}, not {_shown(new)}; "
                 "choose another run= or remove it"
             )
+    if not moved and held is not None:
+        _check_data(settings, held)
+    if before.init == settings.init and not _has_trained(settings) and _same_origin(settings) is False:
+        raise SettingsError(
+            f"{settings.run} holds a run from another model than {settings.init} is now; "
+            "choose another run= or remove it"
+        )
+
+
+def _check_data(settings: TrainSettings, held: Any) -> None:
+    """Raise SettingsError where a data folder at the same place holds others by now.
+
+    One that is gone is not asked: a finished run needs none, and whoever trains is told by what opens it.
+    """
+    folders = settings.data.folders
+    known = held if isinstance(held, list) and len(held) == len(folders) else [None] * len(folders)
+    for folder, old in zip(folders, known, strict=True):
+        if not (folder / MANIFEST).exists():
+            continue
+        new = made_data(read_manifest(folder))
+        if old != new:
+            facts = _differences(new, old) if isinstance(old, dict) else []
+            which = f" ({_told(*facts[0])})" if facts else ""
+            raise SettingsError(
+                f"{settings.run} holds a run on other data than {folder} holds now{which}; "
+                "choose another run= or remove it"
+            )
+
+
+def _told(key: str, new: Any, old: Any) -> str:
+    return f"{key} {_shown(new)}, not {_shown(old)}" if key != "checksums" else "other samples"
+
+
+def _has_trained(settings: TrainSettings) -> bool:
+    """Tell whether the run has a checkpoint, or is finished and keeps none: it does not need ``init`` any more."""
+    return (settings.run / RESULT).exists() or any((settings.run / "checkpoints").glob("step-*"))
 
 
 def _held(settings: TrainSettings) -> list[dict[str, Any]]:
     return [made_data(read_manifest(folder)) for folder in settings.data.folders]
 
 
-def _same_origin(settings: TrainSettings) -> bool:
+def _same_origin(settings: TrainSettings) -> bool | None:
+    """Tell whether ``init`` is the model that the run began with; None where that is not known."""
     path = settings.run / ORIGIN
     if settings.init is None or not path.exists():
-        return False
+        return None
     return parse(Origin, read_json(path), str(path)).model == model_hash(settings.init)
 
 
