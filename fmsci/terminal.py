@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,15 +24,33 @@ WARNS = "fmsci: "
 
 def say(text: str) -> None:
     """Print one line at once (logs are read while they grow). Where the reader has gone, as head does, work goes on."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _write(sys.stdout, f"{text}\n")
 
 
 def warn(text: str) -> None:
-    """Print one line on stderr."""
-    print(f"{WARNS}{text}", file=sys.stderr, flush=True)
+    """Print one line on stderr; work goes on where nobody reads it, as in :func:`say`."""
+    print_error(f"{WARNS}{text}\n")
+
+
+def print_error(text: str) -> None:
+    """Write a text on stderr in one piece: other ranks write there too. Where nobody reads it, that is all."""
+    _write(sys.stderr, text)
+
+
+def flush() -> None:
+    """Write out what is left of stdout and stderr, for who ends the process at once."""
+    for stream in (sys.stdout, sys.stderr):
+        _write(stream, "")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # closed before the process began
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warnings_in(log: Path) -> list[str]:

@@ -11,6 +11,8 @@ import pytest
 
 from fmsci import terminal
 from fmsci.terminal import Progress, amount, duration, say, table, warn
+from tests.commands import clean_environment
+from tests.conftest import TRAINING
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,39 @@ def test_say_and_warn_write_where_they_should(capsys):
     warn("careful")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("result\n", "fmsci: careful\n")
+
+
+def into_a_closed_pipe(words, **more):
+    """Run fmsci with stdout and stderr into a pipe that nobody reads any more, as ``2>&1 | true``."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "fmsci", *map(str, words)]
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=closed, check=False, timeout=120, **more)
+    return done.returncode
+
+
+def test_exit_codes_hold_where_nobody_reads_what_is_said(train_config, tmp_path):
+    """A mistake, a run that is saved, and one that warns (of the mirror, which cannot be imported) on its way."""
+    environment = clean_environment()
+    assert into_a_closed_pipe(["train", tmp_path / "none.yaml"], env=environment) == 2
+    assert into_a_closed_pipe(["train"], env=environment) == 2
+    mine = ["train", train_config, *TRAINING, f"run={tmp_path / 'run'}"]
+    assert into_a_closed_pipe([*mine, "checkpoint.deadline_minutes=0.0001"], env=environment) == 75
+    (package := tmp_path / "packages/wandb").mkdir(parents=True)
+    (package / "__init__.py").write_text("Settings = dict")  # has no init: that is told, the run goes on
+    path = os.pathsep.join([str(package.parent), environment.get("PYTHONPATH", "")])
+    assert into_a_closed_pipe([*mine, "monitor.wandb=x"], env=environment | {"PYTHONPATH": path}) == 0
+    assert (tmp_path / "run/result.json").exists()
+
+
+def test_what_is_closed_from_the_start_takes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    warn("careful")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys, "stdout", None)
+    say("result")
+    terminal.flush()
 
 
 def test_a_log_gets_few_plain_lines_and_a_last_one(capsys, monkeypatch):

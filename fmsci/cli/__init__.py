@@ -15,7 +15,7 @@ import typer
 from fmsci import __version__
 from fmsci.cli import data, doctor, generate, model, predict, scaling, status, study, submit, train, watch, worker
 from fmsci.errors import EXIT_FAILURE, EXIT_MISTAKE, EXIT_REQUEUE, Failure, Interrupted, SettingsError, UserError
-from fmsci.terminal import warn
+from fmsci.terminal import flush, print_error, warn
 from fmsci.world import World, detect_world, ignore_signals, postpone_garbage
 
 # Click's UsageError, wherever this version of typer keeps it: a wrong option, a missing argument.
@@ -140,7 +140,7 @@ def _unexpected() -> NoReturn:
     if world.size == 1:
         raise
     place = f"rank {world.rank} on {world.host}: "
-    sys.stderr.write("".join(f"{place}{line}\n" for line in traceback.format_exc().splitlines()))
+    print_error("".join(f"{place}{line}\n" for line in traceback.format_exc().splitlines()))
     _leave(EXIT_FAILURE)
 
 
@@ -151,8 +151,7 @@ def _leave(code: int) -> NoReturn:
     threads are still there while Python takes itself apart, and in one run of some twenty they abort the process.
     """
     if "torch.distributed" in sys.modules and _world().size > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         os._exit(code)
     sys.exit(code)
 

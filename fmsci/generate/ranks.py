@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from fmsci.errors import UserError
-from fmsci.terminal import WARNS
+from fmsci.terminal import warn
 from fmsci.world import World
 
 
@@ -174,8 +173,7 @@ class MpiRanks:
 
     def abort(self, message: str, code: int) -> None:
         """Print the message and end every rank: the others would wait for ever."""
-        sys.stderr.write(f"{WARNS}rank {self.rank} on {self._host}: {message}\n")  # in one piece, beside the others'
-        sys.stderr.flush()
+        warn(f"rank {self.rank} on {self._host}: {message}")
         time.sleep(self.PULSE_S)  # a launcher that is told to end at once does not read it any more
         self._world.Abort(code)
 
