@@ -13,9 +13,8 @@ import fmsci
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.collective import decided_by_main
 from fmsci.engine.measure import measure
-from fmsci.errors import UserError
 from fmsci.figures import comparison_figure, sample_captions, save_figure
-from fmsci.files import check_place, write_json
+from fmsci.files import picture_beside, write_json
 from fmsci.model.sizes import check_grid
 from fmsci.model_folder.reading import open_model_folder
 from fmsci.model_folder.weights import load_operator
@@ -39,11 +38,7 @@ def evaluate(
     Raises UserError where the folder is no model, the data no data folder, or the two do not fit, and where the result
     has no place.
     """
-    picture = output.with_suffix(".png")
-    if picture == output:
-        raise UserError(f"{output} is the name of the picture too; give the result another ending, such as .json")
-    for place in (output, picture):
-        check_place(place)
+    picture = picture_beside(output, ".json")
     folder = open_model_folder(model)
     manifest = read_manifest(data)
     samples = SampleSet(data, split, columns=folder.scales.columns)

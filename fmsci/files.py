@@ -63,6 +63,20 @@ def check_place(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
+def picture_beside(result: Path, ending: str) -> Path:
+    """Return where the picture of a result file lies: beside it, under its name. ``ending`` is one that the result
+    could have.
+
+    Raises UserError where one of the two has no place (:func:`check_place`), or both would be one file.
+    """
+    check_place(result)  # what has no name is a folder
+    picture = result.with_suffix(".png")
+    if picture == result:
+        raise UserError(f"{result} is the name of the picture too; give the result another ending, such as {ending}")
+    check_place(picture)
+    return picture
+
+
 @contextmanager
 def publish_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write; on leaving without an error it is synced and becomes ``path`` at once.
@@ -89,8 +103,11 @@ def publish_folder(path: Path) -> Iterator[Path]:
 
     A folder already at ``path`` is replaced: readers find the old one or the new one. (Where the file system cannot
     exchange two names, as on NFS and Lustre, they find none for the moment between two renames.)
-    Raises UserError where the place cannot be written.
+    Raises UserError where the place cannot be written, or is named as ``.`` or ``..``: who stands in a folder that is
+    replaced stands in none.
     """
+    if path.name in {"", ".."}:
+        raise UserError(f"{path} is no name for a new folder; write it out, such as {Path('models') / 'name'}")
     temporary = aside(path)
     try:
         discard(temporary)

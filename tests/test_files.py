@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,17 @@ def test_a_folder_does_not_replace_a_file(tmp_path):
         publish(tmp_path / "m", a="1")
     assert (tmp_path / "m").read_text() == "precious"
     assert names(tmp_path) == ["m"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_needs_a_name(tmp_path, monkeypatch, name):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside/notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path / "inside")
+    with pytest.raises(UserError, match=r"^\S+ is no name for a new folder; write it out, such as models/name$"):
+        publish(Path(name), a="1")
+    assert names(tmp_path) == ["inside"]
+    assert names(tmp_path / "inside") == ["notes.txt"]
 
 
 def test_a_link_to_a_folder_is_replaced_and_what_it_named_stays(tmp_path):

@@ -107,6 +107,8 @@ def test_a_pipe_is_no_place_for_a_file(trained, poisson_data, tmp_path):
     for output, sentence in {
         place: "it is a pipe or a device, not a file",
         tmp_path / "a.png": "a.png is the name of the picture too; give the result another ending, such as .json",
+        ".": "cannot write .: Is a directory; free or change the place and repeat",
+        "/": "cannot write /: Is a directory",
     }.items():
         assert sentence in run([*measure, output], code=2)
     assert stat.S_ISFIFO(place.stat().st_mode)

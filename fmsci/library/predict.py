@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fmsci.errors import ArgumentError, UserError
 from fmsci.figures import comparison_figure, contact_sheet, sample_captions, save_figure
+from fmsci.files import picture_beside
 from fmsci.library.model import FIELD_BYTES, Model
 from fmsci.metrics import relative_l2
 from fmsci.pde import NAMES, SYSTEMS
@@ -34,10 +35,10 @@ def predict_file(
 
     Raises UserError where the file does not fit the model, or a place is taken or cannot be written.
     """
+    picture = picture_beside(output, ".h5")
     samples = open_samples(given)
     if output.resolve() == given.resolve():
         raise UserError(f"--output is the input file {given}; give another one")
-    picture = output.with_suffix(".png")
     for path in (output, picture):
         if path.exists():
             raise UserError(f"there is {path} already; remove it, or give another --output")

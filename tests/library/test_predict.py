@@ -1,6 +1,7 @@
 """``fmsci predict``: files in, files out, errors where the truth is known."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -70,6 +71,22 @@ def test_what_is_there_is_not_written_over(trained, poisson_data, tmp_path):
     assert (tmp_path / "notes.h5").read_text() == "mine"
     (tmp_path / "notes.h5").rename(tmp_path / "other.png")
     assert f"there is {tmp_path}/other.png already" in run([*words[:-1], tmp_path / "other.h5"], code=2)
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("x.png", r"^x\.png is the name of the picture too; give the result another ending, such as \.h5$"),
+        (".", r"^cannot write \.: Is a directory; free or change the place and repeat$"),
+        ("/", r"^cannot write /: Is a directory; free or change the place and repeat$"),
+    ],
+)
+def test_a_place_that_cannot_hold_predictions_and_a_picture_is_refused(model, tmp_path, monkeypatch, output, sentence):
+    given = make(tmp_path / "in.h5")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        predict_file(model, given, Path(output))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.h5"]
 
 
 def test_without_solutions_there_is_no_error(trained, tmp_path):
