@@ -149,13 +149,15 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-def taken(folder: Path, but: Sequence[str] = ()) -> str | None:
+def taken(folder: Path, but: Sequence[str] = (), replaced: bool = False) -> str | None:
     """Say what keeps a folder from being a new one: it is a file, or it holds more than ``but`` (patterns) and hidden
-    files."""
+    files. Of one that will be ``replaced`` as a whole (:func:`publish_folder`) hidden files would be lost, so they
+    count too, but for unfinished work."""
+    ignored = ASIDE_PREFIX if replaced else "."
     if folder.exists() and not folder.is_dir():
         return f"{folder} is a file, not a folder"
     for path in sorted(folder.iterdir()) if folder.exists() else []:
-        if not path.name.startswith(".") and not any(path.match(pattern) for pattern in but):
+        if not path.name.startswith(ignored) and not any(path.match(pattern) for pattern in but):
             return f"{folder} is no new folder: it holds {path.name}"
     return None
 

@@ -40,7 +40,7 @@ def adopt_checkpoint(
     Raises UserError where the file is no such checkpoint, has other channels than the system, or ``output`` is taken.
     """
     columns = find_system(system).columns
-    held = taken(output, but=FILES)
+    held = taken(output, but=FILES, replaced=True)
     if held is not None:
         raise UserError(f"{held}; give another output folder")
     state, facts = read_checkpoint(checkpoint)

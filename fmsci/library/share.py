@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmsci.errors import ArgumentError, UserError
-from fmsci.files import as_path, publish_folder
+from fmsci.files import as_path, publish_folder, taken
 from fmsci.model_folder.documents import FILES
 from fmsci.model_folder.reading import check_plain
 from fmsci.model_folder.weights import load_operator
@@ -27,7 +27,8 @@ def push(model: str | Path, name: str, hub: str | Path | None = None, private: b
     Only the four files of a model folder travel; it is loaded first, so that nothing damaged is published. ``hub`` is a
     folder that serves as one; without it the Hugging Face Hub, to which one must have logged in with its own program.
 
-    Raises UserError where the folder is no whole model, the name is none, or the hub refuses.
+    Raises UserError where the folder is no whole model, the name is none, the hub's folder of that name holds anything
+    else, or the hub refuses.
     """
     folder = as_path(model, "the model folder")
     _check_name(name)
@@ -38,6 +39,9 @@ def push(model: str | Path, name: str, hub: str | Path | None = None, private: b
         raise UserError(f"{folder} has no card {FILES[-1]}: say there what the model is before it is published")
     if hub is not None:
         target = _standing(hub) / name
+        held = taken(target, but=FILES, replaced=True)
+        if held is not None:
+            raise UserError(f"{held}; give another name")
         with publish_folder(target) as place:
             for file in FILES:
                 shutil.copyfile(folder / file, place / file)

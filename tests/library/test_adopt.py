@@ -18,6 +18,9 @@ SCALES = [0.003, 0.02, 0.03, 0.005, 0.4, 1.0, 1.0]
 """As the paper's file has them: source, k11, k22, k12, solution, lx, ly."""
 
 
+SCALED = Scales(1.0, dict.fromkeys("abc", 1.0))
+
+
 @pytest.fixture(scope="module")
 def plain():
     torch.manual_seed(0)
@@ -85,9 +88,21 @@ def test_the_training_data_give_scales_and_range(plain, tmp_path, poisson_data):
     run(["evaluate", tmp_path / "model", "--data", poisson_data])
 
 
+def test_hidden_files_of_a_folder_are_not_lost(plain, tmp_path):
+    checkpoint, model = save(tmp_path / "ckpt.tar", plain), tmp_path / "model"
+    (model / ".git").mkdir(parents=True)
+    (model / ".aside-left-over").mkdir()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"model is no new folder: it holds \.git; give another output folder$"):
+            adopt_checkpoint(checkpoint, model, "poisson", SCALED, "d")
+    (model / ".git").rmdir()
+    adopt_checkpoint(checkpoint, model, "poisson", SCALED, "d")
+    adopt_checkpoint(checkpoint, model, "poisson", SCALED, "d")  # in place of the model that was there
+
+
 def adopt(checkpoint, tmp_path, system="poisson"):
     with pytest.raises(UserError) as caught:
-        adopt_checkpoint(checkpoint, tmp_path / "model", system, Scales(1.0, dict.fromkeys("abc", 1.0)), "d")
+        adopt_checkpoint(checkpoint, tmp_path / "model", system, SCALED, "d")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "model").exists()
     return str(caught.value).replace(str(checkpoint), "CKPT")

@@ -43,6 +43,15 @@ def test_a_second_push_replaces_the_first(folder, tmp_path):
     assert [path.name for path in (tmp_path / "hub/lab").iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("held", [".git", "notes.txt"])
+def test_a_push_loses_nothing_else_that_lies_there(folder, tmp_path, held):
+    (tmp_path / "hub/lab/x").mkdir(parents=True)
+    (tmp_path / "hub/lab/x" / held).write_text("mine")
+    with pytest.raises(UserError, match=f"lab/x is no new folder: it holds {held}; give another name"):
+        fmsci.push(folder, "lab/x", tmp_path / "hub")
+    assert [path.name for path in (tmp_path / "hub/lab/x").iterdir()] == [held]
+
+
 @pytest.mark.parametrize(
     "name", ["x", "../x", "a/../../b", "/etc/passwd", "a/b/c", "a/..", "", "a b/c", "a/b\n", ".a/b"]
 )
