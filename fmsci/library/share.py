@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmsci.errors import ArgumentError, UserError
-from fmsci.files import as_path, publish_folder, taken
+from fmsci.files import as_path, publish_folder, read_json, taken, write_json
 from fmsci.model_folder.documents import FILES
 from fmsci.model_folder.reading import check_plain
 from fmsci.model_folder.weights import load_operator
@@ -18,6 +18,9 @@ from fmsci.model_folder.weights import load_operator
 if TYPE_CHECKING:
     from fmsci.library.model import Model
 
+COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+COMMITS = "commits.json"
+"""Beside the folders of a model's commits: which commit each revision was when it was fetched."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -56,8 +59,12 @@ def push(model: str | Path, name: str, hub: str | Path | None = None, private: b
 def from_hub(name: str, hub: str | Path | None = None, device: str = "auto", revision: str | None = None) -> Model:
     """Return the model ``OWNER/NAME`` of a hub; see :func:`push`, and :func:`fmsci.load` for ``device``.
 
-    ``revision`` is a branch, tag or commit of the Hugging Face Hub. Only a model folder's four files are fetched, and
-    they are checked as any stranger's: loading runs no code.
+    ``revision`` is a branch, tag or commit of the Hugging Face Hub, its branch main where none is given. Only a model
+    folder's four files are fetched, and they are checked as any stranger's: loading runs no code. Each commit has a
+    folder of its own in ``HF_HOME/fmsci``; where the hub cannot be reached, the revision is what it was when it was
+    fetched last.
+
+    Raises UserError where the hub has no such model, or cannot be reached and the revision was never fetched.
     """
     from fmsci.library.model import load
 
@@ -66,13 +73,49 @@ def from_hub(name: str, hub: str | Path | None = None, device: str = "auto", rev
         if revision is not None:
             raise ArgumentError("a folder that serves as hub has no revisions; leave revision out")
         return load(_standing(hub) / name, device)
+    return load(_fetched(name, revision or "main"), device)
+
+
+def _fetched(name: str, revision: str) -> Path:
+    """Return the folder of the commit that a revision of the Hugging Face Hub is, after fetching it."""
     client = _client()
     from huggingface_hub.constants import HF_HOME
 
     place = Path(HF_HOME) / "fmsci" / name  # as files, not as the links of the hub's own cache
+    known = _commits(place)
+    try:
+        with _refusals(name):
+            commit = client.model_info(repo_id=name, revision=revision).sha
+    except UserError as refused:
+        if _has_answered(refused.__cause__):
+            raise
+        if revision not in known:
+            raise UserError(f"{refused}; its revision {revision} was not fetched before") from refused.__cause__
+        return place / known[revision]
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
+        raise UserError(f"the hub names no commit for the revision {revision} of {name}; give another one")
     with _refusals(name):
-        client.snapshot_download(repo_id=name, revision=revision, local_dir=place, allow_patterns=list(FILES))
-    return load(place, device)
+        client.snapshot_download(repo_id=name, revision=commit, local_dir=place / commit, allow_patterns=list(FILES))
+    found = {**known, revision: commit, commit: commit}
+    if found != known:
+        write_json(place / COMMITS, found)
+    return place / commit
+
+
+def _commits(place: Path) -> dict[str, str]:
+    """Return what each revision was when it was last fetched; none where that is not known, or written by others."""
+    try:
+        told = read_json(place / COMMITS)
+    except UserError:
+        return {}
+    items = told.items() if isinstance(told, dict) else ()
+    return {revision: commit for revision, commit in items if isinstance(commit, str) and COMMIT.fullmatch(commit)}
+
+
+def _has_answered(error: BaseException | None) -> bool:
+    """Tell whether the hub itself has refused; else the network failed, or the server of an outage."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(status, int) and status < 500
 
 
 def _check_name(name: str) -> None:
