@@ -26,6 +26,12 @@ def _blank(**options: Any) -> Figure:
     return Figure(**options)
 
 
+def plain(text: str) -> str:
+    """Return a text such that a figure shows it letter by letter: two dollar signs, as in names of folders, would make
+    it a formula. (Ticks of logarithmic axes are formulas, so that a figure cannot do without them.)"""
+    return text.replace("$", r"\$")
+
+
 def field_comparison(source: Fields, solution: Fields, predicted: Fields) -> NDArray[np.uint8]:
     """Return the comparison of :func:`comparison_figure` as an image (height, width, 3)."""
     return picture_of(comparison_figure(source, solution, predicted))
@@ -72,9 +78,9 @@ def comparison_figure(
             bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
             bar.ax.tick_params(labelsize=7)
         if captions:
-            axes[row, 0].set_ylabel(captions[row], fontsize=9)
+            axes[row, 0].set_ylabel(plain(captions[row]), fontsize=9)
     if title:
-        figure.suptitle(title, fontsize=11, wrap=True)
+        figure.suptitle(plain(title), fontsize=11, wrap=True)
     return figure
 
 
@@ -102,7 +108,7 @@ def spectrum_figure(spectrum: NDArray[np.float64], modes: int, title: str) -> Fi
     axis.set_yscale("log")
     axis.set_xlabel("wavenumber |k|, waves along a side")
     axis.set_ylabel("relative amplitude")
-    axis.set_title(title, fontsize=11)
+    axis.set_title(plain(title), fontsize=11)
     axis.grid(True, alpha=0.25)
     axis.legend(frameon=False, fontsize=9)
     return figure
@@ -112,7 +118,7 @@ def contact_sheet(fields: Fields, captions: Sequence[str], title: str) -> Figure
     """Draw samples, fields (B, 2, H, W), in two columns of source and solution pairs, each with its caption."""
     rows = (len(fields) + 1) // 2
     figure = _blank(figsize=(11.0, 2.75 * rows + 0.5), dpi=100, layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(plain(title), fontsize=11)
     axes = figure.subplots(rows, 4, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -126,7 +132,7 @@ def contact_sheet(fields: Fields, captions: Sequence[str], title: str) -> Figure
         ):
             image = axis.imshow(field, origin="lower", extent=(0, 1, 0, 1), cmap=colours, **limits)
             figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
-        left.set_title(f"f, {caption}", fontsize=8, loc="left")
+        left.set_title(plain(f"f, {caption}"), fontsize=8, loc="left")
         right.set_title("u", fontsize=8, loc="left")
     return figure
 
@@ -158,11 +164,11 @@ def error_curves(
         counts = [count for count, *_ in curve.points]
         lows, medians, highs = ([point[at] for point in curve.points] for at in (1, 2, 3))
         style: dict[str, Any] = {"color": f"C{curve.colour}", "linestyle": "--" if curve.dashed else "-"}
-        axis.plot(counts, medians, marker=markers[index % len(markers)], label=curve.name, linewidth=2, **style)
+        axis.plot(counts, medians, marker=markers[index % len(markers)], label=plain(curve.name), linewidth=2, **style)
         if lows != highs:
             axis.fill_between(counts, lows, highs, color=f"C{curve.colour}", alpha=0.2, linewidth=0)
     for name, (level, colour) in (levels or {}).items():
-        label = f"{name} ({level:.3g})"
+        label = plain(f"{name} ({level:.3g})")
         axis.axhline(level, color=f"C{colour}", linestyle=":", linewidth=1.5, label=label)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
@@ -175,7 +181,7 @@ def error_curves(
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0) if decades < 2 else (1.0, 3.0)))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.set_title(title, fontsize=11)
+    axis.set_title(plain(title), fontsize=11)
     axis.grid(True, which="both", alpha=0.25)
     _explain(figure, axis)
     return figure
@@ -198,11 +204,11 @@ def training_curves(lines: Mapping[str, Sequence[tuple[int, float]]], title: str
     axis = figure.subplots()
     for index, (name, points) in enumerate(lines.items()):
         seen, errors = zip(*points, strict=True)
-        axis.plot(seen, errors, label=name, linewidth=1.5, linestyle="-" if index < 10 else "--")
+        axis.plot(seen, errors, label=plain(name), linewidth=1.5, linestyle="-" if index < 10 else "--")
     axis.set_yscale("log")
     axis.set_xlabel("samples seen")
     axis.set_ylabel("relative L2 error on the validation split")
-    axis.set_title(title, fontsize=11)
+    axis.set_title(plain(title), fontsize=11)
     axis.grid(True, which="both", alpha=0.25)
     _explain(figure, axis)
     return figure
@@ -219,17 +225,17 @@ def gain_lines(lines: Mapping[str, Sequence[float | None]], ticks: Sequence[str]
     axis = figure.subplots()
     for name, values in lines.items():
         heights = [float("nan") if value is None else value for value in values]
-        axis.plot(range(len(ticks)), heights, marker="o", linewidth=2, label=name)
+        axis.plot(range(len(ticks)), heights, marker="o", linewidth=2, label=plain(name))
     axis.axhline(1.0, color="0.4", linestyle=":", linewidth=1.5)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_locator(NullLocator())
     low, high = axis.get_ylim()
     axis.set_yticks([tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100) if low <= tick <= high])
-    axis.set_xticks(range(len(ticks)), ticks)
+    axis.set_xticks(range(len(ticks)), [plain(tick) for tick in ticks])
     axis.set_xlabel(across)
     axis.set_ylabel("error from scratch / error fine-tuned")
-    axis.set_title(title, fontsize=11)
+    axis.set_title(plain(title), fontsize=11)
     axis.grid(True, alpha=0.25)
     axis.legend(frameon=False, fontsize=9, title="samples")
     return figure

@@ -2,8 +2,21 @@
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from fmsci.figures import ErrorCurve, as_svg, comparison_figure, error_curves, gain_lines, picture_of, save_figure
+from fmsci.figures import (
+    ErrorCurve,
+    as_svg,
+    comparison_figure,
+    contact_sheet,
+    error_curves,
+    gain_lines,
+    picture_of,
+    save_figure,
+    spectrum_figure,
+    training_curves,
+)
+from fmsci.scaling.figures import ScalingCurve, projection_scatter, scaling_lines
 
 
 @pytest.mark.parametrize("errors", [(0.27, 0.16, 0.037), (0.26, 0.25, 0.255), (0.9, 0.01, 1e-4)])
@@ -29,6 +42,26 @@ def test_a_comparison_names_what_it_compares():
     assert figure.get_suptitle() == "model on data, test"
     rows = [axis.get_ylabel() for axis in figure.axes if axis.get_title() == "source f"]
     assert rows == ["sample 0, k11 = 1", "sample 1, k11 = 2"]
+
+
+@pytest.mark.parametrize("name", ["a$_$b", "$x", "a$^$b$_$c", r"a\$b$_$"])
+def test_names_with_dollar_signs_are_drawn_letter_by_letter(name):
+    fields = np.ones((3, 1, 8, 8), np.float32)
+    drawn = [
+        comparison_figure(*fields, title=name, captions=[name]),
+        contact_sheet(fields[:2].swapaxes(0, 1), [name], name),
+        spectrum_figure(np.ones((2, 8)), 4, name),
+        error_curves([ErrorCurve(name, [(4, 0.1, 0.2, 0.3), (8, 0.1, 0.2, 0.3)])] * 5, name, {name: (0.2, 1)}),
+        training_curves({name: [(1, 0.1), (2, 0.2)]}, name),
+        gain_lines({name: [1.0, 2.0]}, [name, "b"], "task", name),
+        scaling_lines([ScalingCurve(name, [(1, 1.0, 1.0, 1.0), (2, 2.0, 2.0, 2.0)])], name),
+        projection_scatter({name: [(1.0, 1.1)]}, 0.1, name),
+    ]
+    for figure in drawn:
+        assert as_svg(figure)
+        shown = [text._preprocess_math(text.get_text()) for text in figure.findobj(Text)]
+        assert any(name in words for words, _ in shown)
+        assert not any(formula for words, formula in shown if name in words)
 
 
 def test_curves_hold_the_points_and_the_bands_they_were_given(tmp_path):

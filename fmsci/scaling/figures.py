@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fmsci.figures import plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -33,7 +35,7 @@ def scaling_lines(curves: Sequence[ScalingCurve], title: str) -> Figure:
         colour = f"C{index % 10}"
         above.plot(ranks, rates[0] / ranks[0] * ranks, color=colour, linestyle=":", linewidth=1)
         error = np.stack((rates - low, high - rates))
-        above.errorbar(ranks, rates, error, color=colour, marker="o", capsize=3, label=curve.name)
+        above.errorbar(ranks, rates, error, color=colour, marker="o", capsize=3, label=plain(curve.name))
         below.plot(ranks, rates / ranks / (rates[0] / ranks[0]), color=colour, marker="o")
     above.set_xscale("log", base=2)
     above.set_yscale("log", base=2)
@@ -48,7 +50,7 @@ def scaling_lines(curves: Sequence[ScalingCurve], title: str) -> Figure:
     below.set_ylim(0, max(1.1, below.get_ylim()[1]))
     for axis in (above, below):
         axis.grid(True, alpha=0.25)
-    above.set_title(title, fontsize=11)
+    above.set_title(plain(title), fontsize=11)
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
@@ -67,7 +69,7 @@ def projection_scatter(groups: Mapping[str, Sequence[tuple[float, float]]], with
     for index, (name, points) in enumerate(groups.items()):
         measured, projected = (1e3 * np.array(values) for values in zip(*points, strict=True))
         style = f"C{index}{'os^D'[index % 4]}"
-        axis.plot(measured, projected, style, markersize=5 + 2 * index, fillstyle="none", label=name)
+        axis.plot(measured, projected, style, markersize=5 + 2 * index, fillstyle="none", label=plain(name))
     axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     for line in (axis.xaxis, axis.yaxis):
         line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -75,7 +77,7 @@ def projection_scatter(groups: Mapping[str, Sequence[tuple[float, float]]], with
         line.set_major_formatter("{x:g}")
     axis.set_xlabel("measured step, ms")
     axis.set_ylabel("projected step, ms (never fitted to it)")
-    axis.set_title(title, fontsize=11)
+    axis.set_title(plain(title), fontsize=11)
     axis.grid(True, alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
     return figure
