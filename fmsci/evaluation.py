@@ -10,7 +10,12 @@ from fmsci.files import read_json
 
 def evaluation_path(model: Path, data: Path, split: str) -> Path:
     """Return where the result goes: ``RUN/evaluations/DATA-SPLIT.json`` beside ``RUN/model``."""
-    return model.parent / "evaluations" / f"{data.name}-{split}.json"
+    return _named(model).parent / "evaluations" / f"{_named(data).name}-{split}.json"
+
+
+def _named(folder: Path) -> Path:
+    """Return a path that ends in the folder's name, also for who stands in it: ``.``, ``..``."""
+    return folder.resolve() if folder.name in {"", ".."} else folder
 
 
 class Evaluation(Open):
