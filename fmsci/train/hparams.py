@@ -9,6 +9,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from fmsci.config import TrainSettings
 from fmsci.files import discard
+from fmsci.terminal import warn
 from fmsci.train.learning_rate import peak_lr
 
 SUFFIX = ".hparams"
@@ -16,10 +17,17 @@ SUFFIX = ".hparams"
 
 
 def write_hparams(settings: TrainSettings, result: dict[str, Any]) -> None:
-    """Write the line of a finished run, in place of an earlier one.
+    """Write the line of a finished run, in place of an earlier one; where that fails it is told: the run is finished.
 
     (``SummaryWriter.add_hparams`` would make another run folder inside this one.)
     """
+    try:
+        _write(settings, result)
+    except OSError as error:
+        warn(f"{settings.run} has no line in TensorBoard's HParams: {error.strerror or error}; the run is finished")
+
+
+def _write(settings: TrainSettings, result: dict[str, Any]) -> None:
     folder = settings.run / "tensorboard"
     for old in folder.glob(f"*{SUFFIX}"):
         discard(old)

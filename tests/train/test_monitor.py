@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from types import SimpleNamespace
@@ -223,6 +224,16 @@ def test_a_diverged_run_stops_with_a_sentence(train_config, tmp_path):
     assert "is nan at step 2 (training samples " in printed
     assert "training diverged; there is no checkpoint yet; in another run= lower optim.lr (now 1e+18)" in printed
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["status"] == "failed"
+
+
+def test_a_finished_run_is_finished_without_its_line_in_hparams(trained, train_config, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "tensorboard").write_text("a file")
+    (folder / "outcome.json").unlink()
+    said = run(["train", train_config, f"run={folder}", *TRAINING])
+    assert f"fmsci: {folder} has no line in TensorBoard's HParams: File exists; the run is finished\n" in said
+    assert json.loads((folder / "outcome.json").read_text())["status"] == "finished"
 
 
 def test_a_finished_run_has_its_line_in_hparams_in_its_own_folder(trained, train_config, poisson_data, tmp_path):
