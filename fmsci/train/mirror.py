@@ -7,16 +7,29 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmsci.config import TrainSettings
+from fmsci.config import Open, TrainSettings, parse
 from fmsci.errors import UserError
+from fmsci.files import read_json, write_json
 from fmsci.terminal import warn
 from fmsci.world import prepare_wandb
+
+CHARACTERS = 16
+IDENTITY = "wandb.json"
+"""In the run folder: which run of W&B it is. A folder that is made anew is another run there."""
+
+
+class Identity(Open):
+    """``wandb.json``."""
+
+    id: str
 
 
 class Mirror:
@@ -34,12 +47,11 @@ class Mirror:
             ) from None
         self._wandb: Any = wandb
         self._run: Any = None
-        same = hashlib.sha256(str(settings.run.resolve()).encode()).hexdigest()[:16]
 
         def begin() -> None:
             self._run = wandb.init(
                 project=settings.monitor.wandb,
-                id=same,
+                id=_identity(settings.run),
                 name=settings.run.name,
                 dir=str(settings.run),
                 mode=mode,
@@ -72,3 +84,18 @@ class Mirror:
         except Exception as error:  # whatever it is: the run has its own record
             self._alive = False
             warn(f"W&B fails and is left out from here on ({type(error).__name__}: {error}); the run goes on")
+
+
+def _identity(run: Path) -> str:
+    """Return the run's name in W&B: what the folder says, else a new one that it says from now on.
+
+    Versions that wrote no such file took a hash of the folder's path; what they began goes on under it.
+    """
+    path = run / IDENTITY
+    if path.exists():
+        return parse(Identity, read_json(path), str(path)).id
+    if (run / "wandb").exists():
+        return hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:CHARACTERS]
+    chosen = secrets.token_hex(CHARACTERS // 2)
+    write_json(path, {"id": chosen})
+    return chosen

@@ -1,5 +1,6 @@
 """The mirror in W&B: what it is told, that it may fail, and W&B's own files where it is installed."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -123,11 +124,21 @@ def test_another_run_is_another_one_in_the_mirror(train_config, tmp_path, stand_
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # it sets that itself, and other tests should not inherit it
     monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(os.pathsep)[0])
     monkeypatch.setitem(sys.modules, "wandb", None)  # what is there now comes back
-    for name in ("one", "two", "one"):
-        del sys.modules["wandb"]
+
+    def begin(name):
+        sys.modules.pop("wandb", None)
         Mirror(load_settings(TrainSettings, train_config, [f"run={tmp_path / name}", "monitor.wandb=fmsci"])).close()
-    first, second, again = (facts["id"] for what, facts in told() if what == "init")
+        return [facts["id"] for what, facts in told() if what == "init"][-1]
+
+    first, second, again = begin("one"), begin("two"), begin("one")
     assert first == again != second
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert begin("moved") == first
+    assert begin("one") not in {first, second}  # the folder was made anew
+
+    (tmp_path / "old" / "wandb").mkdir(parents=True)  # as a version left it that kept no identity
+    old = hashlib.sha256(str(tmp_path / "old").encode()).hexdigest()[:16]
+    assert begin("old") == begin("old") == old
 
 
 @pytest.mark.parametrize("call", ["init", "log", "finish"])
