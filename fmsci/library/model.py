@@ -113,7 +113,10 @@ class Model:
     ) -> tuple[Tensor, NDArray[np.float64], bool]:
         """Return the source on the device, (ny, nx) or (B, ny, nx), the coefficients (B, K), and whether they are one
         set of numbers."""
-        fields = self._without_mean(_fields(source).to(self.device))
+        fields = _fields(source).to(self.device)
+        if not torch.isfinite(fields.square().mean(dim=(-2, -1))).all():  # the operator divides by it: it would be 0
+            raise ArgumentError("source is so large that its L2 norm is no float32; scale source and coefficients down")
+        fields = self._without_mean(fields)
         count = len(fields) if fields.ndim == 3 else None
         columns, one = stack_coefficients(str(self), self.coefficients, coefficients, named, count)
         check_grid(self.architecture.modes, fields.shape[-2], fields.shape[-1], trained=True)

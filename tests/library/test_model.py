@@ -303,6 +303,16 @@ def test_a_device_that_does_not_compute_is_refused(trained, device):
         fmsci.load(trained / "model", device)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_source_whose_norm_is_no_float32_is_refused_also_without_a_training_range(tmp_path, model, count):
+    source = np.ones((count, 16, 16)) * np.sin(np.arange(16))
+    source[-1] *= 1e20
+    for one in (build(tmp_path), model):
+        with pytest.raises(fmsci.ArgumentError, match=r"^source is so large that its L2 norm is no float32; scale sou"):
+            one.solve(source, **K)
+    assert np.isfinite(build(tmp_path).solve(source * 1e-3, **K)).all()
+
+
 def test_an_answer_that_is_not_finite_is_refused(model):
     with pytest.raises(fmsci.ArgumentError, match="has no finite answer"), pytest.warns(fmsci.TrainingRangeWarning):
         model.solve(np.eye(16), k11=1e38, k22=1e38, k12=0)
