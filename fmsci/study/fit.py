@@ -19,7 +19,7 @@ COVERED = (5.0, 95.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval; infinite where the error is not reached, or, as ``low``, in some draws only."""
+    """A value with its interval; infinite where the error is not reached, or, as ``high``, in some draws only."""
 
     value: float
     low: float
@@ -77,22 +77,37 @@ def gain(finetune: Curve, scratch: Curve, error: float) -> Estimate | None:
 
     A lower bound where the fine-tuned arm is there with its first number of samples, or the one from scratch not with
     its last (see :func:`is_bound`): its ``high`` is infinite then. None where the fine-tuned arm does not reach the
-    error, or the one from scratch is there with its first number: then nothing is known.
+    error, or the one from scratch is there with its first number: then nothing is known. A draw for which one of these
+    holds bounds the gain on one side only: it counts as infinite for ``high``, or as 0 for ``low``.
     """
     tuned = samples_to_reach(finetune.medians, error)
     if math.isinf(tuned) or not scratch.medians or at_once(scratch, error):
         return None
     most = max(samples for samples, _ in scratch.medians)
-    needs = [
-        (samples_to_reach(one, error), samples_to_reach(other, error))
-        for one, other in zip(*draws((finetune, scratch)), strict=True)
-    ]
-    # Of a draw in which neither arm gets there nothing is known.
-    needs = [(one, other) for one, other in needs if math.isfinite(one) or math.isfinite(other)]
-    low, _ = _percentiles([min(other, most) / one for one, other in needs] or [0.0])  # over infinite: 0
-    _, high = _percentiles([other / one for one, other in needs] or [math.inf])
+    # Of a draw in which neither arm gets there nothing is known, and it is left out.
+    bounds = [_drawn_gain(one, other, error) for one, other in zip(*draws((finetune, scratch)), strict=True)]
+    known = [one for one in bounds if one is not None] or [(0.0, math.inf)]
+    low, _ = _percentiles([least for least, _ in known])
+    _, high = _percentiles([largest for _, largest in known])
     bound = is_bound(finetune, scratch, error)
     return Estimate(min(samples_to_reach(scratch.medians, error), most) / tuned, low, math.inf if bound else high)
+
+
+def _drawn_gain(
+    finetune: Sequence[tuple[float, float]], scratch: Sequence[tuple[float, float]], error: float
+) -> tuple[float, float] | None:
+    """Return the least and the largest gain that one draw leaves open; None where neither curve gets to the error.
+
+    A curve that never gets there needs more than its largest number of samples, one that is there at once may need
+    any fewer than its first.
+    """
+    tuned, alone = samples_to_reach(finetune, error), samples_to_reach(scratch, error)
+    if math.isinf(tuned) and math.isinf(alone):
+        return None
+    tuned_end, alone_end = (max(samples for samples, _ in points) for points in (finetune, scratch))
+    least = 0.0 if math.isinf(tuned) or min(scratch)[1] <= error else min(alone, alone_end) / tuned
+    largest = math.inf if math.isinf(alone) or min(finetune)[1] <= error else alone / min(tuned, tuned_end)
+    return least, largest
 
 
 def is_bound(finetune: Curve, scratch: Curve, error: float) -> bool:

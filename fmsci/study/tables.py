@@ -54,7 +54,8 @@ def reach_table(found: Found, targets: Sequence[float]) -> Table:
         "Interpolated in logarithms on the median curve, in brackets the interval from 5% to 95% of a bootstrap over "
         "the seeds. Nothing is extrapolated: where the first number of samples reaches the error already it is an "
         "upper bound, marked <=; more: in some of the draws the error is not reached. Gain: samples from scratch over "
-        "samples fine-tuned; >= where that is a bound, with the lower end of its interval alone.",
+        "samples fine-tuned; >= where that is a bound, with the lower end of its interval alone. An end of its "
+        "interval is more, or 0x, where more than 5% of the draws leave that side open.",
     )
 
 

@@ -83,6 +83,36 @@ def test_draws_in_which_scratch_never_gets_there_leave_the_gain_open():
     assert gain(curve(1.0, 0.5, samples=(16, 64)), tuned, 0.05) is None  # fine-tuned it never gets there
 
 
+def points(*errors):
+    """Return a curve from samples and the errors of three seeds."""
+    return Curve("t", "arm", "m", tuple(Point(samples, (0, 1, 2), tuple(of), 3) for samples, *of in errors))
+
+
+def test_draws_that_bound_the_gain_on_one_side_leave_that_side_open():
+    """A quarter of the draws are at the error 1 with their first number of samples, in one arm or the other."""
+    some, late = (8, 0.9, 1.1, 1.2), points((8, 3, 3, 3), (64, 0.8, 0.8, 0.8))
+    tuned = points(some, (16, 0.5, 0.5, 0.5))
+    found = gain(tuned, late, 1.0)
+    exact = [
+        samples_to_reach(scratch, 1.0) / samples_to_reach(one, 1.0)
+        for one, scratch in zip(*draws((tuned, late)), strict=True)
+        if one[0][1] > 1
+    ]
+    assert min(exact) <= found.low <= found.value <= max(exact)
+    assert math.isinf(found.high)  # of the draws at once only the least gain is known
+    found = gain(points((4, 3, 3, 3), (8, 0.5, 0.5, 0.5)), points(some, (64, 0.5, 0.5, 0.5)), 1.0)
+    assert found.low == 0  # of the draws whose scratch curve is at once only the largest is
+    assert found.value <= found.high < math.inf
+
+
+def test_of_a_draw_in_which_the_fine_tuned_arm_never_gets_there_the_largest_gain_is_known():
+    """Its seed needs many samples from scratch, too: less than that over the largest number that was tried."""
+    tuned, scratch = points((8, 3, 3, 3), (16, 0.9, 0.9, 1.1)), points((8, 9, 9, 9), (64, 0.1, 0.1, 0.9))
+    found = gain(tuned, scratch, 1.0)
+    assert found.low == 0
+    assert found.high == pytest.approx(samples_to_reach([(8, 9), (64, 0.9)], 1.0) / 16)
+
+
 def test_a_seed_is_drawn_with_all_of_its_errors_in_both_arms():
     """Every seed gains as much: then so does every draw, however far the seeds lie from each other."""
     seeds = np.array([0.8, 1.0, 1.5])
