@@ -175,7 +175,7 @@ def _publish(folder: Path, manifest: Manifest) -> None:
     with suppress(UserError):  # there is none, or it is damaged: it is written anew
         earlier = read_manifest(folder)
         same = earlier.model_copy(update={"provenance": manifest.provenance}) == manifest
-        if same and all(virtual_is_right(folder, split, record) for split, record in manifest.splits.items()):
+        if same and all(virtual_is_right(folder, manifest, split) for split in manifest.splits):
             return
     write_virtual(folder, manifest)
     write_manifest(folder, manifest)

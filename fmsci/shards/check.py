@@ -83,7 +83,7 @@ def check_folder(folder: Path, tell: Callable[[int], None] = lambda num_bytes: N
             if problem is not None:
                 findings.append(Finding(shard.file, problem))
             tell(shard.bytes)
-        if not virtual_is_right(folder, split, record):
+        if not virtual_is_right(folder, manifest, split):
             findings.append(Finding(split_name(split), "it does not show the shards of its split"))
     known = {MANIFEST, PLAN, LOCK, SHEET, *map(split_name, manifest.splits)}
     known |= {shard.file for record in manifest.splits.values() for shard in record.shards}
