@@ -34,7 +34,7 @@ def check(
     """
     import json
 
-    from fmsci.generate.agree import check_manifest
+    from fmsci.generate.agree import check_manifest, check_plan
     from fmsci.shards import read_manifest
     from fmsci.shards.check import FOREIGN, check_folder
     from fmsci.terminal import Progress, amount, say
@@ -50,14 +50,15 @@ def check(
             bar.update(done >> 20)
 
         found = check_folder(folder, tell)
-        found += check_manifest(folder, manifest) if all(one.problem == FOREIGN for one in found) else []
+        agrees = check_manifest if all(one.problem == FOREIGN for one in found) else check_plan
+        found += agrees(folder, manifest)
         findings = [(finding.file, finding.problem) for finding in found]
     if solve and not findings:
         findings = _check_samples(folder, manifest)
     for file, problem in findings:
         say(f"{folder / file}: {problem}")
     if findings:
-        say(f"to repair: {_repair(folder, findings)}")
+        say(f"to repair: {_repair(folder, manifest, findings)}")
     else:
         count = sum(record.count for record in manifest.splits.values())
         say(f"{folder}: {manifest.title}, {len(shards)} shards, {count:,} samples, {amount(done)}, nothing wrong")
@@ -97,29 +98,30 @@ def _check_samples(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
     return findings
 
 
-def _repair(folder: Path, findings: list[tuple[str, str]]) -> str:
+def _repair(folder: Path, manifest: Manifest, findings: list[tuple[str, str]]) -> str:
     """Return what to do about damaged files."""
     from fmsci.config import parse
     from fmsci.errors import UserError
     from fmsci.files import read_json
-    from fmsci.generate.plan import Request
+    from fmsci.generate.plan import Request, request_of
     from fmsci.shards.check import FOREIGN
-    from fmsci.shards.layout import PLAN
+    from fmsci.shards.layout import MANIFEST, PLAN
 
     move = "move away what does not belong here"
     problems = {problem for _, problem in findings}
     if problems == {FOREIGN}:
         return move
-    if not (folder / PLAN).exists():
+    says = PLAN if (folder / PLAN).exists() else MANIFEST  # of the two, what says how the data are made
+    try:
+        request = parse(Request, read_json(folder / PLAN), str(folder / PLAN)) if says == PLAN else request_of(manifest)
+    except UserError:
+        return f"remove the folder and make the data again: {PLAN} does not say how"
+    if request is None:
         again = "remove the folder and import the data again (fmsci data import)"
     else:
-        try:
-            command = parse(Request, read_json(folder / PLAN), str(folder / PLAN)).command(folder)
-        except UserError:
-            return f"remove the folder and make the data again: {PLAN} does not say how"
-        again = f"{command} (it makes only what is bad or missing)"
-        if any(file == PLAN for file, _ in findings):
-            again = f"if {PLAN} says what the data should be: {again}"
+        again = f"{request.command(folder)} (it makes only what is bad or missing)"
+        if any(file == says for file, _ in findings):
+            again = f"if {says} says what the data should be: {again}"
     return f"{move}, then: {again}" if FOREIGN in problems else again
 
 

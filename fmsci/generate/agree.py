@@ -38,13 +38,13 @@ def check_manifest(folder: Path, manifest: Manifest) -> list[Finding]:
             findings.append(
                 Finding(MANIFEST, f"shard_samples is {manifest.shard_samples} but the shards of {split} hold others")
             )
-    return findings + _check_plan(folder, manifest)
+    return findings + check_plan(folder, manifest)
 
 
-def _check_plan(folder: Path, manifest: Manifest) -> list[Finding]:
+def check_plan(folder: Path, manifest: Manifest) -> list[Finding]:
     """Hold the plan against the manifest; imported data have none."""
     if not (folder / PLAN).exists():
-        return []
+        return [] if manifest.seed is None else [Finding(PLAN, "it is missing")]
     try:
         plan = parse(Request, read_json(folder / PLAN), str(folder / PLAN))
     except UserError as error:

@@ -15,6 +15,7 @@ from fmsci.files import read_json, write_json
 from fmsci.generate.tally import tally_size
 from fmsci.pde import REVISION, SYSTEMS, System
 from fmsci.shards.layout import FORMAT_VERSION, MANIFEST, PLAN, SPLITS, DataFacts, ShardLayout
+from fmsci.shards.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -134,25 +135,40 @@ def share(tasks: Sequence[Task], rank: int, size: int) -> list[Task]:
     return [task for _, task in sorted(mine, key=lambda item: item[0])]
 
 
+def request_of(manifest: Manifest) -> Request | None:
+    """Return the request that a finished folder was made for; None where the data were imported."""
+    if manifest.seed is None:
+        return None
+    same = {name: getattr(manifest, name) for name in Request.model_fields if name != "counts"}
+    return Request(**same, counts={split: record.count for split, record in manifest.splits.items()})
+
+
 def agree_with_plan(folder: Path, request: Request) -> None:
-    """Publish ``plan.json``, or compare with the one that is there.
+    """Publish ``plan.json``, or compare with the one that is there; where it was lost, with what the manifest says.
 
     Raises UserError naming the first difference: a folder never holds samples of two requests.
     """
     path = folder / PLAN
-    if not path.exists():
-        if (folder / MANIFEST).exists():
+    earlier = parse(Request, read_json(path), str(path)) if path.exists() else None
+    if earlier is None and (folder / MANIFEST).exists():
+        try:
+            earlier = request_of(read_manifest(folder))
+        except UserError as error:
+            raise UserError(
+                f"{error}; {PLAN} is missing too, so nothing says what {folder} was to hold: remove it, or give "
+                "another output folder"
+            ) from None
+        if earlier is None:
             raise UserError(f"{folder} already holds data that fmsci generate did not make; give another output folder")
-        write_json(path, request.model_dump(mode="json", exclude=set() if request.revision else {"revision"}))
-        return
-    earlier = parse(Request, read_json(path), str(path))
-    for name in Request.model_fields:
+    for name in Request.model_fields if earlier is not None else ():
         before, now = getattr(earlier, name), getattr(request, name)
         if before != now:
             raise UserError(
                 f"{folder} was begun with {name} = {_shown(before)}, now it is {_shown(now)}; "
                 "give the same settings, another output folder, or remove this one"
             )
+    if not path.exists():
+        write_json(path, request.model_dump(mode="json", exclude=set() if request.revision else {"revision"}))
 
 
 def _shown(value: object) -> str:

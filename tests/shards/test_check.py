@@ -243,6 +243,32 @@ def test_a_plan_of_other_data_is_found(folder):
     assert "plan.json does not say how" in run(["data", "check", folder], code=1)
 
 
+def test_a_lost_plan_is_found_and_written_again(folder, pristine):
+    """The manifest says all of it; a damaged shard beside it is no reason to say nothing, or to import anything."""
+    (folder / "plan.json").unlink()
+    assert disagreements(folder) == [("plan.json", "it is missing")]
+    flip(folder / "train/shard-00001.h5", 9000)
+    said = run(["data", "check", folder], code=1)
+    assert f"{folder}/plan.json: it is missing" in said
+    run(shlex.split(said.partition("to repair: fmsci ")[2].partition(" (it makes")[0]))
+    assert (folder / "plan.json").read_bytes() == (pristine / "plan.json").read_bytes()
+    assert contents(folder) == contents(pristine)
+    assert "nothing wrong" in run(["data", "check", folder])
+
+
+def test_without_a_plan_the_manifest_says_what_a_folder_was_begun_with(folder):
+    (folder / "plan.json").unlink()
+    said = run(["generate", *REQUEST, "seed=7", f"output={folder}"], code=2)
+    assert f"{folder} was begun with seed = 0, now it is 7; give the same settings" in said
+    assert not (folder / "plan.json").exists()
+    edit_manifest(folder, lambda m: m["splits"]["train"].update(count=23))
+    said = run(["data", "check", folder], code=1)
+    assert "to repair: if manifest.json says what the data should be: fmsci generate system=helmholtz" in said
+    (folder / "manifest.json").write_text("{")
+    said = run(["generate", *REQUEST, f"output={folder}"], code=2)
+    assert "plan.json is missing too, so nothing says what" in said
+
+
 def test_a_pair_that_does_not_solve_its_equation_is_found_on_request(folder):
     """A change with a matching checksum, as a faulty program would make it, is seen only by solving again."""
     path = folder / "valid/shard-00000.h5"
