@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,19 +23,25 @@ from fmsci.shards.manifest import Manifest, ShardRecord, write_manifest
 from fmsci.shards.virtual import write_virtual
 from fmsci.shards.writer import ShardWriter, open_shard
 
-SPLIT_WORDS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
-"""What a file's name says about its split, the first that fits."""
+SPLIT_WORDS = {
+    **{"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"},
+    **{"test": "test", "testing": "test"},
+}
+"""The words of a file's name, in letters alone, that say what its split is."""
 
 RANGE_SLACK = 1e-5
 """How far a stored sample may lie outside its range, as a part of the larger end: coefficients are float32."""
 
 
 def split_of(path: Path) -> str:
-    """Return the split that a file's name tells; UserError where it tells none."""
-    for word, split in SPLIT_WORDS.items():
-        if word in path.name.lower():
-            return split
-    raise UserError(f"the name of {path} has none of {', '.join(SPLIT_WORDS)} in it; say which it is with --split")
+    """Return the split that a file's name tells; UserError where it tells none, or two."""
+    words = re.findall(r"[^\W\d_]+", path.name.lower())  # "test_interval" is no validation
+    found = list(dict.fromkeys(SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS))
+    if len(found) > 1:
+        raise UserError(f"the name of {path} says {' and '.join(found)}; say which it is with --split")
+    if not found:
+        raise UserError(f"the name of {path} has none of {', '.join(SPLIT_WORDS)} in it; say which it is with --split")
+    return found[0]
 
 
 def import_files(

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -64,6 +65,29 @@ def test_files_become_a_data_folder(tmp_path, system, dtype):
     norms = np.linalg.norm(fields[:, 0].astype(np.float32).astype(float), axis=(1, 2)) / N
     assert manifest.scales.source == pytest.approx(np.median(norms), rel=1e-12)
     assert manifest.range[0] <= manifest.range[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("k1_5_test_eval.h5", "test"),
+        ("test_interval.h5", "test"),
+        ("constrained_test.h5", "test"),
+        ("retrained-valid.h5", "valid"),
+        ("VAL2.hdf5", "valid"),
+        ("valid_val.h5", "valid"),
+        ("poisson.training.h5", "train"),
+        ("validation.h5", "valid"),
+    ],
+)
+def test_a_split_is_a_whole_word_of_a_files_name(name, split):
+    assert split_of(Path("retrain/latest") / name) == split
+
+
+@pytest.mark.parametrize("name", ["constrained.h5", "latest.h5", "interval.h5"])
+def test_a_split_in_the_middle_of_a_word_is_none(name):
+    with pytest.raises(UserError, match="say which it is with --split"):
+        split_of(Path(name))
 
 
 def test_the_commands(tmp_path):
@@ -189,7 +213,8 @@ def test_the_ends_of_a_range_belong_to_it(tmp_path):
     [
         ("train.h5", "helmholtz", [], "tensor has 3 columns but helmholtz has 2: k11, w"),
         ("train.h5", "poison", [], "did you mean 'poisson'"),
-        ("data.h5", "poisson", [], "none of train, valid, val, test in it; say which it is with --split"),
+        ("data.h5", "poisson", [], "validation, test, testing in it; say which it is with --split"),
+        ("train_or_test.h5", "poisson", [], "says train and test; say which it is with --split"),
         ("data.h5", "poisson", ["--split", "trian"], "did you mean 'train'"),
         ("missing_train.h5", "poisson", [], "there is no file"),
         ("text_train.h5", "poisson", [], "is not an HDF5 file"),
