@@ -11,8 +11,8 @@ import math
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,8 @@ def _lay_out(path: Path, layout: ShardLayout) -> tuple[int, dict[str, int]]:
     behind that are no OSError, some of them when it is let go of.
     """
     shape, dtype = layout.datasets()[FIELDS]
-    scratch, place = tempfile.mkstemp(dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+    scratch, offsets = _in_memory(layout)
     try:
-        offsets = _by_hdf5(place, layout)
         fields_end = offsets[FIELDS] + math.prod(shape) * np.dtype(dtype).itemsize
         size = os.fstat(scratch).st_size
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -146,14 +145,38 @@ def _lay_out(path: Path, layout: ShardLayout) -> tuple[int, dict[str, int]]:
             raise
     finally:
         os.close(scratch)
-        Path(place).unlink(missing_ok=True)
     return handle, offsets
 
 
-def _by_hdf5(path: str, layout: ShardLayout) -> dict[str, int]:
-    """Let HDF5 allocate all datasets in a file, whose name goes at once; return where each begins."""
-    with h5py.File(path, "w", userblock_size=HEADER_BYTES, locking=False) as file:
-        Path(path).unlink()
+def _in_memory(layout: ShardLayout) -> tuple[int, dict[str, int]]:
+    """Let HDF5 allocate all datasets; return a handle of what it wrote and where each begins.
+
+    A file without a name, where the system has such: it goes with this process, however that ends. Else one whose name
+    goes as soon as HDF5 has opened it.
+    """
+    with suppress(OSError, AttributeError, RuntimeError):  # Linux alone has it; /proc may be hidden, or memory full
+        scratch = os.memfd_create("fmsci-shard")
+        try:
+            # HDF5's usual driver asks what a link leads to, and finds that this one leads to no name. Equal bytes.
+            return scratch, _by_hdf5(f"/proc/self/fd/{scratch}", layout, driver="stdio")
+        except BaseException:
+            os.close(scratch)
+            raise
+    scratch, place = tempfile.mkstemp(dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+    try:
+        return scratch, _by_hdf5(place, layout, opened=Path(place).unlink)
+    except BaseException:
+        os.close(scratch)
+        Path(place).unlink(missing_ok=True)
+        raise
+
+
+def _by_hdf5(
+    path: str, layout: ShardLayout, driver: str | None = None, opened: Callable[[], None] = lambda: None
+) -> dict[str, int]:
+    """Let HDF5 allocate all datasets in a file; return where each begins. ``opened`` is called once it is open."""
+    with h5py.File(path, "w", driver=driver, userblock_size=HEADER_BYTES, locking=False) as file:
+        opened()
         for key, value in layout.attributes.items():
             file.attrs[key] = value
         for name, (shape, dtype) in layout.datasets().items():
