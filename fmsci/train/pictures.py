@@ -59,7 +59,7 @@ class Pictures:
 
 
 def by_band(spectrum: NDArray[np.float64], modes: int) -> dict[str, float]:
-    """Return the relative error in the waves below ``modes``, which Fourier layers mix, and in those beyond.
+    """Return the relative error in the disc |k| < ``modes`` - 1/2 of the square that layers mix, and in all beyond.
 
     The squares of both add up to the mean square of the relative L2 error.
     """

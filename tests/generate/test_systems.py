@@ -194,3 +194,34 @@ def test_a_ratio_that_no_advection_gives_is_a_sentence():
     maker = SampleMaker(SYSTEMS["advection_diffusion"], Stream(0, "advection_diffusion", (1e4, 1e4), "train"), 32)
     with pytest.raises(UserError, match=r"advection_diffusion \[10000, 10000\]: no advection .* choose another range"):
         list(maker.make(0, 40))
+
+
+def on_grid(system, range_, n):
+    """Return fields and coefficients of the first 64 samples on a grid."""
+    batches = SampleMaker(SYSTEMS[system], Stream(0, system, range_, "train"), n).make(0, 64)
+    made = [(batch.fields.astype(float), batch.rows["tensor"].astype(float)) for batch in batches]
+    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+
+
+def distance(ours, theirs):
+    """Return the largest ||b - a|| / ||a|| of rows."""
+    return (np.linalg.norm(theirs - ours, axis=1) / np.linalg.norm(ours, axis=1)).max()
+
+
+@pytest.mark.parametrize(
+    ("system", "range_"), [("poisson", (1, 5)), ("advection_diffusion", (0.2, 1)), ("advection_diffusion", (1, 2))]
+)
+def test_what_a_sample_shares_with_the_same_one_on_another_grid(system, range_):
+    """As docs/format.md says: the source but for a factor and a constant; v and K not, where psi fixes them."""
+    fields, tensor = on_grid(system, range_, 64)
+    for n, most in ((8, 0.33), (16, 0.26), (32, 0.003), (128, 1e-6)):
+        other_fields, other_tensor = on_grid(system, range_, n)
+        ours, theirs = fields[:, 0, :: max(1, 64 // n), :: max(1, 64 // n)], other_fields[:, 0]
+        theirs = theirs[:, :: max(1, n // 64), :: max(1, n // 64)]
+        for one, other in zip(ours, theirs, strict=True):
+            assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1] - 1) < 1e-12
+        if system == "poisson":
+            assert np.array_equal(tensor, other_tensor)
+        else:
+            for part in (slice(3), slice(3, 5)):
+                assert most / 100 < distance(tensor[:, part], other_tensor[:, part]) < most
