@@ -182,6 +182,11 @@ def test_ranks_of_one_host_share_a_port_of_their_launcher():
     assert FIRST_PORT <= world.port < FIRST_PORT + NUM_PORTS
 
 
+def test_what_a_batch_script_asks_it_asks_alone():
+    assert detect_world(BATCH, step_needed=False) == World(host=HOST)
+    assert detect_world(SRUN, step_needed=False) == LAST_TASK
+
+
 MISSING = "is missing; start with torchrun, srun, mpiexec, or none of them"
 NO_NUMBER = "should be a whole number; unset it or start with a launcher"
 NO_STEP = "but the command was not started as a step of it; write 'srun fmsci ...'"

@@ -76,7 +76,7 @@ def scaling(
         if world.is_main:
             say(f"{1e3 * result['step_s']:.3g} ms a step")
         return
-    if detect_world().size > 1:
+    if detect_world(step_needed=action == "run").size > 1:  # the others also in a job's script, or in its shell
         raise SettingsError("scaling starts its own processes: run it as one, or name a --point")
     if action == "plan":
         _plan(settings, nodes, per_node, model, precision, batch, as_json)

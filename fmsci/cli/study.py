@@ -58,7 +58,7 @@ def study(
         raise UserError(f"study can do {', '.join(ACTIONS)}, not '{action}'{nearest(action, ACTIONS)}")
     if also and action not in {"run", "report"}:
         raise UserError(f"--also goes with run and report, not with {action}")
-    if detect_world().size > 1:
+    if detect_world(step_needed=action == "run").size > 1:  # the others also in a job's script, or in its shell
         raise SettingsError("a study starts processes of its own: run it as one, without mpiexec, srun or torchrun")
     from fmsci.study.plan import STAGES
     from fmsci.study.several import load_studies

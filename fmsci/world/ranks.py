@@ -43,13 +43,16 @@ class World:
         return self.rank == 0
 
 
-def detect_world(environ: Mapping[str, str] | None = None) -> World:
+def detect_world(environ: Mapping[str, str] | None = None, step_needed: bool = True) -> World:
     """Return the rank facts that the launcher left in the environment.
+
+    Without ``step_needed`` a process outside of the steps of a Slurm job is alone, however many tasks the job has: job
+    scripts ask there what they are to start.
 
     Raises UserError where they are missing, contradict each other, or say that a launcher should have been used.
     """
     env = os.environ if environ is None else environ
-    world = _innermost(env)
+    world = _innermost(env, step_needed)
     if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
         raise UserError(
             f"the variables of {world.launcher} contradict each other: rank {world.rank} of {world.size}, local rank "
@@ -61,7 +64,7 @@ def detect_world(environ: Mapping[str, str] | None = None) -> World:
     return world
 
 
-def _innermost(env: Mapping[str, str]) -> World:
+def _innermost(env: Mapping[str, str], step_needed: bool) -> World:
     if "TORCHELASTIC_RUN_ID" in env:
         return _torchrun(env)
     if "OMPI_COMM_WORLD_SIZE" in env or "OMPI_COMM_WORLD_RANK" in env:
@@ -73,7 +76,7 @@ def _innermost(env: Mapping[str, str]) -> World:
     if "RANK" in env or "WORLD_SIZE" in env:
         return _torch(env, "RANK and WORLD_SIZE")
     for name, what in (("SLURM_NTASKS", "tasks"), ("SLURM_JOB_NUM_NODES", "nodes")):
-        if (count := _integer(env, name, default=1)) > 1:
+        if step_needed and (count := _integer(env, name, default=1)) > 1:
             raise UserError(
                 f"this Slurm job has {count} {what} but the command was not started as a step of it; "
                 "write 'srun fmsci ...'"

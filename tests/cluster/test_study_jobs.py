@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from fmsci.errors import UserError
 from fmsci.files import write_json
 from fmsci.study.plan import plan
 from tests.cluster.running import job_of
-from tests.commands import run
+from tests.commands import clean_environment, run
+from tests.test_world import BATCH
 
 FILES = {
     "data.yaml": "{system: poisson, range: [1, 5], grid: 16, train: 8, valid: 4, test: 4, output: data}",
@@ -63,6 +66,27 @@ def test_a_task_finds_its_job_in_the_settings_that_the_array_was_submitted_with(
     assert words == list(plan(before).sweep[1].words)
     assert "optim.lr=0.001" in words
     assert prepare(request).settings[0] != path
+
+
+def asked(words, **environment):
+    """Return what ``fmsci WORDS`` printed in the batch script of a job of two nodes with four tasks."""
+    batch = BATCH | {"SLURM_NTASKS": "4", "SLURM_JOB_NUM_NODES": "2"} | environment
+    command = [sys.executable, "-m", "fmsci", *map(str, words)]
+    done = subprocess.run(
+        command, env=clean_environment() | batch, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", ["study.yaml plan", "study.yaml plan --stage=pretrain --arguments-of 0"])
+def test_the_script_of_a_job_of_many_tasks_asks_what_to_start(files, words):
+    """Outside of its steps, where only one process runs."""
+    assert asked(["study", *words.split()])
+    (files / "scaling.yaml").write_text("{run: scaling, world_sizes: [1], weak: [1], models: [64K]}")
+    assert "1 points are missing" in asked(["scaling", "scaling.yaml", "plan"])
+    assert asked(["status", "--path", "train.yaml"]) == "unset\n"
+    assert asked(["generate", "data.yaml", "--path"]) == "data\n"
 
 
 def test_studies_that_share_their_runs_are_submitted_one_at_a_time(files, monkeypatch):
