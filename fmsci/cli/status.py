@@ -43,17 +43,17 @@ def status(
     options = [word for word in words if word.startswith("-")]
     if options:
         raise UserError(f"there is no option {options[0]}; see 'fmsci status --help'")
-    from fmsci.cluster.queue import queue
+    from fmsci.cluster.queue import Queue, queue
 
     folders = [Path(word) for word in words] or [Path("runs")]
     runs, records = find_runs(folders), find_pipelines(folders)
-    jobs = {}
+    jobs = Queue()
     if records or any(was_submitted(run) for run in runs):
         try:
             jobs = queue()
         except UserError as error:
             warn(f"{error}; telling what the run folders say")
-    found = [run_status(run, jobs) for run in runs]
+    found = [run_status(run, jobs.tasks) for run in runs]
     if found:
         table("runs", COLUMNS, [describe(one) for one in found])
     for one in found:
@@ -64,7 +64,7 @@ def status(
         from fmsci.cluster.pipeline_status import pipeline_status
 
         try:
-            pipelines[str(record)] = pipeline_status(record, jobs)
+            pipelines[str(record)] = pipeline_status(record, jobs.submitted)
         except UserError as error:
             warn(f"{record}: {error}")
             continue

@@ -85,7 +85,7 @@ def submit(
         return
     record = prepared.folder / ARRAY_FILE
     if prepared.shared is not None:
-        check_alone(prepared.shared, record, queue())
+        check_alone(prepared.shared, record, queue().submitted)
     jobs: list[str] = []
     try:
         for job in send_chain(prepared, chain) if chain is not None and chain > 1 else [send(prepared)]:

@@ -156,7 +156,7 @@ def submit_links(
     """
     known: dict[str, Queued] = {}
     with suppress(*([UserError] if dry_run else [])):  # a look works without Slurm too
-        known = queue()
+        known = queue().submitted
     if shared is not None:
         check_alone(shared, record, known)
     before = read_record(record).links if record.exists() else {}

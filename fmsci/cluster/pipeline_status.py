@@ -30,7 +30,7 @@ class LinkStatus:
 
 
 def pipeline_status(record: Path, known: Mapping[str, Queued]) -> list[LinkStatus]:
-    """Return where each link of a recorded pipeline is; ``known`` are the jobs in the queue.
+    """Return where each link of a recorded pipeline is; ``known`` are the jobs in the queue, as sbatch took them.
 
     Slurm forgets a job some minutes after its end: then the results, the logs and what came before tell.
     Raises UserError where the pipeline's configuration cannot be read any more.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmsci.errors import UserError
@@ -45,26 +45,34 @@ class Queued:
         return self.state not in ENDED and self.reason != "DependencyNeverSatisfied"
 
 
+@dataclass(frozen=True)
+class Queue:
+    """This user's jobs, twice: one task of an array has the id of the whole array, so an id alone does not tell."""
+
+    submitted: dict[str, Queued] = field(default_factory=dict)
+    """By the id that sbatch gave: an array is alive while one of its tasks is."""
+    tasks: dict[str, Queued] = field(default_factory=dict)
+    """By the id that each task has for itself."""
+
+
 def has_slurm() -> bool:
     """Tell whether jobs can be submitted from here."""
     return shutil.which("sbatch") is not None
 
 
-def queue() -> dict[str, Queued]:
-    """Return this user's jobs by id (an array's tasks by the id of the array, too); nothing where there is no Slurm.
-
-    Raises UserError where Slurm is there but does not answer.
-    """
+def queue() -> Queue:
+    """Return this user's jobs; none where there is no Slurm. Raises UserError where Slurm does not answer."""
     if shutil.which("squeue") is None:
-        return {}
+        return Queue()
     lines = _call(["squeue", "--me", "--noheader", "--states=all", "--array", "--format=%A|%F|%T|%r|%L"]).stdout
-    jobs: dict[str, Queued] = {}
+    found = Queue()
     for line in lines.splitlines():
         job, array, state, reason, left = (part.strip() for part in line.split("|"))
-        found = jobs[job] = Queued(state, reason, left)
-        if array not in jobs or found.alive:  # an array lives while one of its tasks does
-            jobs[array] = found
-    return jobs
+        one = Queued(state, reason, left)
+        for jobs, known_as in ((found.submitted, array), (found.tasks, job)):
+            if known_as not in jobs or one.alive:  # squeue lists what has ended behind what runs
+                jobs[known_as] = one
+    return found
 
 
 def submit(script: Path, options: Sequence[str] = ()) -> str:

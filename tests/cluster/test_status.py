@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fmsci.cluster.queue import Queued
+from fmsci.cluster.queue import Queued, queue
 from fmsci.cluster.status import describe, find_runs, folder_of, run_status
 from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
@@ -142,6 +142,29 @@ def test_a_job_is_alive_in_every_state_that_it_may_leave():
     alive = {state: Queued(state, "None", "1:00").alive for state in f"{ENDED} {ALIVE}".split()}
     assert alive == dict.fromkeys(ENDED.split(), False) | dict.fromkeys(ALIVE.split(), True)
     assert len(alive) == 24
+
+
+ARRAY = """
+8|7|RUNNING|None|9:00
+9|7|PENDING|BeginTime|9:00
+5|5|FAILED|NonZeroExitCode|0:00
+7|7|COMPLETED|None|0:00
+"""
+"""As squeue tells it: an array of three tasks, of which the last to start has the array's own id; and a job alone."""
+
+
+def test_an_array_lives_while_one_of_its_tasks_does(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat <<END{ARRAY}END\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = queue()
+    assert {job: one.alive for job, one in found.submitted.items()} == {"7": True, "5": False}
+    assert {task: one.state for task, one in found.tasks.items()} == {
+        "8": "RUNNING",
+        "9": "PENDING",
+        "7": "COMPLETED",  # what the run of this task is told as
+        "5": "FAILED",
+    }
 
 
 def test_runs_are_found_below_a_folder(copy):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fmsci.cluster.pipeline_status import pipeline_status
-from fmsci.cluster.queue import Queued
+from fmsci.cluster.queue import Queue, Queued
 from fmsci.cluster.sharing import ARRAY_FILE, check_alone, read_record, remember, remember_array
 from fmsci.cluster.study import submit_study
 from fmsci.cluster.submit import Request, prepare
@@ -100,7 +100,7 @@ def test_studies_that_share_their_runs_are_submitted_one_at_a_time(files, monkey
     sentence = r"jobs of .*/other are in the queue and make runs in runs, which study shares; .* scancel 7"
     with pytest.raises(UserError, match=sentence):
         check_alone(shared, mine, known)
-    monkeypatch.setattr("fmsci.cluster.pipeline.queue", lambda: known)
+    monkeypatch.setattr("fmsci.cluster.pipeline.queue", lambda: Queue(known))
     with pytest.raises(UserError, match=sentence):
         submit_study(Path("study.yaml"), ["runs=runs"], Request("study", ()), dry_run=True)
     check_alone(shared, mine, {"7": Queued("COMPLETED", "None", "0:00")})
