@@ -41,7 +41,7 @@ def examine(world: World, folder: Path, generate: bool = False, doing: Doing = l
     if world.size == 1:
         return [*own, Check("ranks", f"one, on {world.host}, launcher: {world.launcher}")]
     try:
-        between = _between(world, folder, own, doing)
+        between = _between(world, folder, generate, own, doing)
         return between if world.is_main else own
     except (UserError, Failure) as error:
         if not world.is_main:
@@ -65,9 +65,9 @@ def bounded(seconds: float, give_up: Callable[[str], None]) -> Iterator[Doing]:
         timer.cancel()
 
 
-def _between(world: World, folder: Path, own: Sequence[Check], doing: Doing) -> list[Check]:
+def _between(world: World, folder: Path, generate: bool, own: Sequence[Check], doing: Doing) -> list[Check]:
     """Return what the ranks find together, on rank 0; nothing on the others. UserError where they do not meet."""
-    device = pick_device("auto", world)
+    device = HOST if generate else pick_device("auto", world)  # tasks that make data may be more than GPUs
     doing(f"the meeting of {world.size} ranks at {world.address}:{world.port}")
     began = time.monotonic()
     with process_group(world, device, GROUP_S, rendezvous_s=MEETING_S):

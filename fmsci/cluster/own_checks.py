@@ -46,7 +46,7 @@ def own_checks(world: World, folder: Path, generate: bool, doing: Callable[[str]
     doing("versions")
     checks = [_versions(generate and world.size > 1)]
     doing("the device")
-    checks += [_device(world), _threads(world)]
+    checks += [Check("device", "CPU, on which data are made") if generate else _device(world), _threads(world)]
     doing(f"a file in {folder}")
     return [*checks, *_folder(folder, world)]
 

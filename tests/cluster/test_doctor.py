@@ -17,7 +17,7 @@ from fmsci.cluster.own_checks import Check
 from fmsci.engine.device import set_threads
 from fmsci.errors import Failure
 from fmsci.world import World
-from tests.commands import clean_environment
+from tests.commands import clean_environment, free_ports
 from tests.commands import run as fmsci
 
 FOUND = "fmsci 1, torch 2"
@@ -271,7 +271,7 @@ def test_a_package_is_missed_by_the_jobs_that_need_it(monkeypatch, tmp_path, pac
         return version(name)
 
     monkeypatch.setattr(own_checks, "version", without)
-    monkeypatch.setattr(doctor, "_between", lambda world, folder, own, doing: own)
+    monkeypatch.setattr(doctor, "_between", lambda world, folder, generate, own, doing: own)
     check = examine(World(size=size), tmp_path, generate)[0]
     assert (check.name, check.advice) == ("versions", advice)
     assert f"no {package}" in check.found  # it differs from that of a node which has it
@@ -289,6 +289,27 @@ def test_a_rank_that_never_comes_is_waited_for_as_long_as_that(monkeypatch, tmp_
     (check,) = [check for check in checks if check.advice]
     assert check.found == f"rank 0 on a did not meet the others at 127.0.0.1:{port}: rank 1 never came in 1 s"
     assert check.advice.startswith("see whether each node finds that host")
+
+
+@pytest.mark.parametrize("generate", [True, False])
+def test_data_are_made_on_the_cpu_however_few_gpus_a_node_has(monkeypatch, tmp_path, generate):
+    """More ranks than GPUs are no mistake there, nor is a torch that sees none."""
+    no_gpu(monkeypatch, tmp_path)
+    bad = [check.name for check in examine(World(), tmp_path, generate) if check.advice is not None]
+    assert bad == ([] if generate else ["device"])
+    taken = []
+
+    def take(wanted, world):
+        taken.append(world)
+        raise Failure("a GPU was taken")
+
+    monkeypatch.setattr(doctor, "pick_device", take)
+    monkeypatch.setattr(own_checks, "pick_device", lambda wanted, world: torch.device("cpu"))
+    monkeypatch.setattr(doctor, "MEETING_S", 0.5)
+    world = World(0, 2, 0, 2, "srun", "a", "127.0.0.1", free_ports()[0])
+    (told,) = [check.found for check in examine(world, tmp_path, generate) if check.name == "ranks"]
+    assert ("rank 1 never came" in told, told == "a GPU was taken") == (generate, not generate)
+    assert len(taken) == (not generate)
 
 
 @pytest.mark.slurm
