@@ -17,18 +17,19 @@ def doctor(
 
     Says what to do where they are not.
     """
-    from fmsci.cluster.doctor import LIMIT_S, bounded, examine
+    from fmsci.cluster.doctor import bounded, examine, limit_s
     from fmsci.terminal import say
     from fmsci.world import detect_world
 
     world = detect_world()
+    limit = limit_s(world)
 
     def give_up(under_way: str) -> None:
-        say(f"  BAD  {under_way}: no end after {LIMIT_S:.0f} s, rank {world.rank} on {world.host}")
+        say(f"  BAD  {under_way}: no end after {limit:.0f} s, rank {world.rank} on {world.host}")
         say("       what to do: leave out a node that alone says so (sbatch --exclude); else tell the site what hangs")
         os._exit(1)  # what hangs in the kernel would keep an orderly end waiting
 
-    with bounded(LIMIT_S, give_up) as doing:
+    with bounded(limit, give_up) as doing:
         checks = examine(world, folder, generate, doing)
     failed = [check for check in checks if check.advice is not None]
     if world.is_main:  # it tells for all

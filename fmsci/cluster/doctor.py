@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.cluster.own_checks import Check, own_checks
+from fmsci.config.sections import EngineSettings
 from fmsci.engine.device import HOST, device_identity, pick_device
 from fmsci.engine.group import process_group
 from fmsci.engine.probe import all_reduce_speed, clock_after_barrier, gather_facts, host_group
@@ -20,13 +21,28 @@ from fmsci.files import discard, publish_file
 from fmsci.terminal import amount
 from fmsci.world import World, job_hosts
 
-LIMIT_S = 25.0
-"""All of it ends within this: with the start of the processes in half a minute."""
-MEETING_S, GROUP_S = 18.0, 12.0
-"""How long ranks wait for each other until all have come, and for each answer then."""
+MEETING_S = 18.0
+"""How long the ranks of one host wait for each other until all have come. On several hosts: as long as in training."""
+GROUP_S = 12.0
+"""How long they wait for each answer then."""
+REST_S = 7.0
+"""What is left for all but the meeting: on one host all ends in half a minute, with the start of the processes."""
+RANK_S = 0.05
+"""By so much each of these waits is longer for each rank: thousands of processes do not start at once."""
 MAX_SKEW_S = 5.0
 
 Doing = Callable[[str], None]
+
+
+def meeting_s(world: World) -> float:
+    """Return how long the ranks wait for each other until all have come."""
+    longest = MEETING_S if world.local_size == world.size else max(MEETING_S, EngineSettings().rendezvous_s)
+    return longest + RANK_S * world.size
+
+
+def limit_s(world: World) -> float:
+    """Return within how many seconds all of it ends."""
+    return meeting_s(world) + REST_S + RANK_S * world.size
 
 
 def examine(world: World, folder: Path, generate: bool = False, doing: Doing = lambda what: None) -> list[Check]:
@@ -70,10 +86,11 @@ def _between(world: World, folder: Path, generate: bool, own: Sequence[Check], d
     device = HOST if generate else pick_device("auto", world)  # tasks that make data may be more than GPUs
     doing(f"the meeting of {world.size} ranks at {world.address}:{world.port}")
     began = time.monotonic()
-    with process_group(world, device, GROUP_S, rendezvous_s=MEETING_S):
+    answer_s = GROUP_S + RANK_S * world.size
+    with process_group(world, device, answer_s, rendezvous_s=meeting_s(world)):
         met_s = time.monotonic() - began
         doing("an exchange between the hosts")
-        hosts = host_group(GROUP_S)
+        hosts = host_group(answer_s)
         place = {"rank": world.rank, "host": world.host, "device": device_identity(device)}
         places = gather_facts(place, HOST, hosts)
         met = [

@@ -94,7 +94,10 @@ def _is_run(folder: Path) -> bool:
 
 
 def run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:
-    """Return where a run is; ``jobs`` are those in the queue, by their own ids. One with a damaged file does not hide the others."""
+    """Return where a run is; ``jobs`` are those in the queue, by their own ids.
+
+    A run with a damaged file does not hide the others.
+    """
     try:
         return _run_status(run, jobs)
     except UserError as error:

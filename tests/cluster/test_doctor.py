@@ -14,6 +14,7 @@ import torch
 from fmsci.cluster import doctor, own_checks
 from fmsci.cluster.doctor import _devices, _nodes, _sum, compare, examine, merge
 from fmsci.cluster.own_checks import Check
+from fmsci.config.sections import EngineSettings
 from fmsci.engine.device import set_threads
 from fmsci.errors import Failure
 from fmsci.world import World
@@ -187,7 +188,7 @@ time.sleep(60)
 @pytest.mark.parametrize(
     ("limits", "sentence"),
     [
-        ("doctor.LIMIT_S = 6.0", "BAD  an exchange between the hosts: no end after 6 s, rank 0 on "),
+        ("doctor.REST_S = -12.0", "BAD  an exchange between the hosts: no end after 6 s, rank 0 on "),
         ("doctor.GROUP_S = 2.0; group.GRACE_S = 1.0", "BAD  ranks: no sign of life from rank 1 on b, noticed by"),
     ],
 )
@@ -279,8 +280,19 @@ def test_a_package_is_missed_by_the_jobs_that_need_it(monkeypatch, tmp_path, pac
     assert all(f"{name} {version(name)}" in check.found for name in others)
 
 
+def test_the_more_ranks_the_longer_they_are_waited_for():
+    """On several nodes at least as long as training waits for them, and then there is time for the rest."""
+    for ranks in (2, 64, 4096):
+        alone, spread = World(size=ranks, local_size=ranks), World(size=ranks, local_size=1)
+        assert doctor.meeting_s(spread) >= EngineSettings().rendezvous_s + ranks / 20
+        for world in (alone, spread):
+            assert doctor.limit_s(world) >= doctor.meeting_s(world) + 7 + ranks / 20
+    assert doctor.limit_s(World()) < 26
+    assert doctor.limit_s(World(size=8, local_size=8)) < 27
+
+
 def test_a_rank_that_never_comes_is_waited_for_as_long_as_that(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "MEETING_S", 1.0)
+    monkeypatch.setattr(doctor, "meeting_s", lambda world: 1.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     began = time.monotonic()
