@@ -448,6 +448,23 @@ def test_freed_memory_is_used_again(calls, mebibytes, kept):
     assert faults < 0.05 * pages if kept else faults > 0.8 * pages  # of themselves an eighth
 
 
+FILES = """
+import resource, torch
+from fmsci.engine.group import process_group
+from fmsci.world import World
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, most))
+with process_group(World(), torch.device("cpu"), 60.0, always=True):
+    print(resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most))
+"""
+
+
+def test_ranks_may_open_as_many_files_as_the_system_allows():
+    """Rank 0 has three for each of the others, where shells allow 1024."""
+    told = subprocess.check_output([sys.executable, "-c", FILES], env=clean_environment(), text=True)
+    assert told == "True\n"
+
+
 GARBAGE = """
 import gc, sys
 from fmsci.cli import main

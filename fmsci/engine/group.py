@@ -13,7 +13,7 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from fmsci.errors import Failure, Lost, UserError
-from fmsci.world import World
+from fmsci.world import World, allow_open_files
 
 GRACE_S = 8.0
 """How long a rank that lost the others waits for signs of life before it says who is missing."""
@@ -50,6 +50,7 @@ def process_group(
     if world.size == 1 and not always:
         yield
         return
+    allow_open_files()
     store = _meet(world, rendezvous_s)
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:

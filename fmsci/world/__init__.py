@@ -2,6 +2,7 @@
 
 from fmsci.world.process import (
     LARGE_BYTES,
+    allow_open_files,
     child_environment,
     collect_garbage,
     cores_per_process,
@@ -29,6 +30,7 @@ __all__ = [
     "LARGE_BYTES",
     "StopSignals",
     "World",
+    "allow_open_files",
     "child_environment",
     "collect_garbage",
     "cores_per_process",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from fmsci.nodelist import expand_nodelist
 from fmsci.world.ranks import FIRST_PORT, World
@@ -143,6 +145,16 @@ def keep_freed_memory(largest: int = 0) -> None:
             library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # the heap is not cut back
     except (OSError, AttributeError):
         pass
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as the system lets it, not only as many as shells usually do (often 1024).
+
+    Each rank has connections to all others: gloo's rank 0 opens three descriptors for each.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS takes less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def prepare_deepspeed(world: World, device: str) -> None:
