@@ -118,9 +118,10 @@ def tell(placed: Sequence[Placed], dry_run: bool) -> None:
     for link in placed:
         words = "would be submitted" if dry_run and link.what == "submitted" else link.what
         job = f" as job {' then '.join(link.jobs)}" if link.jobs else ""
+        more = f", {link.missing} more of its chain {'would be ' if dry_run else ''}submitted" if link.missing else ""
         after = f", after {', '.join(link.after)}" if link.after else ""
         log = f", log {link.log}" if link.log else ""
         judged = f"; {link.verdict}" if link.verdict else ""
-        say(f"{link.name}: {words}{job}{after}{log}{judged}")
+        say(f"{link.name}: {words}{job}{more}{after}{log}{judged}")
     if not dry_run:
         say("where they are: fmsci status. What fails stops what waits for it: mend it, then submit again")

@@ -10,12 +10,13 @@ from typing import Any
 
 from fmsci.cluster.arguments import missing_runs
 from fmsci.cluster.queue import Queued, queue
-from fmsci.cluster.sharing import check_alone, read_record, remember
+from fmsci.cluster.sharing import SentLink, check_alone, read_record, remember
 from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import (
     Prepared,
     Request,
     check,
+    lengthen_chain,
     load_site,
     log_of,
     prepare,
@@ -62,6 +63,8 @@ class Placed:
     jobs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     log: str = ""
+    missing: int = 0
+    """Jobs of its chain that Slurm did not take when the others were submitted."""
     script: str = ""
     """The text of the job script, and what Slurm says of it, of a link that would be submitted."""
     verdict: str = ""
@@ -161,8 +164,9 @@ def submit_links(
         check_alone(shared, record, known)
     before = read_record(record).links if record.exists() else {}
     sent = {name: entry.model_dump() for name, entry in before.items()}
-    placed = decide(wanted, {name: tuple(entry.jobs) for name, entry in before.items()}, known)
-    ready = {link.name: prepare(link.request) for link in wanted if placed[link.name].what == "submitted"}
+    placed = decide(wanted, before, known)
+    wanting = [link for link in wanted if placed[link.name].what == "submitted" or placed[link.name].missing]
+    ready = {link.name: prepare(link.request) for link in wanting}
     if dry_run:
         return [_looked_at(place, ready.get(name)) for name, place in placed.items()]
     for prepared in ready.values():
@@ -170,16 +174,17 @@ def submit_links(
     if shared is not None and ready:
         remember(shared, record)
     document = {**source, "links": sent}
-    for link in wanted:
-        if link.name not in ready:
-            continue
+    for link in wanting:
         prepared, place = ready[link.name], placed[link.name]
-        jobs: list[str] = []
+        there = before[link.name] if place.missing else SentLink(chain=_length(link.request))
+        jobs = list(there.jobs)
         try:
-            for job in _send(link, prepared, [placed[name].last for name in place.after]):
+            for job in _send(prepared, place, there.chain, [placed[name].last for name in place.after]):
                 jobs.append(job)
-                placed[link.name] = replace(place, jobs=tuple(jobs), log=log_of(prepared.log, jobs[0]))
-                sent[link.name] = {"jobs": jobs, "logs": [log_of(prepared.log, one) for one in jobs]}
+                now = (*placed[link.name].jobs, job)
+                placed[link.name] = replace(place, jobs=now, log=log_of(prepared.log, now[0]))
+                logs = [log_of(prepared.log, one) for one in jobs]
+                sent[link.name] = {"jobs": jobs, "logs": logs, "chain": there.chain}
                 write_json(record, document)
         except UserError as error:
             done = [name for name, other in placed.items() if other.what == "submitted" and other.jobs]
@@ -198,18 +203,20 @@ def _looked_at(place: Placed, prepared: Prepared | None) -> Placed:
         raise UserError(f"{place.name}: {error}") from None
 
 
-def decide(wanted: Sequence[Link], sent: Mapping[str, Sequence[str]], known: Mapping[str, Queued]) -> dict[str, Placed]:
+def decide(wanted: Sequence[Link], sent: Mapping[str, SentLink], known: Mapping[str, Queued]) -> dict[str, Placed]:
     """Return for each link whether it is finished, in the queue, or to be submitted, and what it then waits for.
 
     ``sent`` are the jobs of earlier submissions, ``known`` what Slurm has. What is finished stays so, even where what
-    it was made from is made again, unless it is a summary of that.
+    it was made from is made again, unless it is a summary of that. A chain in the queue may have jobs missing.
     """
     placed: dict[str, Placed] = {}
     for link in wanted:
         waits = tuple(name for name in link.after if placed[name].what != "finished")
-        alive = tuple(job for job in sent.get(link.name, ()) if job in known and known[job].alive)
+        there = sent.get(link.name, SentLink())
+        alive = tuple(job for job in there.jobs if job in known and known[job].alive)
         if alive:
-            placed[link.name] = Placed(link.name, "queued", alive)
+            missing = 0 if link.finished else max(0, there.chain - len(there.jobs))
+            placed[link.name] = Placed(link.name, "queued", alive, waits if missing else (), missing=missing)
         elif link.finished and not (link.summary and waits):
             placed[link.name] = Placed(link.name, "finished")
         else:
@@ -217,14 +224,19 @@ def decide(wanted: Sequence[Link], sent: Mapping[str, Sequence[str]], known: Map
     return placed
 
 
-def _send(link: Link, prepared: Prepared, awaited: Sequence[str]) -> Iterator[str]:
-    """Submit one link, which waits for the jobs ``awaited``, and yield its jobs."""
+def _length(request: Request) -> int:
+    """Return how many jobs a link is, one after the other."""
+    usual = 1 if load_site(request.site).requeue else USUAL_CHAIN
+    return request.chain or usual if request.template in CONTINUED else 1
+
+
+def _send(prepared: Prepared, place: Placed, length: int, awaited: Sequence[str]) -> Iterator[str]:
+    """Submit what is missing of a link of so many jobs, which wait for the jobs ``awaited``, and yield its jobs."""
     dependency = f"afterok:{':'.join(awaited)}" if awaited else ""
     kill = ["--kill-on-invalid-dep=yes"] if awaited else []
-    request = link.request
-    usual = 1 if load_site(request.site).requeue else USUAL_CHAIN
-    length = request.chain or usual
-    if length > 1 and request.template in CONTINUED:
+    if place.missing:
+        yield from lengthen_chain(prepared, place.last, place.missing, kill, dependency)
+    elif length > 1:
         yield from send_chain(prepared, length, kill, dependency)
     else:
         yield send(prepared, [f"--dependency={dependency}", *kill] if awaited else [])

@@ -23,6 +23,8 @@ class SentLink(Open):
 
     jobs: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
+    chain: int = 1
+    """How many jobs the link is to have, one after the other: Slurm may have taken only the first of them."""
 
 
 class Record(Open):

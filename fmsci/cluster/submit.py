@@ -28,6 +28,9 @@ from fmsci.study.identity import digest
 
 SITES = Path("configs/site")
 
+CONTINUES = ("--export=ALL,FMSCI_LINK=yes",)
+"""For the second and later jobs of a chain."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -123,13 +126,17 @@ def verdict(prepared: Prepared) -> str:
 def send(prepared: Prepared, options: Sequence[str] = ()) -> str:
     """Write the script into its folder, submit it, and return the job's id."""
     check(prepared)  # before anything is written
-    if prepared.settings is not None:
-        write_text(*prepared.settings)
-    write_text(prepared.script, prepared.text)
+    _write(prepared)
     job = submit(prepared.script, options)
     if prepared.follows and not is_locked(prepared.folder / LOCK):  # the job that trains there now stays known
         write_text(prepared.folder / JOB_FILE, f"{job} 0\n")
     return job
+
+
+def _write(prepared: Prepared) -> None:
+    if prepared.settings is not None:
+        write_text(*prepared.settings)
+    write_text(prepared.script, prepared.text)
 
 
 def log_of(pattern: str, job: str) -> str:
@@ -145,12 +152,27 @@ def send_chain(prepared: Prepared, links: int, options: Sequence[str] = (), depe
     For sites where jobs may not be requeued. A link that finds its work finished ends at once. All of them also wait
     for ``dependency``, as sbatch takes it: none may start where that fails.
     """
-    name = "-".join([prepared.script.stem, *prepared.folder.parts[-2:]]).strip("/")
-    waits = f"--dependency={dependency},singleton" if dependency else "--dependency=singleton"
-    own = [*options, waits, f"--job-name={name}"]
+    own = [*options, *_one_at_a_time(prepared, dependency)]
     yield send(prepared, own)
     for _ in range(links - 1):
-        yield submit(prepared.script, [*own, "--export=ALL,FMSCI_LINK=yes"])
+        yield submit(prepared.script, [*own, *CONTINUES])
+
+
+def lengthen_chain(
+    prepared: Prepared, after: str, links: int, options: Sequence[str] = (), dependency: str = ""
+) -> Iterator[str]:
+    """Submit ``links`` more jobs of a chain whose last one in the queue is ``after``; else as :func:`send_chain`."""
+    _write(prepared)
+    waits = ",".join(part for part in (f"afterany:{after}", dependency) if part)
+    for _ in range(links):
+        yield submit(prepared.script, [*options, *_one_at_a_time(prepared, waits), *CONTINUES])
+
+
+def _one_at_a_time(prepared: Prepared, dependency: str) -> tuple[str, str]:
+    """Return options by which jobs of one script start one after the other, and also wait for a dependency."""
+    name = "-".join([prepared.script.stem, *prepared.folder.parts[-2:]]).strip("/")
+    waits = f"--dependency={dependency},singleton" if dependency else "--dependency=singleton"
+    return waits, f"--job-name={name}"
 
 
 def _as_submitted(folder: Path, arguments: Sequence[str]) -> tuple[tuple[Path, str], tuple[str, ...]]:

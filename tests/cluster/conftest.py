@@ -4,7 +4,10 @@ import os
 
 import pytest
 
+from tests.cluster.pretended import slurm
 from tests.cluster.running import like_a_checkout, started
+
+__all__ = ["slurm"]
 
 
 @pytest.fixture

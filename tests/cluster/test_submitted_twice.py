@@ -1,0 +1,53 @@
+"""The same submission again while its jobs are in the queue, to a Slurm that is pretended."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fmsci.cluster.pipeline import submit_pipeline
+from fmsci.cluster.submit import Request
+from fmsci.errors import UserError
+from tests.cluster import test_pipeline
+from tests.commands import run
+
+FILES = test_pipeline.FILES | {"site.yaml": "gpu_nodes: {cores: 1}\nrequeue: false\n"}
+
+
+def submit(dry_run=False):
+    placed = submit_pipeline(Path("pipeline.yaml"), [], Request("pipeline", (), "site.yaml"), dry_run)
+    return {one.name: (one.what, one.jobs) for one in placed}
+
+
+def waits(sent):
+    return [word.removeprefix("--dependency=") for word in sent if word.startswith("--dependency=")]
+
+
+def test_of_a_chain_that_slurm_did_not_take_whole_the_rest_is_submitted(files, slurm):
+    slurm.takes(4)  # three jobs make data, one pretrains
+    sentence = "pretrain: Slurm refused the job: .* submitted so far; the same command submits the rest"
+    with pytest.raises(UserError, match=sentence):
+        submit()
+    slurm.takes(1000)
+    said = run(["submit", "pipeline", "pipeline.yaml", "--site", "site.yaml", "--dry-run"], cwd=files)
+    assert "pretrain: queued as job 4, 2 more of its chain would be submitted, after generate data" in said
+    assert submit() == {
+        "generate data": ("queued", ("1", "2", "3")),
+        "pretrain": ("queued", ("4", "5", "6")),
+        "study": ("submitted", ("7", "8", "9")),
+        "evaluate data": ("submitted", ("10",)),
+        "report": ("submitted", ("11",)),
+    }
+    for job in (5, 6):
+        assert waits(slurm.sent[job - 1]) == ["afterany:4,afterok:3,singleton"]
+        assert "--export=ALL,FMSCI_LINK=yes" in slurm.sent[job - 1]
+    names = {word for sent in slurm.sent[3:6] for word in sent if word.startswith("--job-name=")}
+    assert len(names) == 1
+    assert waits(slurm.sent[7 - 1]) == ["afterok:6:3,singleton"]
+    (links,) = [json.loads(Path("study/pipeline.json").read_text())["links"]]
+    assert (links["pretrain"]["jobs"], links["pretrain"]["chain"]) == (["4", "5", "6"], 3)
+    assert len(links["pretrain"]["logs"]) == 3
+    before = len(slurm.sent)
+    slurm.becomes(4, "FAILED")  # it has saved, and the next one continues
+    assert submit()["pretrain"] == ("queued", ("5", "6"))
+    assert len(slurm.sent) == before
