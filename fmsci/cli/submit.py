@@ -53,7 +53,7 @@ def submit(
     Prints the job's id, its log, and how to watch it.
     """
     from fmsci.cluster.queue import queue
-    from fmsci.cluster.sharing import ARRAY_FILE, check_alone, remember_array
+    from fmsci.cluster.sharing import ARRAY_FILE, check_alone, check_ended, remember_array
     from fmsci.cluster.submit import Request, log_of, prepare, send, send_chain, verdict
     from fmsci.errors import UserError
     from fmsci.terminal import say
@@ -85,7 +85,9 @@ def submit(
         return
     record = prepared.folder / ARRAY_FILE
     if prepared.shared is not None:
-        check_alone(prepared.shared, record, queue().submitted)
+        known = queue().submitted
+        check_ended(record, known)
+        check_alone(prepared.shared, record, known)
     jobs: list[str] = []
     try:
         for job in send_chain(prepared, chain) if chain is not None and chain > 1 else [send(prepared)]:

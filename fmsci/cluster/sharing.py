@@ -48,13 +48,27 @@ def check_alone(shared: Path, record: Path, known: Mapping[str, Queued]) -> None
     for other in _records(shared):
         if other == record.resolve() or not other.exists():
             continue
-        sent = read_record(other).links.values()
-        alive = [job for link in sent for job in link.jobs if job in known and known[job].alive]
+        alive = _alive(other, known)
         if alive:
             raise UserError(
                 f"jobs of {other.parent} are in the queue and make runs in {shared}, which {record.parent} shares; "
                 f"submit this when they have ended (fmsci status tells), or end them: scancel {' '.join(alive)}"
             )
+
+
+def check_ended(record: Path, known: Mapping[str, Queued]) -> None:
+    """Raise UserError where jobs of ``record`` itself, an array that is submitted alone, are in the queue."""
+    alive = _alive(record, known) if record.exists() else []
+    if alive:
+        raise UserError(
+            f"the runs of {record.parent} are in the queue already, as job {', '.join(alive)}; submit this when they "
+            f"have ended (fmsci status tells), or end them: scancel {' '.join(alive)}"
+        )
+
+
+def _alive(record: Path, known: Mapping[str, Queued]) -> list[str]:
+    sent = read_record(record).links.values()
+    return [job for link in sent for job in link.jobs if job in known and known[job].alive]
 
 
 def remember(shared: Path, record: Path) -> None:

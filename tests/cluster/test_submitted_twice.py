@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fmsci.cluster.pipeline import submit_pipeline
+from fmsci.cluster.sharing import ARRAY_FILE, read_record
 from fmsci.cluster.submit import Request
 from fmsci.errors import UserError
 from tests.cluster import test_pipeline
@@ -17,6 +18,20 @@ FILES = test_pipeline.FILES | {"site.yaml": "gpu_nodes: {cores: 1}\nrequeue: fal
 def submit(dry_run=False):
     placed = submit_pipeline(Path("pipeline.yaml"), [], Request("pipeline", (), "site.yaml"), dry_run)
     return {one.name: (one.what, one.jobs) for one in placed}
+
+
+def test_an_array_in_the_queue_is_not_submitted_again(files, slurm):
+    words = ["submit", "study", "study.yaml"]
+    assert "job 1: script" in run(words, cwd=files)
+    said = run(words, code=2, cwd=files)
+    assert said == (
+        "fmsci: the runs of study are in the queue already, as job 1; submit this when they have ended (fmsci status "
+        "tells), or end them: scancel 1\n"
+    )
+    assert len(slurm.sent) == 1
+    assert read_record(Path("study") / ARRAY_FILE).links["study"].jobs == ("1",)
+    slurm.becomes(1, "CANCELLED")
+    assert "job 2: script" in run(words, cwd=files)
 
 
 def waits(sent):
