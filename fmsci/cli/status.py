@@ -47,13 +47,13 @@ def status(
 
     folders = [Path(word) for word in words] or [Path("runs")]
     runs, records = find_runs(folders), find_pipelines(folders)
-    jobs = Queue()
+    jobs = None
     if records or any(was_submitted(run) for run in runs):
         try:
             jobs = queue()
         except UserError as error:
             warn(f"{error}; telling what the run folders say")
-    found = [run_status(run, jobs.tasks) for run in runs]
+    found = [run_status(run, (jobs or Queue()).tasks) for run in runs]
     if found:
         table("runs", COLUMNS, [describe(one) for one in found])
     for one in found:
@@ -64,7 +64,7 @@ def status(
         from fmsci.cluster.pipeline_status import pipeline_status
 
         try:
-            pipelines[str(record)] = pipeline_status(record, jobs.submitted)
+            pipelines[str(record)] = pipeline_status(record, None if jobs is None else jobs.submitted)
         except UserError as error:
             warn(f"{record}: {error}")
             continue

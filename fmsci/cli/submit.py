@@ -52,7 +52,7 @@ def submit(
 
     Prints the job's id, its log, and how to watch it.
     """
-    from fmsci.cluster.queue import queue
+    from fmsci.cluster.queue import Queue, queue
     from fmsci.cluster.sharing import ARRAY_FILE, check_alone, check_ended, remember_array
     from fmsci.cluster.submit import Request, log_of, prepare, send, send_chain, verdict
     from fmsci.errors import UserError
@@ -85,7 +85,7 @@ def submit(
         return
     record = prepared.folder / ARRAY_FILE
     if prepared.shared is not None:
-        known = queue().submitted
+        known = (queue() or Queue()).submitted
         check_ended(record, known)
         check_alone(prepared.shared, record, known)
     jobs: list[str] = []

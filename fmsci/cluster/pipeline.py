@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.cluster.arguments import missing_runs
-from fmsci.cluster.queue import Queued, queue
+from fmsci.cluster.queue import Queue, Queued, queue
 from fmsci.cluster.sharing import SentLink, check_alone, read_record, remember
 from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import (
@@ -159,7 +159,7 @@ def submit_links(
     """
     known: dict[str, Queued] = {}
     with suppress(*([UserError] if dry_run else [])):  # a look works without Slurm too
-        known = queue().submitted
+        known = (queue() or Queue()).submitted
     if shared is not None:
         check_alone(shared, record, known)
     before = read_record(record).links if record.exists() else {}

@@ -21,7 +21,7 @@ BROKEN = {"failed", "cancelled"}
 
 @dataclass(frozen=True)
 class LinkStatus:
-    """Where one link is; ``state`` is finished, failed, cancelled, not submitted; or Slurm's state in capitals."""
+    """Where one link is; ``state`` is finished, failed, cancelled, not submitted, unknown; or Slurm's in capitals."""
 
     link: str
     state: str
@@ -29,8 +29,10 @@ class LinkStatus:
     jobs: tuple[str, ...] = ()
 
 
-def pipeline_status(record: Path, known: Mapping[str, Queued]) -> list[LinkStatus]:
+def pipeline_status(record: Path, known: Mapping[str, Queued] | None) -> list[LinkStatus]:
     """Return where each link of a recorded pipeline is; ``known`` are the jobs in the queue, as sbatch took them.
+
+    None where the queue could not be asked: what was submitted and has no result may wait, run or have failed.
 
     Slurm forgets a job some minutes after its end: then the results, the logs and what came before tell.
     Raises UserError where the pipeline's configuration cannot be read any more.
@@ -54,8 +56,10 @@ def _links(document: Record, record: Path) -> list[Link]:
     return links(settings, Request("pipeline", ()))
 
 
-def _status(link: Link, sent: SentLink, told: Mapping[str, LinkStatus], known: Mapping[str, Queued]) -> LinkStatus:
-    jobs = sent.jobs
+def _status(
+    link: Link, sent: SentLink, told: Mapping[str, LinkStatus], queued: Mapping[str, Queued] | None
+) -> LinkStatus:
+    jobs, known = sent.jobs, queued or {}
     alive = [known[job] for job in jobs if job in known and known[job].alive]
     waits = [name for name in link.after if told[name].state != "finished"]
     broken = [name for name in waits if told[name].state in BROKEN]
@@ -67,6 +71,8 @@ def _status(link: Link, sent: SentLink, told: Mapping[str, LinkStatus], known: M
         return LinkStatus(link.name, "finished", None, jobs)
     if not jobs:
         return LinkStatus(link.name, "not submitted")
+    if queued is None:
+        return LinkStatus(link.name, "unknown", "the queue could not be asked", jobs)
     if broken:
         return LinkStatus(link.name, "cancelled", f"{broken[0]} {told[broken[0]].state}", jobs)
     if jobs[-1] in known and known[jobs[-1]].state == "CANCELLED":

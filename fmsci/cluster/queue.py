@@ -60,10 +60,10 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def queue() -> Queue:
-    """Return this user's jobs; none where there is no Slurm. Raises UserError where Slurm does not answer."""
+def queue() -> Queue | None:
+    """Return this user's jobs; None where there is no Slurm to ask. Raises UserError where Slurm does not answer."""
     if shutil.which("squeue") is None:
-        return Queue()
+        return None
     lines = _call(["squeue", "--me", "--noheader", "--states=all", "--array", "--format=%A|%F|%T|%r|%L"]).stdout
     found = Queue()
     for line in lines.splitlines():

@@ -34,6 +34,25 @@ def test_an_array_in_the_queue_is_not_submitted_again(files, slurm):
     assert "job 2: script" in run(words, cwd=files)
 
 
+def test_status_without_an_answer_of_slurm_calls_nothing_failed(files, slurm, monkeypatch):
+    """Where squeue fails, and where there is none, as when a shared folder is looked at from elsewhere."""
+    submit()
+
+    def told():
+        said = run(["status", "study", "--json"], cwd=files)
+        document = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+        (links,) = document["pipelines"].values()
+        return said, {(link["state"], link["why"]) for link in links}
+
+    assert {state for state, _ in told()[1]} == {"PENDING"}
+    slurm.is_down()
+    said, states = told()
+    assert states == {("unknown", "the queue could not be asked")}
+    assert "Slurm does not answer here (squeue: unable to contact slurm controller)" in said
+    monkeypatch.setenv("PATH", str(files))
+    assert told()[1] == {("unknown", "the queue could not be asked")}
+
+
 def waits(sent):
     return [word.removeprefix("--dependency=") for word in sent if word.startswith("--dependency=")]
 
