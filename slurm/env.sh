@@ -110,9 +110,9 @@ launch() {
     torchrun)
         [ "$1" = fmsci ] && shift
         # torchrun would die of the signal that is meant for its workers, which have handlers of their own. Where one
-        # fails, those of the other nodes wait for it for five minutes.
+        # fails, those of the other nodes wait for it for five minutes. (env --ignore-signal came with coreutils 8.31.)
         command=(srun "${options[@]}" --wait=60 --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$((cores * tasks))"
-            env --ignore-signal=USR2 torchrun --nnodes="$nodes" --nproc-per-node="$tasks" --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d
+            bash -c 'trap "" USR2; exec "$@"' _ torchrun --nnodes="$nodes" --nproc-per-node="$tasks" --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d
             --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" -m fmsci "$@")
         ;;
     mpiexec) command=(mpiexec -n "$((nodes * tasks))" -ppn "$tasks" "$@") ;;

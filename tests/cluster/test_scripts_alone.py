@@ -1,0 +1,64 @@
+"""What the scripts of slurm/ do where the commands that they call are pretended: no cluster is needed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SLURM = Path(__file__).parents[2] / "slurm"
+JOB = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_JOB_NAME": "trial",
+    "SLURM_JOB_NODELIST": "node1",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_CPUS_ON_NODE": "2",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURMD_NODENAME": "node1",
+    "FMSCI_SLURM": str(SLURM),
+}
+COMMANDS = {
+    "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+    "scancel": "",
+    "scontrol": 'echo "scontrol $*"',
+    "fmsci": "",
+}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Return a function that runs a script as a job would, with commands of the test's own, and gives its log."""
+
+    def run(script, *arguments, commands=(), **environment):
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        for name, text in (COMMANDS | dict(commands)).items():
+            (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+            (programs / name).chmod(0o755)
+        path = script if isinstance(script, Path) else tmp_path / "job.sbatch"
+        if path != script:
+            path.write_text(f'#!/bin/bash\n. "$FMSCI_SLURM/env.sh"\n{script}\n')
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "FMSCI"))}
+        environment = kept | JOB | environment | {"PATH": f"{programs}:{os.environ['PATH']}"}
+        with (tmp_path / "log").open("w") as log:  # no pipe: what a job leaves running would hold it open
+            command = ["bash", path, *arguments]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, stdout=log, stderr=log, timeout=60, check=False
+            )
+        return done.returncode, (tmp_path / "log").read_text()
+
+    return run
+
+
+def test_torchrun_does_not_die_of_the_signal_for_its_workers(job):
+    """With the env of coreutils 8.30, as RHEL 8 has it."""
+    commands = {
+        "env": 'echo "env: unrecognized option $1"; exit 125',
+        "torchrun": 'grep SigIgn /proc/self/status; printf "<%s>" "$@"',
+    }
+    code, log = job("step fmsci train 'a b' run=x\nsettle", commands=commands, FMSCI_LAUNCH="torchrun")
+    assert code == 0, log
+    (ignored,) = [int(line.split()[1], 16) for line in log.splitlines() if line.startswith("SigIgn")]
+    assert ignored & 1 << 11  # USR2 is 12
+    assert "<--nproc-per-node=2>" in log
+    assert "<-m><fmsci><train><a b><run=x>" in log
