@@ -196,6 +196,18 @@ nearest() {
     echo "$folder"
 }
 
+# result_place MODEL WORD...: the folder of an evaluation's result: that of the model, unless --output says where.
+result_place() {
+    local place before='' word
+    place=$(dirname "$1")
+    for word in "$@"; do
+        if [ "$before" = --output ]; then place=$(dirname "$word"); fi
+        case $word in --output=*) place=$(dirname "${word#*=}") ;; esac
+        before=$word
+    done
+    nearest "$place"
+}
+
 # How far the work has come: the step of a run's newest checkpoint; without a run the shards in the folder `data`.
 progress() {
     local found

@@ -62,3 +62,23 @@ def test_torchrun_does_not_die_of_the_signal_for_its_workers(job):
     assert ignored & 1 << 11  # USR2 is 12
     assert "<--nproc-per-node=2>" in log
     assert "<-m><fmsci><train><a b><run=x>" in log
+
+
+ZERO_SHOT = """
+[ "$1" = study ] || echo "fmsci $*"
+case $1 in
+study) printf '%s\\n' evaluate models/m --data data --output study/runs/zero-shot/m.json ;;
+evaluate) exit 75 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("restarts", "ends"), [(2, False), (3, True)])
+def test_a_zero_shot_error_begins_again_three_times_at_most(job, tmp_path, restarts, ends):
+    (tmp_path / "study").mkdir()
+    given = {"SLURM_ARRAY_JOB_ID": "16", "SLURM_ARRAY_TASK_ID": "0", "SLURM_RESTART_COUNT": str(restarts)}
+    code, log = job(SLURM / "study.sbatch", "study.yaml", "--stage=zero-shot", commands={"fmsci": ZERO_SHOT}, **given)
+    assert "fmsci doctor --folder . --folder study\n" in log  # what is there of the way to the result
+    assert "fmsci evaluate models/m --data data --output study/runs/zero-shot/m.json\n" in log
+    assert ("restarted 3 times already: submit it again" in log, code) == (ends, int(ends))
+    assert ("scontrol requeue 16_0" in log) == (not ends)
