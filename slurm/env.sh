@@ -32,7 +32,7 @@ fail() { # fail CODE SENTENCE
 
 # Not those of the shell that the job was submitted from, whose exported variables come along.
 data='' code=0 came_from='' in_use=''
-child='' stopping='' interrupted='' handed='' reminder=''
+child='' stopping='' interrupted='' handed='' reminder='' launched=''
 # One task of an array has the job id that also names the whole array: only number_task means this one alone.
 this_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
 this_job=${this_job:-$SLURM_JOB_ID}
@@ -119,7 +119,7 @@ launch() {
     *) fail 2 "FMSCI_LAUNCH is '$FMSCI_LAUNCH' but should be srun, torchrun or mpiexec" ;;
     esac
     "${command[@]}" &
-    child=$!
+    child=$! launched=yes
     if [ -n "$stopping" ]; then hand_on; fi # it came between these two lines
 }
 
@@ -177,6 +177,7 @@ prepare() {
     came_from=$(progress "${1:-}")
     if [ "${FMSCI_DOCTOR:-yes}" = no ]; then return; fi
     step fmsci doctor --folder "${1:-.}" "${@:2}" # of two --folder the last one counts
+    launched='' # that was no work yet
     if [ "$code" != 0 ] && [ -z "$stopping" ]; then fail "$code" "these nodes are not fit for the job; see above"; fi
 }
 
@@ -278,7 +279,8 @@ settle() {
     local restarts=${SLURM_RESTART_COUNT:-0} limit=${FMSCI_MAX_RESTARTS:-50} now
     if [ "$restarts" -ge "$limit" ]; then fail 1 "$ended, but restarted $restarts times already: submit it again, or raise FMSCI_MAX_RESTARTS"; fi
     now=$(progress "${1:-}")
-    if [ "$restarts" -gt 0 ] && [ -n "$now" ] && [ "$now" = "$came_from" ]; then
+    # One that was stopped before its work began, while it looked at the nodes, had no chance: it tells nothing.
+    if [ "$restarts" -gt 0 ] && [ -n "$launched" ] && [ -n "$now" ] && [ "$now" = "$came_from" ]; then
         fail 1 "this restart came no further than $now: not requeued; give it more time (--time), or less to do before it is kept (checkpoint.every_steps, shard_samples)"
     fi
     if [ "${FMSCI_REQUEUE:-yes}" = no ]; then fail 75 "$ended: submit the same job again to continue"; fi

@@ -82,3 +82,20 @@ def test_a_zero_shot_error_begins_again_three_times_at_most(job, tmp_path, resta
     assert "fmsci evaluate models/m --data data --output study/runs/zero-shot/m.json\n" in log
     assert ("restarted 3 times already: submit it again" in log, code) == (ends, int(ends))
     assert ("scontrol requeue 16_0" in log) == (not ends)
+
+
+STOPS = """
+if [ "$1" = "$stopped" ]; then kill -USR2 "$PPID"; sleep 0.3; exit 75; fi
+"""
+"""Stopped in one of the steps: the batch script is the parent of each."""
+
+
+@pytest.mark.parametrize(("step", "words"), [("doctor", "stopped: requeued"), ("train", "came no further than step 0")])
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_start_that_never_came_to_its_work_does_not_count(job, step, words, restarts):
+    script = "prepare run\nstep fmsci train\nsettle run"
+    given = {"stopped": step, "SLURM_RESTART_COUNT": str(restarts)}
+    code, log = job(script, commands={"fmsci": STOPS}, **given)
+    assert "received USR2" in log
+    assert (words if restarts else "stopped: requeued to continue") in log
+    assert ("scontrol requeue 17" in log) == (code == 0)
