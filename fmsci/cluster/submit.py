@@ -208,8 +208,8 @@ def _folder(template: str, arguments: Sequence[str]) -> Path:
     """Return the folder for a job's script and log. Raises UserError where the settings are wrong."""
     if not arguments:
         raise UserError(f"what is to be submitted? write fmsci submit {template} CONFIG [KEY=VALUE]...")
-    if template == "evaluate":  # its first argument is the model
-        return Path(arguments[0]).parent
+    if template == "evaluate":  # where its result goes: beside the model, its first argument, unless --output says it
+        return Path(_option("--output", arguments) or arguments[0]).parent
     if template == "generate":
         return Path("runs") / f"generate-{settings_of(GenerateSettings, arguments).output.name}"
     if template in {"study", "report"}:
@@ -219,15 +219,26 @@ def _folder(template: str, arguments: Sequence[str]) -> Path:
     return settings_of(TrainSettings, arguments).run
 
 
+def _option(name: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of an option, ``--name value`` or ``--name=value``, among words; None where it is not there."""
+    found = None
+    for word, following in zip(arguments, (*arguments[1:], None), strict=True):
+        if word == name:
+            found = following
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
 def _template_folder() -> Path:
-    return _beside(Path("slurm"))
+    return _beside(Path("slurm"), "env.sh")  # a folder of that name alone may be anything
 
 
-def _beside(folder: Path) -> Path:
+def _beside(folder: Path, holds: str = ".") -> Path:
     """Return a folder of the checkout: of the current one, else of that which this program runs from."""
     home = Path(__file__).parents[2]
-    if not folder.is_dir() and (home / folder).is_dir():
+    if (folder / holds).exists():
+        return folder
+    if (home / folder / holds).exists():
         return home / folder
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} here: submit from the checkout")
-    return folder
+    raise UserError(f"there is no folder {folder} here: submit from the checkout")

@@ -114,6 +114,23 @@ def test_a_site_file_of_ones_own(tmp_path):
     assert "export FMSCI_REQUEUE=no\nsource env.sh\nset -- configs/finetune/quickstart.yaml" in text
 
 
+def test_a_folder_slurm_of_ones_own_is_not_that_of_the_scripts(tmp_path, monkeypatch):
+    config = ROOT / "configs/finetune/quickstart.yaml"
+    monkeypatch.chdir(tmp_path)
+    Path("slurm").mkdir()
+    text = prepare(Request("finetune", (str(config), "run=r", "init=null"))).text
+    assert f"export FMSCI_SLURM={ROOT / 'slurm'}\nset -- " in text
+
+
+@pytest.mark.parametrize("words", [("--output", "mine/error.json"), ("--output=mine/error.json", "--split=test")])
+def test_the_script_and_log_of_an_evaluation_lie_beside_its_result(words):
+    """The model may be another's, in a folder that only they write to."""
+    prepared = prepare(Request("evaluate", (*JOBS["evaluate"], *words)))
+    assert prepared.script == Path("mine/evaluate.sbatch")
+    assert directives(prepared.text)["output"] == "mine/slurm-%j.log"
+    assert prepare(Request("evaluate", JOBS["evaluate"])).folder == Path("runs/quickstart/pretrain")
+
+
 def test_a_study_is_an_array_of_what_is_missing(tmp_path):
     run = tmp_path / "study"
     arguments = ("configs/study/quickstart.yaml", f"run={run}")
