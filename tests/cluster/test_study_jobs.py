@@ -27,6 +27,8 @@ FILES = {
     "optim: {epochs: 1, batch_size: 4}, engine: {threads: 1}, monitor: {pictures: false}}",
     "study.yaml": "{study: q1, run: study, data: {configs: [data.yaml]}, models: {m: {train: train.yaml}}, "
     "tasks: {t: data}, train: train.yaml, samples: [4], steps: 2, rates: [1.0e+18, 1.0e-3], seeds: [0, 1]}",
+    "site.yaml": "{gpu_nodes: {partition: main, cores: 2, tasks: 2}, time: '01:00:00', mpi: pmi2, "
+    "environment: {OMP_NUM_THREADS: '1'}}",
 }
 NAMES = ["generate data", "pretrain", "zero-shot", "sweep", "repeats", "report"]
 
@@ -163,8 +165,8 @@ def test_status_tells_of_the_stages(files):
 @pytest.mark.slurm
 @pytest.mark.xdist_group("slurm-stopped")
 def test_a_study_goes_from_data_to_its_report_by_itself(cluster, place):
-    """One of the rates diverges: that is found out, not a failure; the repeats take the other."""
-    submit = ["fmsci", "study", "study.yaml", "submit", "--site", "local"]
+    """One of the rates diverges: that is found out, not a failure; the repeats take the other. Two tasks a node."""
+    submit = ["fmsci", "study", "study.yaml", "submit", "--site", "site.yaml"]
     said = dict(line.split(": ", 1) for line in cluster.login(*submit).splitlines())
     assert [said[name].partition(" as ")[0] for name in NAMES] == ["submitted"] * 6
     jobs = [job_of(said[name]) for name in NAMES]
