@@ -85,7 +85,7 @@ def in_memory(*tensors: Tensor) -> bool:
 
 def _recorded() -> bool:
     """Tell whether torch's operations are traced or counted: what is done without them would be missing."""
-    return torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0
 
 
 def call(name: str, *values: Tensor | float) -> None:
