@@ -1,10 +1,11 @@
 """Start real fmsci commands, alone or on several ranks, as a user does."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.warm import warm
@@ -21,10 +22,18 @@ def clean_environment(**changes):
 
 
 def free_ports(count=1):
-    """Return so many ports of this host that nobody listens on."""
+    """Return so many ports of this host that nobody listens on, nor gets by chance until they are used.
+
+    The system gives connections of other tests ports from 32768 on, and those below 10000 may have owners.
+    """
+    ports = []
     with ExitStack() as held:
-        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in servers]
+        while len(ports) < count:
+            port = random.SystemRandom().randrange(10_000, 32_000)
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+    return ports
 
 
 WARM = {"train", "evaluate", "predict", "model", "study", "scaling", "worker"}

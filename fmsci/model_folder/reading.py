@@ -61,7 +61,10 @@ def open_model_folder(path: Path) -> ModelFolder:
     norm = parse(Normalization, _read_document(path / NORMALIZATION), f"{path}/normalization.json")
     if tuple(norm.coefficients) != config.coefficients:
         raise UserError(f"{path}: config.json and normalization.json name different coefficients; make the model anew")
-    architecture = Architecture(**config.architecture.model_dump())
+    try:
+        architecture = Architecture(**config.architecture.model_dump())
+    except UserError as error:
+        raise UserError(f"{path}/config.json: {error}; make the model anew") from None
     if architecture.in_channels != 1 + len(config.coefficients):
         raise UserError(
             f"{path}/config.json: {architecture.in_channels} in_channels do not fit a source and "
