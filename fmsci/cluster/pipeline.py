@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsci.cluster.arguments import missing_runs
-from fmsci.cluster.queue import Queue, Queued, queue
+from fmsci.cluster.queue import Queue, Queued, queue, still_queued
 from fmsci.cluster.sharing import SentLink, check_alone, read_record, remember
 from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import (
@@ -213,7 +213,7 @@ def decide(wanted: Sequence[Link], sent: Mapping[str, SentLink], known: Mapping[
     for link in wanted:
         waits = tuple(name for name in link.after if placed[name].what != "finished")
         there = sent.get(link.name, SentLink())
-        alive = tuple(job for job in there.jobs if job in known and known[job].alive)
+        alive = tuple(still_queued(there.jobs, known))
         if alive:
             missing = 0 if link.finished else max(0, there.chain - len(there.jobs))
             placed[link.name] = Placed(link.name, "queued", alive, waits if missing else (), missing=missing)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmsci.cluster.pipeline import Link, links
-from fmsci.cluster.queue import Queued
+from fmsci.cluster.queue import Queued, still_queued
 from fmsci.cluster.scaling import scaling_links
 from fmsci.cluster.sharing import Record, SentLink, read_record
 from fmsci.cluster.study import study_links
@@ -60,7 +60,7 @@ def _status(
     link: Link, sent: SentLink, told: Mapping[str, LinkStatus], queued: Mapping[str, Queued] | None
 ) -> LinkStatus:
     jobs, known = sent.jobs, queued or {}
-    alive = [known[job] for job in jobs if job in known and known[job].alive]
+    alive = [known[job] for job in still_queued(jobs, known)]
     waits = [name for name in link.after if told[name].state != "finished"]
     broken = [name for name in waits if told[name].state in BROKEN]
     if alive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,11 @@ class Queue:
     """By the id that sbatch gave: an array is alive while one of its tasks is."""
     tasks: dict[str, Queued] = field(default_factory=dict)
     """By the id that each task has for itself."""
+
+
+def still_queued(jobs: Iterable[str], known: Mapping[str, Queued]) -> list[str]:
+    """Return those of some jobs that wait or run; ``known`` are those that Slurm tells of."""
+    return [job for job in jobs if job in known and known[job].alive]
 
 
 def has_slurm() -> bool:

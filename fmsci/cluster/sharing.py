@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fmsci.cluster.queue import Queued
+from fmsci.cluster.queue import Queued, still_queued
 from fmsci.config import Open, parse
 from fmsci.errors import UserError
 from fmsci.files import read_json, write_json
@@ -68,7 +68,7 @@ def check_ended(record: Path, known: Mapping[str, Queued]) -> None:
 
 def _alive(record: Path, known: Mapping[str, Queued]) -> list[str]:
     sent = read_record(record).links.values()
-    return [job for link in sent for job in link.jobs if job in known and known[job].alive]
+    return still_queued((job for link in sent for job in link.jobs), known)
 
 
 def remember(shared: Path, record: Path) -> None:

@@ -15,20 +15,7 @@ from fmsci.shards.check import check_folder
 from fmsci.shards.layout import FIGURES, MEANINGS
 from tests.commands import run
 from tests.generate.folders import contents
-
-REQUEST = ["system=helmholtz", "range=[1,3]", "grid=16", "train=22", "valid=3", "test=3", "shard_samples=5"]
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory):
-    path = tmp_path_factory.mktemp("check") / "data"
-    run(["generate", *REQUEST, f"output={path}"])
-    return path
-
-
-@pytest.fixture
-def folder(pristine, tmp_path):
-    return shutil.copytree(pristine, tmp_path / "data")
+from tests.shards.conftest import REQUEST
 
 
 def flip(path, at, bit=1):

@@ -1,28 +1,11 @@
 """``train.h5``, ``valid.h5`` and ``test.h5`` show the shards and nothing else, or the check tells."""
 
-import shutil
-
 import h5py
 import numpy as np
 import pytest
 
 from fmsci.shards.check import check_folder
 from fmsci.shards.checksum import write_checksum
-from tests.commands import run
-
-REQUEST = ["system=helmholtz", "range=[1,3]", "grid=16", "train=22", "valid=3", "test=3", "shard_samples=5"]
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory):
-    path = tmp_path_factory.mktemp("virtual") / "data"
-    run(["generate", *REQUEST, f"output={path}"])
-    return path
-
-
-@pytest.fixture
-def folder(pristine, tmp_path):
-    return shutil.copytree(pristine, tmp_path / "data")
 
 
 def found(folder):
