@@ -19,7 +19,10 @@ COVERED = (5.0, 95.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval; infinite where the error is not reached, or, as ``high``, in some draws only."""
+    """A value with its interval; infinite where the error is not reached, or, as ``high``, in some draws only.
+
+    An end of 0 is open: nothing bounds the value from below.
+    """
 
     value: float
     low: float
@@ -66,9 +69,16 @@ def samples_to_reach(points: Sequence[tuple[float, float]], error: float) -> flo
 
 
 def reach(curve: Curve, error: float) -> Estimate:
-    """Return the samples that the median curve needs for an error, with an interval by bootstrap over seeds."""
-    drawn = [samples_to_reach(points, error) for points in draws((curve,))[0]]
-    low, high = _percentiles(drawn)
+    """Return the samples that the median curve needs for an error, with an interval by bootstrap over seeds.
+
+    A draw that is there with its first number of samples may need any fewer: it counts as 0 for ``low``.
+    """
+    drawn = draws((curve,))[0]
+    needed = [samples_to_reach(points, error) for points in drawn]
+    low, _ = _percentiles(
+        [0.0 if points and min(points)[1] <= error else n for points, n in zip(drawn, needed, strict=True)]
+    )
+    _, high = _percentiles(needed)
     return Estimate(samples_to_reach(curve.medians, error), low, high)
 
 

@@ -53,9 +53,9 @@ def reach_table(found: Found, targets: Sequence[float]) -> Table:
         rows,
         "Interpolated in logarithms on the median curve, in brackets the interval from 5% to 95% of a bootstrap over "
         "the seeds. Nothing is extrapolated: where the first number of samples reaches the error already it is an "
-        "upper bound, marked <=; more: in some of the draws the error is not reached. Gain: samples from scratch over "
-        "samples fine-tuned; >= where that is a bound, with the lower end of its interval alone. An end of its "
-        "interval is more, or 0x, where more than 5% of the draws leave that side open.",
+        "upper bound, marked <=. Gain: samples from scratch over samples fine-tuned; >= where that is a bound, with "
+        "the lower end of its interval alone. An end of an interval is more, fewer or 0x where more than 5% of the "
+        "draws leave that side open.",
     )
 
 
@@ -138,15 +138,24 @@ def error_gain(one: Comparison, at: int) -> float | None:
 def _reach(curve: Curve, error: float) -> str:
     if not curve.medians:
         return MISSING
-    return ("<= " if at_once(curve, error) else "") + _interval(reach(curve, error), "{:,.0f}")
+    needed, form = reach(curve, error), "{:,.0f}"
+    if not at_once(curve, error):
+        return _interval(needed, form, least="fewer")
+    text = f"<= {form.format(needed.value)}"
+    return text if needed.high == needed.value else f"{text} (to {_end(needed.high, form)})"
 
 
-def _interval(value: Estimate, form: str) -> str:
+def _interval(value: Estimate, form: str, least: str | None = None) -> str:
+    """Return a value with its interval; ``least`` stands for a lower end that is open."""
     text = form.format(value.value) if math.isfinite(value.value) else "not reached"
     if value.low == value.high == value.value:
         return text
-    ends = [form.format(end) if math.isfinite(end) else "more" for end in (value.low, value.high)]
-    return f"{text} ({ends[0]} to {ends[1]})"
+    low = least if least is not None and value.low == 0 else _end(value.low, form)
+    return f"{text} ({low} to {_end(value.high, form)})"
+
+
+def _end(value: float, form: str) -> str:
+    return form.format(value) if math.isfinite(value) else "more"
 
 
 def _least(value: Estimate) -> str:

@@ -318,3 +318,8 @@ def test_a_gain_that_is_a_bound_shows_its_lower_end_and_an_error_reached_in_some
     assert row[6].endswith(" (from 1.13x)")
     row = reach_table(found, [0.001]).rows[0]
     assert row[4:] == ("not reached", "not reached", "-")
+    row = reach_table(found, [0.15]).rows[0]
+    assert row[4].endswith(")")
+    assert "(fewer to " in row[4]  # with one seed of three it is there with the first number, of 16
+    row = reach_table(found, [0.25]).rows[0]
+    assert row[4].startswith("<= 16 (to 2")

@@ -105,6 +105,18 @@ def test_draws_that_bound_the_gain_on_one_side_leave_that_side_open():
     assert found.value <= found.high < math.inf
 
 
+def test_draws_at_once_leave_open_how_few_samples_do():
+    """A quarter of the draws are at the error 1 with 8 samples; of them only an upper bound is known."""
+    some = points((8, 0.9, 1.1, 1.2), (16, 0.5, 0.5, 0.5))
+    found = reach(some, 1.0)
+    assert found.low == 0
+    assert found.high == pytest.approx(samples_to_reach([(8, 1.2), (16, 0.5)], 1.0))
+    assert reach(some, 0.8).low == pytest.approx(samples_to_reach([(8, 0.9), (16, 0.5)], 0.8))  # at once in no draw
+    wholly = reach(points((8, 0.8, 0.9, 1.1), (16, 0.5, 0.5, 0.5)), 1.0)  # the median curve is, and most draws are
+    assert (wholly.value, wholly.low) == (8, 0)
+    assert wholly.high == pytest.approx(samples_to_reach([(8, 1.1), (16, 0.5)], 1.0))
+
+
 def test_of_a_draw_in_which_the_fine_tuned_arm_never_gets_there_the_largest_gain_is_known():
     """Its seed needs many samples from scratch, too: less than that over the largest number that was tried."""
     tuned, scratch = points((8, 3, 3, 3), (16, 0.9, 0.9, 1.1)), points((8, 9, 9, 9), (64, 0.1, 0.1, 0.9))
