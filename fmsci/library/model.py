@@ -114,8 +114,11 @@ class Model:
         """Return the source on the device, (ny, nx) or (B, ny, nx), the coefficients (B, K), and whether they are one
         set of numbers."""
         fields = _fields(source).to(self.device)
-        if not torch.isfinite(fields.square().mean(dim=(-2, -1))).all():  # the operator divides by it: it would be 0
+        square = fields.square().mean(dim=(-2, -1))  # by its root the operator divides
+        if not torch.isfinite(square).all():
             raise ArgumentError("source is so large that its L2 norm is no float32; scale source and coefficients down")
+        if ((square < torch.finfo(square.dtype).tiny) & fields.ne(0).any(dim=-1).any(dim=-1)).any():
+            raise ArgumentError("source is so small that its L2 norm is no float32; scale source and coefficients up")
         fields = self._without_mean(fields)
         count = len(fields) if fields.ndim == 3 else None
         columns, one = stack_coefficients(str(self), self.coefficients, coefficients, named, count)

@@ -304,13 +304,20 @@ def test_a_device_that_does_not_compute_is_refused(trained, device):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_source_whose_norm_is_no_float32_is_refused_also_without_a_training_range(tmp_path, model, count):
+@pytest.mark.parametrize(
+    ("factor", "sentence"), [(1e20, "large .* coefficients down"), (1e-20, "small .* coefficients up")]
+)
+def test_a_source_whose_norm_is_no_float32_is_refused_also_without_a_training_range(
+    tmp_path, model, count, factor, sentence
+):
     source = np.ones((count, 16, 16)) * np.sin(np.arange(16))
-    source[-1] *= 1e20
+    source[-1] *= factor
     for one in (build(tmp_path), model):
-        with pytest.raises(fmsci.ArgumentError, match=r"^source is so large that its L2 norm is no float32; scale sou"):
+        with pytest.raises(fmsci.ArgumentError, match=rf"^source is so {sentence}$"):
             one.solve(source, **K)
-    assert np.isfinite(build(tmp_path).solve(source * 1e-3, **K)).all()
+    assert np.isfinite(build(tmp_path).solve(source / np.sqrt(factor), **K)).all()
+    source[-1] = 0
+    assert np.isfinite(build(tmp_path).solve(source, **K)).all()  # nothing at all is no small source
 
 
 def test_an_answer_that_is_not_finite_is_refused(model):
