@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from fmsci.model.sizes import architecture
 from tests.commands import clean_environment
 from tests.model.on_cpu import BUILT
 
@@ -38,7 +41,15 @@ def test_the_loader_is_faster_than_one_sample_at_a_time():
 
 
 def test_a_training_step_is_faster_and_smaller_than_a_plain_one():
-    figures = bench("bench_model.py", rounds=1)["fp32"]["sizes"]["64K/1"]["candidates"]
+    result = bench("bench_model.py", rounds=1)["fp32"]
+    of_size, roof = result["sizes"]["64K/1"], result["roofline"]["1"]
+    figures = of_size["candidates"]
+    mixing, whole = 4 * 8 * 16**2 * 2 * 4**2, architecture(4, "64K").flops(128, 128)
+    assert of_size["of_product_rate"] == pytest.approx(3 * whole / roof["products"] / figures["ours"]["step"])
+    floor = max(3 * (whole - mixing) / roof["products"], 20 * 2**20 / roof["copy"])  # 20 passes over a field of 1 MiB
+    floor += max(3 * mixing / roof["products"], 3 * 4 * 2**16 / 8 / roof["copy"])  # a layer's matrices take 64 KiB
+    floor += 28 * figures["ours"]["parameters"] / 8 / roof["copy"]
+    assert of_size["of_roofline"] == pytest.approx(floor / figures["ours"]["step"])
     assert figures["plain"]["parameters"] == figures["ours"]["parameters"]
     assert figures["plain"]["step"] > 1.3 * figures["ours"]["step"]
     assert figures["ours"]["memory"] < 0.8 * figures["plain"]["memory"]

@@ -32,9 +32,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_figures import GRID
+from model_figures import GRID, batch_of
+from model_floor import floor
 
-from fmsci.model.sizes import SIZES, architecture
+from fmsci.model.sizes import SIZES, STEP_FLOPS, architecture
 from fmsci.terminal import WARNS
 
 CANDIDATES = ("plain", "neuralop", "ours", "ours, plain allocator")
@@ -43,7 +44,7 @@ ON_GPU = ("plain", "neuralop", "ours", "ours, not replayed")
 
 def in_own_process(*words: str) -> dict[str, Any]:
     """Return one figure of tools/model_figures.py."""
-    environment = os.environ | {"OMP_NUM_THREADS": words[3] if words[0] == "timed" else "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": words[3] if words[0] in {"timed", "roofline"} and words[3:] else "1"}
     command = [sys.executable, str(Path(__file__).with_name("model_figures.py")), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -54,11 +55,16 @@ def in_own_process(*words: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def show(size: str, figures: dict[str, dict[str, float]], products: float) -> float:
-    """Print the figures of one size and return the share of the product rate that ours reaches."""
-    ours = figures["ours"]
-    rate = 3 * architecture(4, size).flops(GRID, GRID) / ours["step"] / products
-    print(f"  ours reaches {100 * rate:.0f}% of the product rate")
+def show(
+    size: str, figures: dict[str, dict[str, float]], roof: dict[str, float], cpu: bool, precision: str = "fp32"
+) -> dict[str, float]:
+    """Print the figures of one size; return the shares of the product rate and of the roofline that ours reaches."""
+    ours, model = figures["ours"], architecture(4, size)
+    rate = STEP_FLOPS * model.flops(GRID, GRID) / ours["step"] / roof["products"]
+    least = floor(model, batch_of(size, not cpu), roof, cpu, 2 if precision == "bf16" else 4)
+    share = sum(least.values()) / ours["step"]
+    parts = ", ".join(f"{stage} {1e3 * seconds:.3g} ms" for stage, seconds in least.items())
+    print(f"  ours reaches {100 * rate:.0f}% of the product rate, {100 * share:.0f}% of its roofline ({parts})")
     for one, of_one in figures.items():
         print(
             f"  {one:22s} step {1e3 * of_one['step']:8.3f} ms/sample ({of_one['step'] / ours['step']:.2f}x)   "
@@ -66,7 +72,7 @@ def show(size: str, figures: dict[str, dict[str, float]], products: float) -> fl
             f"memory {of_one['memory'] / 2**20:7.0f} MiB (ours {ours['memory'] / of_one['memory']:.2f} of it)",
             flush=True,
         )
-    return rate
+    return {"of_product_rate": rate, "of_roofline": share}
 
 
 def compile_kernels(sizes: list[str], precisions: list[str]) -> None:
@@ -101,19 +107,21 @@ def compare_on_gpu(sizes: list[str], precisions: list[str], steps: int) -> dict[
             figures = {one: value for one, value in of_all.items() if isinstance(value, dict)}
             for one in of_all.keys() - figures.keys():
                 print(f"  {one} left out: {of_all[one]}")
-            rate = show(size, figures, roof["products"])
-            result[precision]["sizes"][size] = {"candidates": figures, "of_product_rate": rate}
+            shares = show(size, figures, roof, cpu=False, precision=precision)
+            result[precision]["sizes"][size] = {"candidates": figures, **shares}
     return result
 
 
 def compare(sizes: list[str], threads: list[int], rounds: int, steps: int) -> dict[str, Any]:
     """Return every figure of a CPU, printing them as they come."""
     found = [one for one in CANDIDATES if one != "neuralop" or importlib.util.find_spec("neuralop") is not None]
-    roof = in_own_process("roofline")
-    print(
-        f"one core: {roof['products'] / 1e9:.0f} GFLOP/s of matrix products, {roof['copy'] / 1e9:.0f} GB/s of copying"
-    )
-    result: dict[str, Any] = {"roofline": roof, "sizes": {}}
+    roofs = {count: in_own_process("roofline", "cpu", "fp32", str(count)) for count in threads}
+    for count, roof in roofs.items():
+        print(
+            f"{count} thread(s): {roof['products'] / 1e9:.0f} GFLOP/s of matrix products, "
+            f"{roof['copy'] / 1e9:.0f} GB/s of copying"
+        )
+    result: dict[str, Any] = {"roofline": roofs, "sizes": {}}
     for size in sizes:
         for count in threads:
             runs: dict[str, list[dict[str, float]]] = {one: [] for one in found}
@@ -125,12 +133,12 @@ def compare(sizes: list[str], threads: list[int], rounds: int, steps: int) -> di
                 for one, of_one in runs.items()
             }
             print(f"{size}, {count} thread(s)")
-            rate = show(size, figures, roof["products"] * count)
-            result["sizes"][f"{size}/{count}"] = {"candidates": figures, "of_product_rate": rate}
-        shares = in_own_process("stages", size)
-        whole = sum(shares.values())
-        print("  forward and backward: " + ", ".join(f"{name} {100 * ms / whole:.0f}%" for name, ms in shares.items()))
-        result["sizes"][f"{size}/stages"] = shares
+            shares = show(size, figures, roofs[count], cpu=True)
+            result["sizes"][f"{size}/{count}"] = {"candidates": figures, **shares}
+        spent = in_own_process("stages", size)
+        whole = sum(spent.values())
+        print("  forward and backward: " + ", ".join(f"{name} {100 * ms / whole:.0f}%" for name, ms in spent.items()))
+        result["sizes"][f"{size}/stages"] = spent
     return result
 
 

@@ -4,7 +4,7 @@
     python tools/model_figures.py timed SIZE CANDIDATE THREADS STEPS          a training step and inference, on a CPU
     python tools/model_figures.py timed_on_gpu CANDIDATE STEPS SIZE,... PRECISION,...
     python tools/model_figures.py stages SIZE                                 where our training step spends its time
-    python tools/model_figures.py roofline [cpu|cuda [PRECISION]]             what a core, or a GPU, can reach
+    python tools/model_figures.py roofline [cpu|cuda [PRECISION [THREADS]]]   what cores, or a GPU, can reach
 
 The last line that it prints is the figure as JSON.
 """
@@ -203,9 +203,12 @@ def stages(size: str) -> dict[str, float]:
     return shares | {"everything else": 1e3 * whole / rounds / batch - sum(shares.values())}
 
 
-def roofline(kind: str = "cpu", precision: str = "fp32") -> dict[str, float]:
-    """Return the rate of matrix products (operations a second) and of copying (bytes a second) of a core or a GPU."""
-    torch.set_num_threads(1)
+def roofline(kind: str = "cpu", precision: str = "fp32", threads: str = "1") -> dict[str, float]:
+    """Return the rate of matrix products (operations a second) and of copying (bytes a second) of cores or a GPU.
+
+    A copy counts what is read and what is written.
+    """
+    torch.set_num_threads(int(threads))
     on_gpu = kind == "cuda"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     n = 8192 if on_gpu else 1024
