@@ -173,7 +173,10 @@ class EngineSettings(Schema):
         0, description="keep the field of every so many layers only and compute the others again: less memory"
     )
     accumulate: Count = Field(1, description="pieces that each rank's part of a batch is computed in, to save memory")
-    replay: bool = Field(True, description="on one GPU, with ddp: record a step's kernels once and replay them")
+    replay: bool = Field(
+        True,
+        description="with ddp on GPUs: record a step's kernels once and replay them; on several GPUs in short steps",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="CPU threads of a process; its share of the cores where not set"

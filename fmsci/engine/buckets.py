@@ -37,3 +37,8 @@ def portions(settings: EngineSettings, shape: Architecture) -> list[Portion]:
         found.append((held, 1.0))
     width = BFLOAT16 if settings.compress else FLOAT32
     return [(size * width // FLOAT32, ready) for size, ready in found]
+
+
+def at_once(settings: EngineSettings, shape: Architecture) -> list[Portion]:
+    """Return the one portion of several ranks that replay their steps: all of it, after the backward pass."""
+    return [(shape.num_parameters * (BFLOAT16 if settings.compress else FLOAT32), 1.0)]

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from fmsci.config.sections import EngineSettings
 from fmsci.engine.api import Engine
 from fmsci.engine.ddp import DDPEngine
+from fmsci.engine.replay_rule import replays
 from fmsci.engine.zero_config import deepspeed_config
 from fmsci.metrics import Loss, squared_error
 from fmsci.model.operator import SolutionOperator
@@ -21,8 +22,11 @@ def build_engine(
     grad_clip: float | None,
     skip_nonfinite: bool = False,
     loss: Loss = squared_error,
+    numbers: int | None = None,
 ) -> Engine:
     """Return the engine that the settings name, around a model and its optimizer; the process group must be up.
+
+    ``numbers``: see :func:`fmsci.engine.replay_rule.numbers_of_step`; without, several ranks never replay.
 
     Raises UserError where DeepSpeed is wanted and missing, or its file contradicts the settings.
     """
@@ -36,7 +40,7 @@ def build_engine(
             compress=settings.compress,
             skip_nonfinite=skip_nonfinite,
             loss=loss,
-            replay=replays(settings, world, next(operator.parameters()).device.type),
+            replay=replays(settings, world.size, next(operator.parameters()).device.type, numbers),
         )
     from fmsci.engine.zero import ZeroEngine
 
@@ -60,13 +64,3 @@ def build_engine(
         skip_nonfinite=skip_nonfinite,
         loss=loss,
     )
-
-
-def replays(settings: EngineSettings, world: World, device: str) -> bool:
-    """Tell whether steps are recorded and replayed: on one GPU, where nothing asks for what a recording cannot do.
-
-    Pieces of a batch add up their gradients where a replay would overwrite them; computing layers again is for models
-    whose steps are long; and the ranks of several GPUs speak to each other while a backward pass runs.
-    """
-    alone = settings.kind == "ddp" and world.size == 1 and device == "cuda"
-    return settings.replay and alone and settings.accumulate == 1 and not settings.recompute

@@ -1,9 +1,12 @@
-"""PyTorch DistributedDataParallel behind the engine interface; one process needs no wrapper and gets none."""
+"""PyTorch DistributedDataParallel behind the engine interface; one process needs no wrapper and gets none.
+
+Nor do several that replay their steps: a recording holds no exchange, so all gradients are added up after it at once.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,7 +34,10 @@ from fmsci.world import LARGE_BYTES, World
 
 
 class DDPEngine:
-    """Every rank holds the whole model; gradients are averaged in buckets while the backward pass still runs."""
+    """Every rank holds the whole model; gradients are averaged in buckets while the backward pass still runs.
+
+    With ``replay``, after it, in one piece.
+    """
 
     def __init__(
         self,
@@ -50,13 +56,17 @@ class DDPEngine:
         """``switches``: more of DistributedDataParallel's; given, one rank is wrapped too (to measure and to test)."""
         self.operator, self.optimizer, self.grad_clip = operator, optimizer, grad_clip
         self.world = world
-        self.skip_nonfinite, self.loss = skip_nonfinite, loss
+        self.skip_nonfinite, self.loss, self.compress = skip_nonfinite, loss, compress
         self.module: nn.Module = in_precision(operator, precision)
-        self.replayed = Replayed(self.module, partial(whole_loss, loss)) if replay else None
+        own_loss = partial(whole_loss if world.size == 1 else weighted_loss, loss)
+        self.replayed = Replayed(self.module, own_loss) if replay else None
         self.trained = [parameter for parameter in operator.parameters() if parameter.requires_grad]
         self.watch = Watch(self.trained[0].device)
         self.parallel: DistributedDataParallel | None = None
-        if world.size > 1 or switches is not None:
+        if replay and world.size > 1:
+            for parameter in operator.parameters():
+                dist.broadcast(parameter.detach(), 0)  # as DDP does: all start alike
+        elif world.size > 1 or switches is not None:
             # The scales never change, so nothing is broadcast in a forward pass. torch 2.13 renamed the switch.
             known = inspect.signature(DistributedDataParallel).parameters
             switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
@@ -76,6 +86,8 @@ class DDPEngine:
     def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Leave the gradient in the parameters; return the step's (loss, rel_l2) and the gradient's norm."""
         first = batch.pieces[0]
+        if self.replayed is not None and self.world.size > 1:
+            return self._replayed_on_all(self.replayed, first, batch.global_count)
         if self.replayed is not None and first.count == len(first.samples) == batch.global_count:
             return self.replayed.gradient(first.samples.fields, first.samples.coefficients)
         parts = []
@@ -85,6 +97,19 @@ class DDPEngine:
         with stage("optimizer"):
             norm = gradient_norm(one.grad for one in self.trained)
         return blamed(torch.stack(parts).sum(0), torch.isfinite(norm)), norm
+
+    def _replayed_on_all(self, replayed: Replayed, piece: Piece, global_count: int) -> tuple[Tensor, Tensor]:
+        """Return what ``_gradient`` does, of a piece on each of several ranks."""
+        samples = piece.samples
+        weight = torch.full((), min(piece.count, 1) / global_count, device=samples.fields.device)
+        numbers, _ = replayed.gradient(samples.fields, samples.coefficients, weight)
+        self.watch.ready()
+        with stage("reduce"):
+            sum_over_ranks(self.trained, self.compress)
+        self.watch.reduced()
+        with stage("optimizer"):
+            norm = gradient_norm(one.grad for one in self.trained)
+        return blamed(numbers, torch.isfinite(norm)), norm
 
     def _update(self, lr: float, norm: Tensor) -> None:
         """Clip and update.
@@ -162,6 +187,25 @@ def losses(loss: Loss, module: Callable[..., Tensor], piece: Piece, global_count
 def whole_loss(loss: Loss, module: Callable[..., Tensor], fields: Tensor, coefficients: Tensor) -> Tensor:
     """Return the same of a piece that is the whole batch."""
     return losses(loss, module, Piece(Samples(fields, coefficients), len(fields)), len(fields))
+
+
+def weighted_loss(
+    loss: Loss, module: Callable[..., Tensor], fields: Tensor, coefficients: Tensor, weight: Tensor
+) -> Tensor:
+    """Return the same of a piece whose samples have each this weight in the batch: a number that a recording reads."""
+    return losses(loss, module, Piece(Samples(fields, coefficients), len(fields)), 1) * weight
+
+
+def sum_over_ranks(parameters: Sequence[nn.Parameter], compress: bool) -> None:
+    """Add up the gradients of all ranks in one collective; they lie in one buffer then."""
+    grads = [one.grad.flatten() for one in parameters if one.grad is not None]
+    buffer = torch.cat(grads)
+    if compress:
+        buffer = buffer.to(torch.bfloat16)
+    dist.all_reduce(buffer)
+    parts = torch.split(buffer.float(), [grad.numel() for grad in grads])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 def reduce_in_float32(watch: Watch, bucket: GradBucket) -> torch.futures.Future[Tensor]:

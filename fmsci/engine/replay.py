@@ -1,4 +1,4 @@
-"""On one GPU: all kernels of a step but the optimizer's are recorded once, as a CUDA graph, and replayed.
+"""On a GPU: all kernels of a step but the optimizer's are recorded once, as a CUDA graph, and replayed.
 
 Starting a kernel takes the host about 10 us, and a step of the model starts more than a hundred of them: up to 16M
 parameters a GPU is faster than that. A replay starts them all at once. The numbers are the same.

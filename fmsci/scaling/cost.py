@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fmsci.engine.buckets import portions
+from fmsci.engine.buckets import at_once, portions
 from fmsci.engine.traffic import ROUNDS, payload
-from fmsci.scaling.points import Point
+from fmsci.scaling.points import REPLAYED, Point
 
 BACKWARD = 2 / 3
 """The backward pass's share of the computing: it has twice the products of the forward pass."""
@@ -76,7 +76,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CostModel:
-    """All numbers. ``compute``: by :attr:`fmsci.scaling.points.Point.computing`.
+    """All numbers. ``compute``: by :attr:`fmsci.scaling.measured.Measured.computing`.
 
     ``crowd``: by the number of ranks, how much longer they compute when all do at once.
     ``zero``: seconds that DeepSpeed takes of every step, and of every parameter in it, for itself.
@@ -92,7 +92,8 @@ class CostModel:
 
     def estimate(self, point: Point, nodes: int) -> Estimate:
         """Return the time of a step. KeyError where its computing, or a class of links, is not known."""
-        own = self.compute[point.computing]
+        key = self.key(point)
+        own = self.compute[key]
         crowd = self.crowding(point.world_size)
         cut = point.world_size if point.how.stage >= 1 else 1
         computing = crowd * own.seconds(point.local, point.how.accumulate)
@@ -100,7 +101,13 @@ class CostModel:
         if point.how.kind == "zero":
             update += crowd * (self.zero[0] + self.zero[1] * point.shape.num_parameters)
         window = BACKWARD * computing / point.how.accumulate
-        return Estimate(computing + update, self.exchange_s(point, nodes, window))
+        return Estimate(computing + update, self.exchange_s(point, nodes, window, point.replayed and REPLAYED in key))
+
+    def key(self, point: Point) -> tuple[str, ...]:
+        """Return which computing is that of a point: as its ranks would start it where that is measured."""
+        plain, replayed = point.computing, (*point.computing, REPLAYED)
+        first, second = (replayed, plain) if point.replayed else (plain, replayed)
+        return second if second in self.compute and first not in self.compute else first
 
     def crowding(self, ranks: int) -> float:
         """Return the factor of so many ranks: as measured, else that of the nearest number measured."""
@@ -108,8 +115,11 @@ class CostModel:
             return 1.0
         return self.crowd[min(self.crowd, key=lambda known: (abs(known - ranks), known))]
 
-    def exchange_s(self, point: Point, nodes: int, window_s: float) -> float:
-        """Return what exchanging adds to a step whose last backward pass takes ``window_s``."""
+    def exchange_s(self, point: Point, nodes: int, window_s: float, replayed: bool = False) -> float:
+        """Return what exchanging adds to a step whose last backward pass takes ``window_s``.
+
+        After a replay it goes in one piece, and nothing goes on beside it.
+        """
         ranks, how = point.world_size, point.how
         if ranks == 1:
             return 0.0
@@ -119,7 +129,7 @@ class CostModel:
         whole = payload(how, point.shape.num_parameters, ranks)
         reduced = "reduce_scatter" if how.stage == 3 else "all_reduce"
         times = how.accumulate if how.stage >= 2 else 1
-        parts = portions(how, point.shape)
+        parts = at_once(how, point.shape) if replayed else portions(how, point.shape)
         seconds = [self._collective_s(reduced, size, point, nodes) for size, _ in parts]
         overlap = link.overlap if how.kind == "ddp" or self.on_gpu else 0.0  # DeepSpeed overlaps on GPUs alone
         added = times * hidden([ready for _, ready in parts], seconds, window_s, overlap)

@@ -42,7 +42,7 @@ def fit_computing(measured: Sequence[Measured]) -> CostModel:
     """Return a model that knows computing alone: by what is computed, by ranks, and DeepSpeed's share."""
     groups: dict[tuple[str, ...], list[Measured]] = {}
     for one in measured:
-        groups.setdefault(one.point.computing, []).append(one)
+        groups.setdefault(one.computing, []).append(one)
     compute = {}
     for key, members in groups.items():
         single = [one for one in members if one.point.world_size == 1] or members
@@ -56,7 +56,7 @@ def fit_computing(measured: Sequence[Measured]) -> CostModel:
     model = CostModel(compute, on_gpu=any(one.device != "cpu" for one in measured))
     crowd: dict[int, list[float]] = {}
     for one in measured:
-        own = compute[one.point.computing]
+        own = compute[one.computing]
         usual = own.seconds(one.point.local, one.point.how.accumulate) + own.update_s
         crowd.setdefault(one.point.world_size, []).append(one.alone_s / usual)
     factors = {ranks: statistics.median(some) for ranks, some in sorted(crowd.items()) if ranks > 1}
@@ -135,7 +135,8 @@ def _fit_link(model: CostModel, name: str, members: Sequence[Measured]) -> Link:
         def explained(values: Values, trial: Callable[..., Link] = trial) -> Values:
             changed = replace(model, **{name: trial(values)})  # type: ignore[arg-type]
             seconds = [
-                changed.exchange_s(one.point, one.nodes, window) for one, window in zip(members, windows, strict=True)
+                changed.exchange_s(one.point, one.nodes, window, one.replayed)
+                for one, window in zip(members, windows, strict=True)
             ]
             relative: Values = np.array(seconds) / scale
             return relative

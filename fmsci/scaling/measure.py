@@ -24,6 +24,7 @@ from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.device import pick_device, set_threads
 from fmsci.engine.group import process_group
 from fmsci.engine.probe import clock_after_barrier, gather_facts
+from fmsci.engine.replay_rule import numbers_of_step
 from fmsci.errors import SettingsError
 from fmsci.files import write_json
 from fmsci.model.operator import SolutionOperator
@@ -88,6 +89,15 @@ def measure(settings: ScalingSettings, number: int, world: World) -> dict[str, A
     return result
 
 
+def alone_settings(point: Point, device: str) -> EngineSettings:
+    """Return the engine of a point's steps without exchange.
+
+    It replays where several ranks would, one rank too: what a replay saves would pass for time of the exchange.
+    """
+    how = {name: getattr(point.how, name) for name in ("precision", "recompute", "transform")}
+    return EngineSettings(**how, replay=point.replayed and device == "cuda")
+
+
 class _Bench:
     """The step of a point with its exchange, and one of the same size that every rank makes for itself."""
 
@@ -98,11 +108,8 @@ class _Bench:
             keep_freed_memory(point.shape.largest_parameter_bytes)
         check_grid(point.shape.modes, point.grid, point.grid)
         self.together = self._engine(point.how, world)[0]
-        # Never replayed: several ranks never are, and what a replay saves would be taken for time of the exchange;
-        # nor may the pieces of a batch be, whose gradients add up.
-        own = EngineSettings(
-            precision=point.how.precision, recompute=point.how.recompute, transform=point.how.transform, replay=False
-        )
+        own = alone_settings(point, device.type)
+        self.replayed = own.replay
         collect_garbage()
         held = self._allocated()
         self.alone, self.optimizer = self._engine(own, World())
@@ -120,7 +127,8 @@ class _Bench:
         operator = SolutionOperator(self.point.shape, scales, backend=how.transform, recompute=how.recompute)
         operator = operator.to(self.device)
         optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR))
-        return build_engine(how, operator, optimizer, world, None), optimizer
+        numbers = numbers_of_step(self.point.shape, self.point.local, self.point.grid)
+        return build_engine(how, operator, optimizer, world, None, numbers=numbers), optimizer
 
     def _allocated(self) -> int:
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
@@ -162,7 +170,7 @@ class _Bench:
             self.loader.close()
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         facts = {"host": self.world.host, "device": name, "threads": torch.get_num_threads(), "memory": memory}
-        return facts | {"update": update} | found
+        return facts | {"update": update, "replayed": self.replayed} | found
 
     def _batches(self) -> Iterator[Batch]:
         for epoch in range(EPOCHS):
@@ -231,6 +239,7 @@ def _summary(point: Point, facts: list[dict[str, Any]], device: torch.device) ->
         "repeats": {"step": steps, "alone": slowest("alone"), "wait": slowest("wait")},
         "hosts": [fact["host"] for fact in facts][:64],
         "threads": facts[0]["threads"],
+        "replayed": facts[0]["replayed"],
         "version": fmsci.__version__,
         "torch": torch.__version__,
     }

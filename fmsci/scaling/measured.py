@@ -10,7 +10,7 @@ from fmsci.config import Open, ScalingSettings, parse
 from fmsci.config.sections import Count, EngineSettings, NonNegative, Positive, Size, Whole
 from fmsci.errors import UserError
 from fmsci.files import read_json
-from fmsci.scaling.points import Point
+from fmsci.scaling.points import REPLAYED, Point
 
 
 class PointDocument(Open):
@@ -41,6 +41,7 @@ class MeasuredDocument(Open):
     wait_s: NonNegative
     memory_bytes: Whole | None
     repeats: dict[str, list[NonNegative]] | None = None
+    replayed: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Measured:
 
     ``alone_s``: all ranks at the same time, but none sends anything; ``update_s``: the optimizer's part of that.
     ``wait_s``: waiting for data. ``low_s`` and ``high_s``: fastest and slowest repeat. ``repeats``: each of them, by
-    ``step``, ``alone`` and ``wait``, where the point was measured with its repeats kept.
+    ``step``, ``alone`` and ``wait``, where the point was measured with its repeats kept. ``replayed``: whether several
+    ranks replay these steps, and so those of ``alone_s`` were.
     """
 
     point: Point
@@ -63,6 +65,12 @@ class Measured:
     wait_s: float
     memory_bytes: int | None
     repeats: dict[str, list[float]] | None = None
+    replayed: bool = False
+
+    @property
+    def computing(self) -> tuple[str, ...]:
+        """See :attr:`fmsci.scaling.points.Point.computing`; with how its kernels are started."""
+        return (*self.point.computing, REPLAYED) if self.replayed else self.point.computing
 
     @property
     def bare_s(self) -> float:

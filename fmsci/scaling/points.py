@@ -11,7 +11,11 @@ from typing import Any
 from fmsci.config import ScalingSettings
 from fmsci.config.sections import EngineSettings
 from fmsci.dataset.order import share
+from fmsci.engine.replay_rule import numbers_of_step, replays
 from fmsci.model.sizes import Architecture, architecture
+
+REPLAYED = "replayed"
+"""Among what computing depends on: a replay starts its kernels."""
 
 UNTIMED = {"device", "threads", "rendezvous_s", "timeout_s"}
 """Settings of an engine that do not change what a step computes."""
@@ -48,6 +52,11 @@ class Point:
         if self.how.recompute:
             unusual.append(f"recompute {self.how.recompute}")
         return self.model, self.how.precision, *unusual
+
+    @property
+    def replayed(self) -> bool:
+        """Whether several GPUs would replay its steps."""
+        return replays(self.how, 2, "cuda", numbers_of_step(self.shape, self.local, self.grid))
 
     @property
     def variant(self) -> dict[str, Any]:

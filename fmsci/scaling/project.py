@@ -123,11 +123,11 @@ def _known(settings: ScalingSettings, cost: CostModel, model: str, precision: st
     engines, missing = {}, {}
     for name, how in settings.engines.items():
         chosen = how.model_copy(update={"precision": precision})
-        computing = Point(1, model, name, chosen, 1, settings.grid, settings.coefficients).computing
-        if computing in cost.compute:
+        point = Point(1, model, name, chosen, 1, settings.grid, settings.coefficients)
+        if cost.key(point) in cost.compute:
             engines[name] = how
         else:
-            missing[name] = ", ".join((f"{model} in {precision}", *computing[2:]))
+            missing[name] = ", ".join((f"{model} in {precision}", *point.computing[2:]))
     if not engines:
         known = ", ".join(" ".join(key) for key in cost.compute)
         raise UserError(

@@ -18,6 +18,7 @@ from fmsci.dataset.samples import SampleSource
 from fmsci.engine.api import Engine
 from fmsci.engine.build import build_engine
 from fmsci.engine.device import set_threads
+from fmsci.engine.replay_rule import numbers_of_step
 from fmsci.errors import UserError
 from fmsci.metrics import LOSSES
 from fmsci.model.operator import SolutionOperator
@@ -71,9 +72,10 @@ class Job:
         of, how = self.architecture, self.settings.engine
         form = of.choose_transform(how.transform)
         zero = f" stage {how.zero_stage}" if how.kind == "zero" else ""
+        replayed = ", replayed" if getattr(self.engine, "replayed", None) is not None else ""
         return (
             f"{of.num_parameters:,} parameters (width {of.width}, modes {of.modes}, {of.layers} layers; "
-            f"transform {form}), {self.world.size} rank(s) of {how.kind}{zero}, {how.precision}"
+            f"transform {form}), {self.world.size} rank(s) of {how.kind}{zero}{replayed}, {how.precision}"
         )
 
     @property
@@ -168,7 +170,17 @@ def build_job(
     how = settings.engine
     if settings.monitor.profile is not None:
         how = how.model_copy(update={"replay": False})  # a replay has no stages
-    engine = build_engine(how, operator, optimizer, world, settings.optim.grad_clip, skip, LOSSES[settings.optim.loss])
+    share = -(-settings.optim.batch_size // world.size)
+    engine = build_engine(
+        how,
+        operator,
+        optimizer,
+        world,
+        settings.optim.grad_clip,
+        skip,
+        LOSSES[settings.optim.loss],
+        numbers_of_step(chosen, share, data.train.grid),
+    )
 
     def keep(samples: SampleSource) -> SampleSource:
         return cached(samples, settings.data.cache, device, world.local_size)

@@ -1,6 +1,6 @@
 """Train one tiny model with several engine settings inside one group of real processes; rank 0 writes what they gave.
 
-``mpiexec -n N python -m tests.engine.curves OUTPUT JSON`` where JSON is a list of settings (see ``Case``).
+``mpiexec -n N python -m tests.engine.curves OUTPUT JSON [DEVICE]`` where JSON is a list of settings (see ``Case``).
 """
 
 import json
@@ -17,6 +17,7 @@ from fmsci.dataset.order import epoch_order
 from fmsci.dataset.samples import Samples
 from fmsci.engine.build import build_engine
 from fmsci.engine.collective import total
+from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.group import process_group
 from fmsci.metrics import LOSSES
 from fmsci.model.operator import SolutionOperator
@@ -34,7 +35,7 @@ class Case:
     """One training: engine settings by name, steps, the checkpoint to start from and those to leave behind."""
 
     name: str
-    engine: dict
+    engine: dict  # EngineSettings; and ``replayed``: as several GPUs replay, on a CPU with passes that are not recorded
     steps: int = 50
     start: int = 0
     load: str | None = None
@@ -79,19 +80,28 @@ def build_operator(recompute=0):
     return SolutionOperator(Architecture(4, 4, 4, 2), scales, recompute=recompute)
 
 
-def train(case, world):
+def train(case, world, device):
     """Return losses, relative errors, final weights (flat), a prediction, and how many weights waited elsewhere."""
-    settings = EngineSettings(**case.engine)
-    operator = build_operator(settings.recompute)
+    words = dict(case.engine)
+    replayed = words.pop("replayed", False)
+    settings = EngineSettings(**words)
+    operator = build_operator(settings.recompute).to(device)
+    with torch.no_grad():
+        for parameter in operator.parameters():  # the first rank's weights count, whatever the others begin with
+            parameter += world.rank
     optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR, **(case.optim or {})))
-    engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip, LOSSES[case.loss])
+    if replayed and settings.accumulate == 1:
+        how = {"precision": settings.precision, "compress": settings.compress, "loss": LOSSES[case.loss]}
+        engine = DDPEngine(operator, optimizer, world, case.clip, skip_nonfinite=case.skip, replay=True, **how)
+    else:
+        engine = build_engine(settings, operator, optimizer, world, case.clip, case.skip, LOSSES[case.loss])
     if case.load is not None:
         engine.load(Path(case.load))
     engine.watch.wanted = lambda: True
     norms, waits = [], []
     absent = []  # at the last layer of each forward pass
     operator.fno.head.register_forward_pre_hook(lambda *_: absent.append(num_absent(operator)))
-    loader = Loader(Remembered(), BATCH, 0, world.rank, world.size, settings.accumulate, CPU, prefetch=0)
+    loader = Loader(Remembered(), BATCH, 0, world.rank, world.size, settings.accumulate, device, prefetch=0)
     curve = []
     for step in range(case.start, case.steps):
         epoch, index = divmod(step, loader.num_batches)
@@ -112,11 +122,12 @@ def train(case, world):
                 snapshot.write(Path(folder))
     weights = engine.weights()
     sample = Remembered().gather([0])
-    predicted = engine.predict(sample.source, sample.coefficients)
+    predicted = engine.predict(sample.source.to(device), sample.coefficients.to(device))
     flat = {name: tensor.flatten().tolist() for name, tensor in weights.items()}
     return {"curve": curve, "weights": flat, "predicted": predicted.flatten().tolist(), "absent": min(absent)} | {
         "norms": norms,
         "waits": waits,
+        "recorded": len(engine.replayed._recordings) if getattr(engine, "replayed", None) else 0,
     }
 
 
@@ -130,11 +141,12 @@ def num_absent(operator):
     return sum(state is not None and state.name == "NOT_AVAILABLE" for state in states)
 
 
-def main(output, cases):
+def main(output, cases, device="cpu"):
     torch.set_num_threads(1)
     world = detect_world()
     with process_group(world, CPU, timeout_s=60.0, always=True):
-        found = {case["name"]: train(Case(**case), world) for case in json.loads(cases)}
+        cases = json.loads(cases)  # GPUs speak to each other by gloo, too: several ranks may share one
+        found = {case["name"]: train(Case(**case), world, torch.device(device)) for case in cases}
     if world.is_main:
         Path(output).write_text(json.dumps(found))
 

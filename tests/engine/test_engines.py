@@ -16,6 +16,7 @@ from tests.warm import warm
 
 ROOT = Path(__file__).parents[2]
 CLIP = 2.0
+COMPRESSED = ("ddp", "replayed", "zero2")
 pytestmark = pytest.mark.xdist_group("engines")  # they share what the first of them trained
 
 
@@ -30,7 +31,7 @@ def sharded(tmp_path_factory):
 def engines(sharded):
     zero = {f"zero{stage}": {"kind": "zero", "zero_stage": stage} for stage in (0, 1, 2, 3)}
     zero["zero3"]["deepspeed_config"] = str(sharded)
-    return {"ddp": {"kind": "ddp"}, **zero}
+    return {"ddp": {"kind": "ddp"}, "replayed": {"replayed": True}, **zero}
 
 
 def train(ranks, cases, folder):
@@ -149,7 +150,7 @@ def two(sharded, tmp_path_factory):
         ]
     for name, engine in engines(sharded).items():
         for how in ({"compress": True}, {"precision": "bf16"}):
-            if "precision" in how or name in ("ddp", "zero2"):
+            if "precision" in how or name in COMPRESSED:
                 cases.append({"name": f"{name} {next(iter(how))}", "engine": {**engine, **how}, "steps": LONG})
     cases += [{"name": name, "steps": SHORT, **case} for name, case in further(sharded, folder).items()]
     for name, case in special(sharded, folder).items():
@@ -239,7 +240,7 @@ def test_blocks_offload_released_weights_and_recomputing_change_nothing_else(two
 @pytest.mark.parametrize(("how", "off_by"), [("compress", 3e-3), ("precision", 3e-2)])
 def test_bfloat16_follows_the_plain_loop_less_closely(two, sharded, how, off_by):
     expected = plain()
-    for name in engines(sharded) if how == "precision" else ("ddp", "zero2"):
+    for name in engines(sharded) if how == "precision" else COMPRESSED:
         ratios = [
             found[0] / loss[0] - 1 for found, loss in zip(two[1][f"{name} {how}"]["curve"], expected, strict=True)
         ]
@@ -314,7 +315,7 @@ def plain_norms(steps):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", ["ddp", "zero0", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("name", ["ddp", "replayed", "zero0", "zero1", "zero2", "zero3"])
 def test_the_norm_of_the_gradient_is_that_of_the_whole_batch_before_clipping(two, others, name):
     expected = plain_norms(SHORT)
     assert min(expected) > CLIP  # so that clipping would show
@@ -324,6 +325,6 @@ def test_the_norm_of_the_gradient_is_that_of_the_whole_batch_before_clipping(two
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", ["ddp", "zero0", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("name", ["ddp", "replayed", "zero0", "zero1", "zero2", "zero3"])
 def test_waiting_for_other_ranks_is_told(two, name):
     assert min(two[1][name]["waits"]) > 0

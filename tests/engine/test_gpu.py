@@ -3,7 +3,10 @@
 One process and a group of one: what is tested is that DDP's wrapper and DeepSpeed's stages work on the device at all.
 """
 
+import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -16,8 +19,9 @@ from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.group import process_group
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World
+from tests.commands import clean_environment
 from tests.engine.curves import BATCH, LR, NUM_SAMPLES, Remembered, build_operator
-from tests.engine.test_engines import plain
+from tests.engine.test_engines import ROOT, plain
 
 pytestmark = [
     pytest.mark.gpu,
@@ -89,6 +93,33 @@ def test_ddp_wrapped_reduces_over_nccl(compress):
     curve, expected = train(engine), plain(steps=STEPS)
     rel = 1e-2 if compress else 1e-3
     assert torch.tensor(curve).numpy() == pytest.approx(torch.tensor(expected).numpy(), rel=rel)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_what_several_ranks_replay_is_summed_over_nccl(compress):
+    """One of two ranks, alone in its group, with all samples: the other would add nothing."""
+    operator = build_operator().cuda()
+    optimizer = build_optimizer(operator, OptimSettings(epochs=1, lr=LR))
+    engine = DDPEngine(operator, optimizer, World(0, 2), None, replay=True, compress=compress)
+    assert engine.parallel is None
+    curve, expected = train(engine), plain(steps=STEPS)
+    assert len(engine.replayed._recordings) == 2  # of 5 and of 3 samples
+    rel = 1e-2 if compress else 1e-3
+    assert torch.tensor(curve).numpy() == pytest.approx(torch.tensor(expected).numpy(), rel=rel)
+
+
+def test_two_ranks_replay_and_follow_the_plain_loop(tmp_path):
+    """Over gloo, as NCCL lets no two ranks share a GPU."""
+    output, cases = tmp_path / "curves.json", [{"name": "replayed", "engine": {"replayed": True}, "steps": STEPS}]
+    words = ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "tests.engine.curves", output]
+    words = [sys.executable, *map(str, words), json.dumps(cases), "cuda"]
+    done = subprocess.run(
+        words, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(output.read_text())["replayed"]
+    assert found["recorded"] == 2
+    assert torch.tensor(found["curve"]).numpy() == pytest.approx(torch.tensor(plain(steps=STEPS)).numpy(), rel=1e-3)
 
 
 def test_a_gradient_that_is_not_finite_is_told_by_the_device():

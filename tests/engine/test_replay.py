@@ -1,21 +1,25 @@
 """Which steps are recorded; that what cannot be is trained without; on a GPU, that a replay is the step itself."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from fmsci.config import TrainSettings
 from fmsci.config.sections import EngineSettings, OptimSettings
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.dataset.samples import Samples
 from fmsci.engine import replay
-from fmsci.engine.build import build_engine, replays
+from fmsci.engine.build import build_engine
 from fmsci.engine.replay import Replayed
+from fmsci.engine.replay_rule import numbers_of_step, replays
 from fmsci.metrics import LOSSES
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
-from fmsci.model.sizes import Architecture
+from fmsci.model.sizes import Architecture, architecture
+from fmsci.train.build import Job
 from fmsci.train.optim import build_optimizer
 from fmsci.world import World
 
@@ -30,15 +34,37 @@ needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="torch finds no GPU on th
         ({}, 1, "cuda", True),
         ({"precision": "bf16"}, 1, "cuda", True),
         ({}, 1, "cpu", False),
-        ({}, 2, "cuda", False),
+        ({}, 2, "cuda", True),
+        ({"compress": True}, 512, "cuda", True),
+        ({}, 2, "cpu", False),
         ({"replay": False}, 1, "cuda", False),
+        ({"replay": False}, 2, "cuda", False),
         ({"accumulate": 2}, 1, "cuda", False),  # a replay would overwrite the gradients of the first piece
         ({"recompute": 2}, 1, "cuda", False),
         ({"kind": "zero", "zero_stage": 1}, 1, "cuda", False),
     ],
 )
 def test_which_steps_are_recorded(settings, ranks, device, expected):
-    assert replays(EngineSettings(**settings), World(size=ranks), device) is expected
+    assert replays(EngineSettings(**settings), ranks, device, numbers=1000) is expected
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "several"),
+    [("64K", 128, True), ("1M", 129, False), ("16M", 64, True), ("16M", 65, False), ("256M", 1, False)],
+)
+def test_several_ranks_record_short_steps_alone(size, samples, several):
+    """As a rank's samples of 128 x 128 go: about as many as take a GPU as long as its host."""
+    numbers = numbers_of_step(architecture(4, size), samples, 128)
+    assert replays(EngineSettings(), 2, "cuda", numbers) is several
+    assert replays(EngineSettings(), 1, "cuda", numbers)
+    assert not replays(EngineSettings(), 2, "cuda")  # nothing is known of the step
+
+
+def test_the_first_line_of_a_run_tells_whether_its_steps_are_replayed():
+    settings = TrainSettings(run="run", data={"path": "data"}, optim={"epochs": 1})
+    for engine, told in ((SimpleNamespace(replayed=object()), "ddp, replayed, fp32"), (object(), "ddp, fp32")):
+        job = Job(settings, World(0, 4), None, engine, None, None, {}, Architecture(4, 16, 4, 2), None)
+        assert job.headline.endswith(f"; transform dft), 4 rank(s) of {told}")
 
 
 class Waiting(nn.Module):

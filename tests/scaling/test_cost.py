@@ -44,6 +44,27 @@ def test_a_ring_waits_for_every_rank_and_a_tree_for_its_height():
     assert replace(slow, rounds="tree").exchange_s(one, 64, 1.0) == pytest.approx(2 * 2 * 6e-3)
 
 
+def test_after_a_replay_all_goes_at_once_and_nothing_beside_it():
+    """Short steps of several GPUs are replayed; long ones, and those of ZeRO, are not."""
+    plain, replayed = Compute(5e-3, 0.0, 1e-3, 0.0), Compute(0.0, 0.0, 1e-3, 0.0)
+    links = {"inside": Link(1e-5, 0.0, overlap=1.0), "between": Link(1e-3, 1e-8, overlap=1.0)}
+    both = CostModel({("1M", "fp32"): plain, ("1M", "fp32", "replayed"): replayed}, **links, on_gpu=True)
+    short, ranks = point(4, 8), 4
+    sent = sent_bytes(short.how, short.shape.num_parameters, ranks)
+    found = both.estimate(short, ranks)
+    assert found.compute_s == pytest.approx(2e-3)
+    assert found.exchange_s == pytest.approx(1e-8 * sent + 2 * 3e-3)  # one message each round, whatever the overlap
+    halved = replace(short, how=ENGINES["ddp_bf16"])
+    assert both.estimate(halved, ranks).exchange_s == pytest.approx(1e-8 * sent / 2 + 2 * 3e-3)
+    for one in (replace(short, batch=4 * 1024), point(4, 8, "zero1")):
+        assert both.estimate(one, ranks) == replace(both, compute={("1M", "fp32"): plain}).estimate(one, ranks)
+    old = replace(both, compute={("1M", "fp32"): plain})  # measured before several ranks replayed
+    assert old.estimate(short, ranks).compute_s == 5e-3
+    assert old.estimate(short, ranks).exchange_s == old.exchange_s(short, ranks, 2 / 3 * 5e-3)
+    only = replace(both, compute={("1M", "fp32", "replayed"): replayed})
+    assert only.estimate(replace(short, batch=4 * 1024), ranks).compute_s == pytest.approx(1.024)
+
+
 def test_a_known_limit_adds_its_bytes():
     link = Link(0.0, 1e-9, limited=1.05)
     assert link.per_byte(80.0) == pytest.approx(1e-9 + 1.05 / 10e6)

@@ -28,6 +28,31 @@ def test_known_numbers_are_found_again(engines):
         assert getattr(found.inside, name) == pytest.approx(getattr(MODEL.inside, name), rel=1e-3), name
 
 
+def test_replayed_steps_are_a_ground_of_their_own():
+    """On GPUs short steps of DDP are replayed, and those of ZeRO wait for the host."""
+    keys = {(*key, "replayed"): replace(known, fixed_s=known.fixed_s / 8) for key, known in MODEL.compute.items()}
+    truth = replace(MODEL, compute={**MODEL.compute, **keys}, on_gpu=True)
+    points = []
+    for one in measured(("ddp", "zero1")):
+        own = truth.compute[truth.key(one.point)]
+        crowd = truth.crowding(one.point.world_size)
+        assert one.point.replayed is (one.point.engine == "ddp")
+        step = truth.estimate(one.point, one.nodes).step_s
+        alone = crowd * (own.seconds(one.point.local) + own.update_s)
+        how = {"step_s": step, "alone_s": alone, "device": "some GPU", "replayed": one.point.replayed}
+        points.append(replace(one, **how))
+    points += [
+        replace(as_measured(point(1, b, "zero1", m), 1), device="some GPU") for m in ("1M", "16M") for b in (2, 4)
+    ]
+    found = fit(points)
+    assert found.compute.keys() == truth.compute.keys()
+    for key, known in truth.compute.items():
+        assert found.compute[key].fixed_s == pytest.approx(known.fixed_s, rel=1e-6)
+        assert found.compute[key].sample_s == pytest.approx(known.sample_s, rel=1e-6)
+    for name in ("latency_s", "byte_s", "limited"):  # of the overlap such steps tell nothing
+        assert getattr(found.between, name) == pytest.approx(getattr(MODEL.between, name), rel=1e-3), name
+
+
 def test_steps_that_compute_again_what_they_did_not_keep_are_no_ground_for_others():
     points = measured()
     for one in [one for one in points if one.point.world_size == 1]:

@@ -5,7 +5,7 @@ import torch
 
 from fmsci.config import ScalingSettings
 from fmsci.config.sections import EngineSettings
-from fmsci.engine.build import replays
+from fmsci.engine.replay_rule import numbers_of_step, replays
 from fmsci.scaling import measure
 from fmsci.scaling.points import Point
 from fmsci.world import World
@@ -20,11 +20,12 @@ ENGINES = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_the_step_without_exchange_is_never_replayed(engine, ranks, monkeypatch):
-    """A replay saves the starting of kernels, which several ranks never save: it would pass for the exchange."""
+def test_the_step_without_exchange_computes_what_that_of_the_point_does(engine, ranks, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        measure, "build_engine", lambda how, operator, optimizer, world, clip: asked.append((how, world))
+        measure,
+        "build_engine",
+        lambda how, operator, optimizer, world, clip, numbers: asked.append((how, world)) or numbers,
     )
     how = ENGINES[engine]
     point = Point(ranks, "64K", engine, how, 4, 16, 3)
@@ -33,11 +34,23 @@ def test_the_step_without_exchange_is_never_replayed(engine, ranks, monkeypatch)
     bench.loader.close()
     (together, world), (alone, own) = asked
     assert (together, world.size, own.size) == (how, ranks, 1)
-    assert not replays(alone, own, "cuda")
-    assert replays(together, world, "cuda") == (ranks == 1 and engine == "ddp")
+    assert not alone.replay  # there is no GPU
     assert (alone.kind, alone.precision, alone.transform, alone.recompute) == (
         "ddp",
         how.precision,
         how.transform,
         how.recompute,
     )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_on_gpus_it_is_replayed_where_several_ranks_replay(engine, ranks):
+    """Else what a replay saves would pass for the exchange, or for time that more ranks cost."""
+    for samples, short in ((64, True), (65, False)):  # of 16M at 128 x 128
+        point = Point(ranks, "16M", engine, ENGINES[engine], samples * ranks, 128, 3)
+        alone = measure.alone_settings(point, "cuda")
+        several = replays(point.how, 8, "cuda", numbers_of_step(point.shape, samples, 128))
+        assert several is (short and engine == "ddp")
+        assert replays(alone, 1, "cuda") is several
+        assert not measure.alone_settings(point, "cpu").replay
