@@ -21,14 +21,19 @@ def test_the_shells_add_up_to_the_whole(shape):
     error, solution = error_spectrum(field, target).unbind(1)
     assert torch.allclose(error.sum(1), relative_l2(field, target).square(), rtol=1e-5)
     assert torch.allclose(solution.sum(1), torch.ones(3), rtol=1e-5)
+    assert 0 < spectrum(field).shape[1] - math.hypot(shape[0] // 2, shape[1] // 2) < 4  # to the corner, hardly farther
 
 
-def test_the_relative_loss_is_the_square_of_the_error_and_counts_large_and_small_solutions_alike():
+def test_the_relative_loss_is_the_square_of_the_error_and_both_count_large_and_small_solutions_alike():
     generator = torch.Generator().manual_seed(0)
     field, target = torch.randn(2, 4, 8, 8, generator=generator)
     scale = torch.tensor([1.0, 1e3, 1e-3, 0.0])[:, None, None]
+    error = relative_l2(field, target)
+    assert torch.allclose(relative_l2(field * scale, target * scale)[:3], error[:3], rtol=1e-5)
+    spectra = error_spectrum(field * scale, target * scale)
+    assert torch.allclose(spectra[:3], error_spectrum(field, target)[:3], rtol=1e-4, atol=1e-6)
     found = LOSSES["relative"](field * scale, target * scale)
-    assert torch.allclose(found[:3], relative_l2(field, target)[:3].square(), rtol=1e-5)
+    assert torch.allclose(found[:3], error[:3].square(), rtol=1e-5)
     assert found[3] == 0
     assert LOSSES["relative"](field, 0 * target)[0] == pytest.approx(float(field[0].square().sum()), rel=1e-6)
 

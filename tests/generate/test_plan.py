@@ -35,6 +35,14 @@ def test_ranks_share_all_tasks_and_finish_together(size, train):
     assert max(loads) - min(loads) <= 4  # one shard
 
 
+def test_the_largest_shards_are_given_out_first():
+    """Of 4, 2 and 2 samples one of two ranks makes the first, the other both of the rest."""
+    tasks = build_tasks(build_request(settings(train=4, valid=2, test=2)))
+    assert [[t.split for t in share(tasks, rank, 2)] for rank in (0, 1)] == [["train"], ["valid", "test"]]
+    tasks.reverse()  # wherever it stands in the list
+    assert [[t.split for t in share(tasks, rank, 2)] for rank in (0, 1)] == [["train"], ["test", "valid"]]
+
+
 def test_another_request_in_the_same_folder_is_refused(tmp_path):
     agree_with_plan(tmp_path, build_request(settings()))
     agree_with_plan(tmp_path, build_request(settings()))
