@@ -35,14 +35,23 @@ def test_a_mixture_of_one_folder_has_the_scales_of_its_manifest(three_systems):
         assert found.coefficients == dict.fromkeys(SIX, 1.0) | expected.coefficients | twice
 
 
-def test_samples_count_as_often_as_they_are_seen(three_systems):
-    """Weights 3 : 1 on 8 and 8 samples: two epochs show each of the first three times, each of the second once."""
-    sets = [SampleSet(three_systems[name], "train", 8, SIX) for name in ("poisson", "helmholtz")]
-    found = mixture_scales(Mixture(sets, [3, 1]))
-    norms = [one.figure("source_norm") for one in sets]
-    assert found.source == np.median(np.concatenate([np.repeat(norms[0], 3), norms[1]]))
-    k11 = [np.abs(one.figure("tensor")[:, 0]).astype(np.float64) for one in sets]
-    assert found.coefficients["k11"] == np.median(np.concatenate([np.repeat(k11[0], 3), k11[1]]))
+@pytest.mark.parametrize(("sizes", "weights", "visits"), [((8, 8), (3, 1), (3, 1)), ((8, 4), (1, 2), (1, 4))])
+def test_samples_count_as_often_as_they_are_seen(three_systems, sizes, weights, visits):
+    """Weights 3 : 1 on 8 and 8 samples: two epochs show each of the first three times, each of the second once.
+
+    Weights 1 : 2 on 8 and 4: the first has 4 of an epoch's 12 positions, the second 8; two epochs show it four times.
+    """
+    sets = [
+        SampleSet(three_systems[name], "train", size, SIX)
+        for name, size in zip(("poisson", "helmholtz"), sizes, strict=True)
+    ]
+    found = mixture_scales(Mixture(sets, weights))
+
+    def median(of):
+        return np.median(np.concatenate([np.repeat(values, times) for values, times in zip(of, visits, strict=True)]))
+
+    assert found.source == median([one.figure("source_norm") for one in sets])
+    assert found.coefficients["k11"] == median([np.abs(one.figure("tensor")[:, 0]).astype(float) for one in sets])
     assert found.coefficients["w"] == np.median(sets[1].figure("tensor")[:, 1])  # zeros of the other do not count
     assert found.coefficients["v1"] == 1.0
 
