@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from fmsci.engine.buckets import portions
 from fmsci.engine.traffic import sent_bytes
 from fmsci.scaling.cost import Compute, CostModel, Link, hidden
 from tests.scaling.made import ENGINES, MODEL, point
@@ -71,20 +72,45 @@ def test_a_known_limit_adds_its_bytes():
     assert link.per_byte(None) == 1e-9
 
 
+def test_a_step_has_a_fixed_part_for_each_piece_and_a_floor():
+    compute = Compute(floor_s=5e-3, fixed_s=1e-3, sample_s=1e-4, update_s=0.0)
+    assert compute.seconds(8) == 5e-3
+    assert compute.seconds(100) == pytest.approx(11e-3)
+    assert compute.seconds(400, 4) == pytest.approx(4 * 11e-3)
+    assert compute.seconds(100, 4) == pytest.approx(4 * 5e-3)  # 25 samples each are below the floor
+
+
 def test_computing_is_crowded_and_cut():
     one = point(4, 16, "zero1")
-    found = replace(MODEL, zero=(1e-3, 0.0)).estimate(one, 4)
-    assert found.compute_s == pytest.approx(2.1 * (4e-3 + 4 * 3e-3 + 8e-4 / 4 + 1e-3))
+    slow = replace(MODEL, zero=(1e-3, 1e-9))
+    found = slow.estimate(one, 4)
+    own = 1e-3 + 1e-9 * one.shape.num_parameters
+    assert found.compute_s == pytest.approx(2.1 * (4e-3 + 4 * 3e-3 + 8e-4 / 4 + own))
     assert found.step_s == found.compute_s + found.exchange_s
+    assert slow.estimate(point(4, 16), 4).compute_s == pytest.approx(2.1 * (4e-3 + 4 * 3e-3 + 8e-4))  # no DeepSpeed
     assert MODEL.crowding(100) == 2.1
     assert MODEL.crowding(1) == 1.0
 
 
 def test_pieces_of_stages_2_and_3_exchange_again():
-    for engine, times in (("ddp", 1), ("zero1", 1), ("zero3", 4)):
+    # stage 2 reduces each piece, two rounds, and gathers the weights once: (4 * 2 + 1) / (2 + 1)
+    for engine, times in (("ddp", 1), ("zero1", 1), ("zero2", 3), ("zero3", 4)):
         one = point(2, 16, engine)
         more = replace(one, how=one.how.model_copy(update={"accumulate": 4}))
         assert APART.exchange_s(more, 2, 1.0) == pytest.approx(times * APART.exchange_s(one, 2, 1.0), rel=1e-3)
+
+
+def test_exchanging_goes_on_beside_the_last_backward_pass_two_thirds_of_computing():
+    """The first portion is ready early: of both, so slow that they end later, that much is hidden."""
+    link = Link(latency_s=1.0, byte_s=0.0, overlap=1.0)
+    one = point(2, 16)
+    (_, early), (_, late) = portions(one.how, one.shape)
+    assert early < late == 1.0
+    for pieces in (1, 4):
+        how = one.how.model_copy(update={"accumulate": pieces})
+        found = replace(APART, between=link).estimate(replace(one, how=how), 2)
+        hidden_s = 2 / 3 * 8e-3 / pieces * (1 - early)  # a rank has 8 samples, of a millisecond each
+        assert found.exchange_s == pytest.approx(4.0 - hidden_s, rel=1e-9)  # each portion waits twice for a second
 
 
 def test_gloo_sums_everything_where_a_part_would_do():

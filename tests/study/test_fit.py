@@ -45,7 +45,10 @@ def test_nothing_is_extrapolated():
     points = curve(1.0, 0.5).medians
     assert samples_to_reach(points, 0.9) == 16  # there from the first number on: an upper bound
     assert samples_to_reach(points, 1e-3) == math.inf
+    assert samples_to_reach(points, points[-1][1]) == pytest.approx(4096)  # to the last one, itself included
     assert power_law(points[:1]) is None
+    assert power_law([(16, 0.2), (16, 0.3)]) is None
+    assert power_law(points[:2]).b == pytest.approx(0.5)  # two numbers of samples make a line
 
 
 def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
@@ -56,6 +59,8 @@ def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
     assert gain(tuned, scratch, 0.5) is None  # from scratch it is there with the first number: nothing is known
     assert not at_once(tuned, scratch.points[3].median)
     assert at_once(tuned, scratch.points[1].median)  # a lower bound then
+    assert is_bound(tuned, scratch, scratch.points[1].median)
+    assert at_once(tuned, tuned.points[0].median)  # exactly there is there
     assert gain(tuned, scratch, scratch.points[1].median).value == pytest.approx(4)
     assert gain(tuned, scratch, scratch.points[-1].median / 1.5).value == pytest.approx(4096 / 576)  # scratch never is
     assert is_bound(tuned, scratch, scratch.points[-1].median / 1.5)
@@ -65,6 +70,7 @@ def test_the_gain_of_a_curve_that_needs_a_fixed_share_of_the_samples():
     empty = Curve("task", "arm", "model", tuple(Point(n, (), (), 3) for n in SAMPLES))
     assert empty.medians == []
     assert gain(empty, scratch, 0.1) is None
+    assert gain(tuned, empty, 0.1) is None
 
 
 def test_draws_in_which_scratch_never_gets_there_leave_the_gain_open():
@@ -88,9 +94,10 @@ def points(*errors):
     return Curve("t", "arm", "m", tuple(Point(samples, (0, 1, 2), tuple(of), 3) for samples, *of in errors))
 
 
-def test_draws_that_bound_the_gain_on_one_side_leave_that_side_open():
+@pytest.mark.parametrize("least", [0.9, 1.0])
+def test_draws_that_bound_the_gain_on_one_side_leave_that_side_open(least):
     """A quarter of the draws are at the error 1 with their first number of samples, in one arm or the other."""
-    some, late = (8, 0.9, 1.1, 1.2), points((8, 3, 3, 3), (64, 0.8, 0.8, 0.8))
+    some, late = (8, least, 1.1, 1.2), points((8, 3, 3, 3), (64, 0.8, 0.8, 0.8))
     tuned = points(some, (16, 0.5, 0.5, 0.5))
     found = gain(tuned, late, 1.0)
     exact = [
@@ -123,6 +130,22 @@ def test_of_a_draw_in_which_the_fine_tuned_arm_never_gets_there_the_largest_gain
     found = gain(tuned, scratch, 1.0)
     assert found.low == 0
     assert found.high == pytest.approx(samples_to_reach([(8, 9), (64, 0.9)], 1.0) / 16)
+
+
+def test_a_draw_in_which_neither_arm_gets_there_is_left_out():
+    """A quarter of the draws, of a seed that stays above the error in both arms, say nothing of the gain."""
+    tuned, scratch = points((8, 3, 3, 3), (16, 0.5, 0.5, 2)), points((8, 3, 3, 3), (64, 0.5, 0.5, 2))
+    found = gain(tuned, scratch, 0.5)
+    assert (found.value, found.low, found.high) == pytest.approx((4, 4, 4))
+
+
+def test_an_interval_leaves_out_a_twentieth_of_the_draws_on_either_side():
+    noisy = curve(1.0, 0.5, noise=0.3, seeds=20)
+    drawn = [samples_to_reach(points, 0.1) for points in draws((noisy,))[0]]
+    found = reach(noisy, 0.1)
+    assert len(drawn) == 400
+    assert sum(one < found.low for one in drawn) < 20 <= sum(one <= found.low for one in drawn)
+    assert sum(one > found.high for one in drawn) <= 20 < sum(one >= found.high for one in drawn)
 
 
 def test_a_seed_is_drawn_with_all_of_its_errors_in_both_arms():
