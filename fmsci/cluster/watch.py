@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from array import array
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.files import regular_file
 from fmsci.terminal import duration
-from fmsci.train.entries import METRICS, entries_of
+from fmsci.train.entries import METRICS, entries_of, whole_lines
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FRESH_S = 120.0
@@ -23,11 +25,23 @@ FRESH_S = 120.0
 RECENT = 10
 """The rate and the time left are those of so many entries."""
 
+KEPT = 100
+"""So many entries are kept, the newest: those of steps and of validations."""
+
+DRAWN = ("train/loss", "train/rel_l2")
+"""Curves beside those of the validation."""
+
+SEEN_BYTES = 256
+"""By so much of what was read last the file is known again: one that was cut may have grown beyond it since."""
+
 Row = tuple[str, str]
 
 
 class Watched:
-    """A run folder that may be growing. Each look reads what has come since the last one."""
+    """A run folder that may be growing. Each look reads what has come since the last one.
+
+    Of a run of weeks only what is drawn is kept, as numbers: its entries would take gigabytes.
+    """
 
     def __init__(self, run: Path) -> None:
         """Raises UserError where there is no run."""
@@ -39,43 +53,64 @@ class Watched:
         self.look()
 
     def _forget(self) -> None:
-        self._offset, self._inode = 0, 0
-        self.entries: list[dict[str, Any]] = []
+        self._offset, self._inode, self._seen = 0, 0, b""
+        self.count = 0
+        """Entries so far."""
+        self._curves: dict[str, array[float]] = {}
+        self._newest: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
     def look(self) -> None:
-        """Read what is new. A start that continues an earlier one publishes a shorter file: that is read anew."""
+        """Read what is new. A start that continues an earlier one cuts off what that wrote after its checkpoint; then
+        all is read anew."""
         self.status: RunStatus = run_status(self.run, {})
         if not self._path.exists():
             return
         with regular_file(self._path).open("rb") as stream:
             facts = self._path.stat()
-            if facts.st_ino != self._inode or facts.st_size < self._offset:
+            stream.seek(self._offset - len(self._seen))
+            if facts.st_ino != self._inode or stream.read(len(self._seen)) != self._seen:
                 self._forget()
                 self._inode = facts.st_ino
-            stream.seek(self._offset)
-            whole, newline, _ = stream.read().rpartition(b"\n")  # what follows is still being written
-        self._offset += len(whole) + len(newline)
-        self.entries += entries_of(whole)
+                stream.seek(0)
+            for lines in whole_lines(stream):
+                self._offset += len(lines)
+                self._seen = lines[-SEEN_BYTES:]
+                for entry in entries_of(lines):
+                    self._take(entry)
         self._age_s = max(0.0, time.time() - facts.st_mtime)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        self.count += 1
+        self._newest.append(entry)
+        for name, value in entry.items():
+            if name in DRAWN or name.startswith("valid/"):
+                if name not in self._curves:
+                    self._curves[name] = array("d")
+                self._curves[name].append(value)
 
     @property
     def state(self) -> str:
         """The run's state, as ``fmsci status`` tells it; running where only the lock is not seen from here."""
         told = self.status.state
-        return "running" if told == "stopped" and self.entries and self._age_s < FRESH_S else told
+        return "running" if told == "stopped" and self.count and self._age_s < FRESH_S else told
 
     @property
     def over(self) -> bool:
         """Whether nothing more will come. A job that lost a rank is started again; without a job nobody does that."""
         return self.state in {"finished", "failed"} or (self.state == "lost" and self.status.job is None)
 
-    def curve(self, name: str) -> list[float]:
-        """Return all values of a name, in order."""
-        return [float(entry[name]) for entry in self.entries if name in entry]
+    def curve(self, name: str) -> Sequence[float]:
+        """Return all values of a name that is drawn, in order."""
+        return self._curves.get(name, array("d"))
+
+    def recent(self, name: str) -> Sequence[float]:
+        """Return the newest values of a name, in order."""
+        found = [float(entry[name]) for entry in self._newest if name in entry]
+        return found[-RECENT:]
 
     def last(self, name: str) -> float | None:
         """Return the newest value of a name."""
-        return next((float(entry[name]) for entry in reversed(self.entries) if name in entry), None)
+        return next(iter(self.recent(name)[-1:]), None)
 
     def view(self, width: int) -> list[Row]:
         """Return the lines for a terminal of so many columns: a label and what is told."""
@@ -98,8 +133,8 @@ class Watched:
 
     def _headline(self) -> str:
         text = f"{self.run}: {self.state}"
-        if self.entries:
-            text += f", epoch {self.entries[-1].get('epoch', 0) + 1}, last entry {duration(self._age_s)} ago"
+        if self.count:
+            text += f", epoch {(self.last('epoch') or 0) + 1:.0f}, last entry {duration(self._age_s)} ago"
         return text
 
     def _progress(self, width: int) -> str:
@@ -109,19 +144,18 @@ class Watched:
         room = max(6, min(30, width // 4))
         done = round(room * min(1.0, step / steps))
         text = f"{'━' * done}{'─' * (room - done)} {step:,} of {steps:,}"
-        recent = self.curve("perf/step_ms")[-RECENT:]
+        recent = self.recent("perf/step_ms")
         if recent and self.state in {"running", "RUNNING"}:
             text += f", {duration((steps - step) * statistics.median(recent) / 1000.0)} left"
         return text
 
     def _validations(self) -> list[Row]:
-        names = dict.fromkeys(name for entry in self.entries for name in entry if name.startswith("valid/"))
-        errors = [name for name in names if name.endswith("rel_l2")]
+        errors = [name for name in self._curves if name.startswith("valid/") and name.endswith("rel_l2")]
         several = len(errors) > 1
         return [("valid" + (f" {name.split('/')[1]}" if several else ""), name) for name in errors]
 
     def _speed(self) -> str:
-        rates = self.curve("perf/samples_per_s")[-RECENT:]
+        rates = self.recent("perf/samples_per_s")
         if not rates:
             return ""
         parts = [f"{statistics.median(rates):,.0f} samples/s"]

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from fmsci.errors import SettingsError
 from fmsci.world import World
@@ -20,14 +21,17 @@ def total(values: Sequence[float], device: torch.device) -> list[float]:
     return [float(value) for value in tensor.tolist()]
 
 
-def by_rank(values: Sequence[float], device: torch.device) -> list[list[float]]:
-    """Return the values of every rank, in rank order, on every rank; equally many on each. Collective."""
-    if not dist.is_initialized():
-        return [list(values)]
-    mine = torch.tensor(list(values), dtype=torch.float64, device=device)
-    found = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, mine)
-    return [[float(value) for value in one.tolist()] for one in found]
+def by_rank(values: Sequence[float], device: torch.device) -> Tensor:
+    """Return the values of every rank as rows, in rank order, on every rank; equally many on each. Collective.
+
+    On the host, float64: in one piece, for each number that is fetched by itself would wait for the device.
+    """
+    found = torch.tensor([list(values)], dtype=torch.float64, device=device)
+    if dist.is_initialized():
+        mine, found = found, found.new_zeros((dist.get_world_size(), len(values)))
+        found[dist.get_rank()] = mine[0]
+        dist.all_reduce(found)  # of one row each, the others zero
+    return found.cpu()
 
 
 def decided_by_main(world: World, device: torch.device, decide: Callable[[], float]) -> float:

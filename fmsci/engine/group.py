@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -17,6 +18,12 @@ from fmsci.world import World, allow_open_files
 
 GRACE_S = 8.0
 """How long a rank that lost the others waits for signs of life before it says who is missing."""
+
+ANSWER_S = 5.0
+"""So much longer the others wait for what one of them finds out."""
+
+NAMED = 8
+"""So many ranks are named, the first of them."""
 
 BROKEN = (
     "gloo",
@@ -94,7 +101,6 @@ def _meet(world: World, seconds: float) -> Store:
             "the ranks are on several hosts: set MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port"
         )
     limit = timedelta(seconds=seconds)
-    keys = [f"host/{rank}" for rank in range(world.size)]
     store: Store | None = None
     try:
         if world.launcher == "torchrun":  # torchrun itself listens at that address
@@ -103,17 +109,21 @@ def _meet(world: World, seconds: float) -> Store:
             store = TCPStore(
                 world.address, world.port, world.size, world.is_main, timeout=limit, wait_for_workers=False
             )
-        store.set(keys[world.rank], world.host)
-        store.wait(keys, limit)
-        _Meeting.hosts = tuple(store.get(key).decode() for key in keys)
+        store.set(f"host/{world.rank}", world.host)
+        if world.is_main:  # for all: a thousand ranks that each ask for a thousand hosts are a million questions
+            keys = [f"host/{rank}" for rank in range(world.size)]
+            store.wait(keys, limit)
+            store.set("hosts", json.dumps([store.get(key).decode() for key in keys]))
+        store.wait(["hosts"], limit)
+        _Meeting.hosts = tuple(json.loads(store.get("hosts")))
         return store
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         if store is not None:
             with suppress(RuntimeError):
-                absent = [str(rank) for rank, key in enumerate(keys) if not store.check([key])]
+                absent = _asked_by_one(store, "absent", lambda: without(store, "host", range(world.size)))
                 if absent:
-                    reason = f"rank {', '.join(absent)} never came in {seconds:g} s"
+                    reason = f"rank {_listed(absent)} never came in {seconds:g} s"
         raise UserError(_not_met(world, reason)) from None
 
 
@@ -125,7 +135,33 @@ def _leave_word(world: World) -> None:
     """Tell the others that this rank ends of a cause of its own: they are not to take its node for lost."""
     if _Meeting.store is not None:
         with suppress(RuntimeError):
-            _Meeting.store.set(f"ended/{world.rank}", "1")
+            _Meeting.store.add("ended", 1)
+
+
+def without(store: Store, key: str, ranks: Sequence[int]) -> list[int]:
+    """Return those of some ranks that have not set ``KEY/RANK``. By halves, as hardly any is missing: few questions."""
+    if not ranks or store.check([f"{key}/{rank}" for rank in ranks]):
+        return []
+    if len(ranks) == 1:
+        return list(ranks)
+    half = len(ranks) // 2
+    return without(store, key, ranks[:half]) + without(store, key, ranks[half:])
+
+
+def _asked_by_one(store: Store, key: str, ask: Callable[[], list[int]], seconds: float = 0.0) -> list[int]:
+    """Return what the first rank that comes here finds, which takes about ``seconds``.
+
+    If each asked for itself, a thousand ranks would ask the one store a million questions, when it is to answer soon.
+    """
+    if store.add(f"{key}/asked", 1) > 1:
+        with suppress(RuntimeError):  # no answer: that rank is gone by now
+            store.wait([key], timedelta(seconds=seconds + ANSWER_S))
+            found: list[int] = json.loads(store.get(key))
+            store.add(f"{key}/heard", 1)
+            return found
+    found = ask()
+    store.set(key, json.dumps(found))
+    return found
 
 
 def lost_rank(error: RuntimeError, world: World) -> Failure | None:
@@ -137,27 +173,47 @@ def lost_rank(error: RuntimeError, world: World) -> Failure | None:
     store = _Meeting.store
     if store is None or world.size == 1 or not any(word in str(error) for word in BROKEN):
         return None
-    silent = [rank for rank in range(world.size) if rank != world.rank]
     try:
         store.set(f"noticed/{world.rank}", "1")
-        end = time.monotonic() + GRACE_S
-        while silent and time.monotonic() < end:
-            silent = [rank for rank in silent if not store.check([f"noticed/{rank}"])]
-            time.sleep(0.05)
+        store.add("noticed", 1)
+        silent = _asked_by_one(store, "silent", lambda: _silent(store, world.size), GRACE_S)
+        if world.is_main:
+            _stay(store)
     except RuntimeError:
         silent = [] if world.launcher == "torchrun" else [0]
     if not silent:
         return Lost(f"the ranks lost touch ({str(error).splitlines()[0][:120]}); start the same command again")
-    who = ", ".join(f"rank {rank} on {_Meeting.hosts[rank]}" for rank in silent)
-    kind = Failure if _said_why(store, silent) else Lost
+    who = _listed(silent, [f"rank {rank} on {_Meeting.hosts[rank]}" for rank in silent[:NAMED]])
+    kind = Failure if _said_why(store) else Lost
     return kind(
         f"no sign of life from {who}, noticed by rank {world.rank} on {world.host}; see the messages of the lost rank, "
         "then start the same command again: it continues from the last checkpoint"
     )
 
 
-def _said_why(store: Store, ranks: Sequence[int]) -> bool:
-    """Tell whether one of these ranks has left word that it ends of a cause of its own."""
+def _silent(store: Store, size: int) -> list[int]:
+    """Wait for signs of all ranks; return those that left none."""
+    end = time.monotonic() + GRACE_S
+    while store.add("noticed", 0) < size and time.monotonic() < end:
+        time.sleep(0.05)
+    return without(store, "noticed", range(size))
+
+
+def _stay(store: Store) -> None:
+    """Wait until those who noticed have heard who is lost: the store goes with this process."""
+    end = time.monotonic() + ANSWER_S
+    while store.add("silent/heard", 0) < store.add("silent/asked", 0) - 1 and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _listed(ranks: Sequence[int], words: Sequence[str] | None = None) -> str:
+    """Name some ranks, the first few of many: each that is left says so."""
+    more = f" and {len(ranks) - NAMED} more" if len(ranks) > NAMED else ""
+    return ", ".join(words or map(str, ranks[:NAMED])) + more
+
+
+def _said_why(store: Store) -> bool:
+    """Tell whether one of the silent ranks has left word that it ends of a cause of its own."""
     with suppress(RuntimeError):  # the store is gone, with rank 0
-        return any(store.check([f"ended/{rank}"]) for rank in ranks)
+        return store.add("ended", 0) > 0
     return False

@@ -10,7 +10,7 @@ from fmsci.study.board import valid_errors
 from fmsci.study.found import Comparison, Curve, Found, Point, Record
 from fmsci.study.jobs import Run
 from fmsci.study.plan import Plan, chosen, repeats, waits, zero_shot_path
-from fmsci.train.entries import METRICS, all_entries
+from fmsci.train.entries import METRICS, each_entry
 from fmsci.train.outcome import best_error, read_result
 
 LATE, FELL, STRETCH = 0.95, 0.02, 0.8
@@ -80,7 +80,7 @@ def read_record(run: Run, is_best: bool) -> Record:
 def validation_curve(run: Path) -> list[tuple[int, float]]:
     """Return (step, validation error) of a run folder; the mean over the systems where there are several."""
     curve = []
-    for entry in all_entries(run / METRICS):
+    for entry in each_entry(run / METRICS, b'"valid/'):  # one of many, in a long run
         found = [value for name, value in entry.items() if name.startswith("valid/") and name.endswith("/rel_l2")]
         if found:
             curve.append((int(entry["step"]), float(entry.get("valid/rel_l2", sum(found) / len(found)))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from fmsci.config import TrainSettings, dump_settings
 from fmsci.errors import UserError
-from fmsci.files import open_to_append, regular_file, write_text
-from fmsci.train.entries import METRICS, entries_of
+from fmsci.files import open_to_append, regular_file
+from fmsci.train.entries import METRICS, end_of_step
 from fmsci.train.mirror import Mirror
 
 ONLY_IN_LINES = {"perf/elapsed_s", "perf/data_wait", "perf/ranks"}
@@ -90,17 +91,14 @@ class Journal:
             self._mirror.picture(tag, step, pixels)
 
     def _forget_after(self, step: int) -> None:
-        """Drop the lines that a killed start wrote after the checkpoint that this one continues from, and what is no
-        entry."""
+        """Cut off the lines that a killed start wrote after the checkpoint that this one continues from, and what a
+        power loss left at the end. What is before, in a run of weeks gigabytes, is neither read nor written again."""
         path: Path = self.run / METRICS
         if path.is_symlink() or not path.exists():  # a link is refused where the file is opened
             return
-        lines = regular_file(path).read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and any(e["step"] <= step for e in entries_of(line))]
-        if not step:
-            kept = []
-        if len(kept) < len(lines):
-            write_text(path, b"".join(kept).decode())
+        with regular_file(path).open("r+b") as stream:
+            stream.truncate(end_of_step(stream, step) if step else 0)
+            os.fsync(stream.fileno())
 
 
 def layout(systems: list[str]) -> dict[str, Any]:

@@ -45,20 +45,22 @@ class Pace:
         others_s = job.engine.watch.take_wait_s()
         self.restart(state)
         ranks = by_rank([passed, data_s, others_s, float(peak_memory(job.device))], job.device)
-        own_ms = [1000.0 * (wall - others) / steps for wall, _, others, _ in ranks]
+        walls, data, others, peaks = ranks.T  # as columns: there may be thousands of ranks, and steps of milliseconds
+        own_ms = 1000.0 * (walls - others) / steps
+        slowest, fastest = int(own_ms.argmax()), int(own_ms.argmin())
         rate = samples / passed
         figures = {
             "perf/samples_per_s": rate,
             "perf/step_ms": 1000.0 * passed / steps,
             "perf/data_wait": data_s / passed,  # of rank 0; the name of earlier versions
-            "perf/data_wait_pct": 100.0 * sum(data / wall for wall, data, _, _ in ranks) / len(ranks),
-            "perf/comm_pct": 100.0 * sum(others / wall for wall, _, others, _ in ranks) / len(ranks),
-            "memory/peak_gib": max(peak for *_, peak in ranks) / 2**30,
+            "perf/data_wait_pct": 100.0 * float((data / walls).mean()),
+            "perf/comm_pct": 100.0 * float((others / walls).mean()),
+            "memory/peak_gib": float(peaks.max()) / 2**30,
             "perf/ranks": float(len(ranks)),
-            "perf/slowest_rank": float(own_ms.index(max(own_ms))),
-            "perf/slowest_rank_ms": max(own_ms),
-            "perf/fastest_rank": float(own_ms.index(min(own_ms))),
-            "perf/fastest_rank_ms": min(own_ms),
+            "perf/slowest_rank": float(slowest),
+            "perf/slowest_rank_ms": float(own_ms[slowest]),
+            "perf/fastest_rank": float(fastest),
+            "perf/fastest_rank_ms": float(own_ms[fastest]),
         }
         if self._reachable is not None:
             figures["perf/flops_utilisation"] = rate * self._sample_flops / (self._reachable * len(ranks))

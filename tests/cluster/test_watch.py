@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from fmsci.cluster.watch import Watched, sparkline
 from fmsci.errors import UserError
 from fmsci.locks import lock
+from fmsci.train import entries
 from tests.commands import run as fmsci
 from tests.conftest import TRAINING
 from tests.test_terminal import on_a_terminal
@@ -86,19 +88,43 @@ def test_what_is_new_is_read_and_a_shorter_file_is_read_anew(copy):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:5]))
     watched = Watched(copy)
-    assert len(watched.entries) == 5
+    assert watched.count == 5
     with (copy / "metrics.jsonl").open("a") as stream:
         stream.write(lines[5] + lines[6][:20])
         stream.flush()
         watched.look()
-        assert len(watched.entries) == 6  # half a line waits for its end
+        assert watched.count == 6  # half a line waits for its end
         stream.write(lines[6][20:])
     watched.look()
-    assert watched.entries == [json.loads(line) for line in lines[:7]]
-    (copy / "other").write_text("".join(lines[:2]))
-    (copy / "other").replace(copy / "metrics.jsonl")  # as a start publishes it that continues
+    assert list(watched.recent("step")) == [json.loads(line)["step"] for line in lines[:7]]
+    (copy / "metrics.jsonl").write_text("".join(lines[:2]))  # as a start cuts it that continues
     watched.look()
-    assert watched.entries == [json.loads(line) for line in lines[:2]]
+    assert list(watched.recent("step")) == [json.loads(line)["step"] for line in lines[:2]]
+    again = [line.replace('"step": ', '"step": 1') for line in lines]
+    (copy / "metrics.jsonl").write_text("".join([lines[0], *again[1:]]))  # cut and grown beyond that
+    watched.look()
+    assert list(watched.recent("step")) == [json.loads(line)["step"] for line in [lines[0], *again[1:]]][-10:]
+
+
+def test_a_run_of_weeks_takes_memory_for_what_is_drawn_alone(copy, monkeypatch):
+    monkeypatch.setattr(entries, "BLOCK_BYTES", 1 << 14)
+    entry = {"epoch": 0, "train/loss": 0.5, "train/rel_l2": 0.25} | {f"perf/{number}": 1.0 for number in range(12)}
+    memory = {}
+    for count in (400, 4000):
+        with (copy / "metrics.jsonl").open("w") as stream:
+            stream.writelines(json.dumps({"step": 10 * step, **entry}) + "\n" for step in range(count))
+        memory[count] = memory_of(lambda: Watched(copy))
+    assert memory[4000] - memory[400] < 50 * 3600  # two numbers each; an entry takes a thousand bytes and more
+
+
+def memory_of(work):
+    """Return the most bytes of Python's objects while ``work`` is done."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_ranks_and_their_stragglers_are_told(copy):

@@ -1,0 +1,103 @@
+"""What each of thousands of ranks asks the one store that they share, and what it fetches from its device."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from fmsci.engine import group
+from fmsci.engine.collective import by_rank
+from fmsci.errors import Lost, UserError
+from fmsci.world import World
+
+RANKS = 4096
+
+
+class CountingStore:
+    """A store that knows how often it was asked."""
+
+    def __init__(self, keys=()):
+        self.keys, self.asked = dict.fromkeys(keys, b"host"), Counter()
+
+    def set(self, key, value):
+        self.asked["set"] += 1
+        self.keys[key] = value.encode()
+
+    def get(self, key):
+        self.asked["get"] += 1
+        return self.keys[key]
+
+    def add(self, key, count):
+        self.asked["add"] += 1
+        self.keys[key] = self.keys.get(key, 0) + count
+        return self.keys[key]
+
+    def check(self, keys):
+        self.asked["check"] += 1
+        return all(key in self.keys for key in keys)
+
+    def wait(self, keys, limit):
+        self.asked["wait"] += 1
+        if not all(key in self.keys for key in keys):
+            raise RuntimeError("wait timeout")
+
+
+def rank_of_many(rank):
+    return World(rank, RANKS, 0, 4, "srun", f"node{rank // 4}", "node0", 29500)
+
+
+def test_a_rank_asks_a_handful_of_questions_to_meet_thousands(monkeypatch):
+    store = CountingStore()
+    store.set("hosts", json.dumps([f"node{rank // 4}" for rank in range(RANKS)]))
+    monkeypatch.setattr(group, "TCPStore", lambda *given, **how: store)
+    assert group._meet(rank_of_many(17), 60.0) is store
+    assert store.asked.total() < 10
+    assert group._Meeting.hosts[4095] == "node1023"
+
+
+def test_rank_0_tells_all_who_is_where(monkeypatch):
+    store = CountingStore(f"host/{rank}" for rank in range(1, RANKS))
+    monkeypatch.setattr(group, "TCPStore", lambda *given, **how: store)
+    group._meet(rank_of_many(0), 60.0)
+    assert json.loads(store.get("hosts")) == ["node0", *["host"] * (RANKS - 1)]
+
+
+def test_a_node_that_is_missing_is_found_by_halves():
+    store = CountingStore(f"host/{rank}" for rank in range(RANKS) if rank not in range(512, 520))
+    assert group.without(store, "host", range(RANKS)) == list(range(512, 520))
+    assert store.asked["check"] < 50
+
+
+def test_many_ranks_that_never_come_are_not_all_named(monkeypatch):
+    store = CountingStore()
+    monkeypatch.setattr(group, "TCPStore", lambda *given, **how: store)
+    with pytest.raises(UserError, match=r"rank 1, 2, 3, 4, 5, 6, 7, 8 and 4087 more never came in 60 s"):
+        group._meet(rank_of_many(0), 60.0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_thousands_that_notice_a_lost_node_one_finds_out_which(monkeypatch, first):
+    store = CountingStore(f"noticed/{rank}" for rank in range(RANKS) if rank not in range(512, 528))
+    store.keys["noticed"] = RANKS - 17
+    if not first:
+        store.keys |= {"silent/asked": 1, "silent": json.dumps([*range(512, 528)]).encode()}
+    monkeypatch.setattr(group, "GRACE_S", 0.0)
+    monkeypatch.setattr(group._Meeting, "store", store)
+    monkeypatch.setattr(group._Meeting, "hosts", tuple(f"node{rank // 4}" for rank in range(RANKS)))
+    told = group.lost_rank(RuntimeError("Connection closed by peer"), rank_of_many(17))
+    assert isinstance(told, Lost)
+    assert "from rank 512 on node128, " in str(told)
+    assert "rank 519 on node129 and 8 more, noticed by rank 17 on node4;" in str(told)
+    assert store.asked.total() < (60 if first else 10)
+
+
+def test_what_all_ranks_tell_is_fetched_in_one_piece():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        found = by_rank([1.0, 2.5], torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+    assert isinstance(found, torch.Tensor)
+    assert found.tolist() == by_rank([1.0, 2.5], torch.device("cpu")).tolist() == [[1.0, 2.5]]
