@@ -33,6 +33,9 @@ def study(
         int | None,
         typer.Option(metavar="N", min=0, help="with plan and --stage: print what fmsci needs for job N, a word a line"),
     ] = None,
+    first: Annotated[
+        int, typer.Option(metavar="N", min=0, help="with --arguments-of: number from job N on, as later arrays do")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print plan or table as JSON in the last line")] = False,
     site: Site = "generic",
     nodes: Annotated[str, typer.Option(help="with submit: nodes of each pretraining")] = "1",
@@ -69,7 +72,7 @@ def study(
         raise UserError(f"there is no stage '{stage}'{nearest(stage, STAGES)}; there is {', '.join(STAGES)}")
     if action == "plan":
         if arguments_of is not None:
-            say("\n".join(_words(settings, stage or "sweep", arguments_of)))
+            say("\n".join(_words(settings, stage or "sweep", first + arguments_of)))
         else:
             _plan(settings, as_json)
         return
@@ -111,17 +114,18 @@ def study(
 def _words(settings: StudySettings, stage: str, number: int) -> tuple[str, ...]:
     """Return the words behind ``fmsci`` of job ``number`` of a stage."""
     from fmsci.errors import UserError
-    from fmsci.study.board import diverged, valid_errors
+    from fmsci.study.board import diverged, errors_of
     from fmsci.study.plan import group_of, hopeless, plan
 
     planned = plan(settings)
-    errors = valid_errors(planned) if stage == "repeats" else {}
-    jobs = planned.stage(stage, errors)
-    if number >= len(jobs):
-        raise UserError(f"there is no job {number}: {stage} of {settings.run} has {len(jobs)}, from 0")
-    job = jobs[number]
+    count = planned.count(stage)
+    if number >= count:
+        raise UserError(f"there is no job {number}: {stage} of {settings.run} has {count}, from 0")
+    group = group_of(planned, number) if stage == "repeats" else None
+    errors = {} if group is None else errors_of(group.sweep)
+    job = planned.job(stage, number, errors)
     if job is None:
-        group = group_of(planned, number)
+        assert group is not None, "only repeats are unknown"
         if hopeless(group, errors):
             raise UserError(f"repeat {number} of {settings.run} never comes: {diverged(group)}")
         raise UserError(f"repeat {number} of {settings.run} waits for the sweep, which chooses its learning rate")

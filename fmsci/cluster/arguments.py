@@ -14,6 +14,12 @@ from fmsci.study.plan import plan
 STAGE = "--stage="
 """Before the stage of a study that an array makes."""
 
+FIRST = "--first="
+"""Before the number of the job that an array counts from."""
+
+ARRAY_JOBS = 1000
+"""The most jobs of one array: Slurm counts to 1,000 where the site has not set its MaxArraySize."""
+
 RANKS = "--ranks="
 """Before the number of ranks of the points that an array measures."""
 
@@ -30,6 +36,12 @@ def stage_of(arguments: Sequence[str]) -> str:
     return next((word.removeprefix(STAGE) for word in arguments if word.startswith(STAGE)), "sweep")
 
 
+def first_of(arguments: Sequence[str]) -> int | None:
+    """Return the number of the job that an array counts from, or None: it is the only one of its stage."""
+    found = [word.removeprefix(FIRST) for word in arguments if word.startswith(FIRST)]
+    return int(found[0]) if found else None
+
+
 def ranks_of(arguments: Sequence[str]) -> int | None:
     """Return the number of ranks that the arguments of a scaling job name, or None: it writes the report."""
     found = [word.removeprefix(RANKS) for word in arguments if word.startswith(RANKS)]
@@ -37,8 +49,17 @@ def ranks_of(arguments: Sequence[str]) -> int | None:
 
 
 def missing_runs(arguments: Sequence[str]) -> list[int]:
-    """Return the numbers of the jobs of a study's stage that have no result yet."""
-    return jobs_left(plan(settings_of(StudySettings, arguments)), stage_of(arguments))
+    """Return the numbers of the jobs of a study's stage that have no result yet.
+
+    Where the arguments name the first job of an array, those of this array, counted from there.
+    """
+    left, first = jobs_left(plan(settings_of(StudySettings, arguments)), stage_of(arguments)), first_of(arguments)
+    return left if first is None else part_of(left, first)
+
+
+def part_of(numbers: Sequence[int], first: int) -> list[int]:
+    """Return those of some jobs that an array from ``first`` on makes, as it counts them."""
+    return [number - first for number in numbers if first <= number < first + ARRAY_JOBS]
 
 
 def missing_points(arguments: Sequence[str]) -> list[int]:

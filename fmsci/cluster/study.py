@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fmsci.cluster.arguments import STAGE, missing_runs
+from fmsci.cluster.arguments import ARRAY_JOBS, FIRST, STAGE, part_of
 from fmsci.cluster.pipeline import Link, Placed, submit_links
 from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import Request
 from fmsci.config import StudySettings, load_settings
+from fmsci.dataset.order import share
+from fmsci.study.board import jobs_left
 from fmsci.study.plan import plan
 from fmsci.study.reported import is_reported
 
@@ -38,14 +40,17 @@ def study_links(config: Path, overrides: Sequence[str], base: Request) -> list[L
     ]
     names: dict[str, tuple[str, ...]] = {"data": tuple(link.name for link in links)}
     for stage, before in AFTER.items():
-        if not planned.stage(stage, {}):
-            continue
-        words = (str(config), *overrides, STAGE + stage)
-        nodes = base.nodes if stage == "pretrain" else "1"
-        request = replace(base, template="study", arguments=words, nodes=nodes)
+        firsts = range(0, planned.count(stage), ARRAY_JOBS)
+        left = jobs_left(planned, stage)
         awaited = tuple(name for one in before for name in names.get(one, ()))
-        links.append(Link(stage, request, awaited, not missing_runs(words)))
-        names[stage] = (stage,)
+        for part, first in enumerate(firsts):
+            words = (str(config), *overrides, STAGE + stage, *([f"{FIRST}{first}"] if len(firsts) > 1 else []))
+            nodes = base.nodes if stage == "pretrain" else "1"
+            at_once = range(base.concurrent)[share(base.concurrent, len(firsts), part)]
+            request = replace(base, template="study", arguments=words, nodes=nodes, concurrent=max(1, len(at_once)))
+            name = f"{stage} from {first}" if first else stage
+            links.append(Link(name, request, awaited, not part_of(left, first)))
+            names[stage] = (*names.get(stage, ()), name)
     report = replace(base, template="report", arguments=(str(config), *overrides), nodes="1")
     awaited = tuple(name for stage in ("zero-shot", "sweep", "repeats") for name in names.get(stage, ()))
     links.append(Link("report", report, awaited, is_reported(planned), summary=True))

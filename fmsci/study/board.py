@@ -15,7 +15,12 @@ from fmsci.train.entries import METRICS, last_entries
 
 def valid_errors(planned: Plan) -> dict[Path, float]:
     """Return the best validation error of every run of the sweep that is finished; infinite where it diverged."""
-    errors = {run.folder: run.valid_error for run in planned.sweep}
+    return errors_of(planned.sweep)
+
+
+def errors_of(runs: Iterable[Run]) -> dict[Path, float]:
+    """Return the best validation error of those of some runs that are finished; infinite where it diverged."""
+    errors = {run.folder: run.valid_error for run in runs}
     return {folder: error for folder, error in errors.items() if error is not None}
 
 
@@ -50,16 +55,26 @@ class Board:
         """A sentence for each group of which every learning rate diverged, where its sweep or repeats are asked for."""
         self._lost: set[Path] = set()
         """The first results of these groups: their repeats never come."""
+        self._over: dict[Path, bool] = {}
+        self._errors: dict[Path, float | None] = {}
         self._work: dict[Path, float] = {}
         self._done: dict[Path, float] = {}
         self.look()
 
-    def look(self) -> None:
-        """Look at the folders of all jobs."""
+    def look(self, ended: Iterable[Job] = ()) -> None:
+        """Look at the folders of the jobs that have ``ended`` since the last look, and of those never looked at.
+
+        The others are as they were: nobody else makes runs there, and to look at thousands after each one takes longer
+        than many a job.
+        """
+        for job in ended:
+            self._over.pop(job.makes, None)
+            if isinstance(job, Run):
+                self._errors.pop(job.folder, None)
         jobs: dict[Path, Job] = {}
         lost: dict[Path, str] = {}
         for planned in self.plans:
-            errors = valid_errors(planned)
+            errors = self._valid_errors(planned)
             for group in planned.groups:
                 if hopeless(group, errors):
                     lost[group.sweep[0].makes] = diverged(group)
@@ -68,7 +83,9 @@ class Board:
                     jobs[job.makes] = job
                     if job.makes not in self._work:
                         self._work[job.makes] = work_of(planned, job)
-        waiting = [job for job in jobs.values() if not job.over]
+        for key in jobs.keys() - self._over.keys():
+            self._over[key] = jobs[key].over
+        waiting = [job for key, job in jobs.items() if not self._over[key]]
         # All stages of one study before the next one's would leave the others without an answer for long: a stage of
         # all of them, then the next one. So each has its curves with one seed first, then its bands.
         self.waiting = sorted(waiting, key=lambda job: STAGES.index(job.stage))
@@ -81,6 +98,15 @@ class Board:
                 self._done[key] = self._work[key]
             elif isinstance(job, Run):
                 self._done[key] = self._share(job)
+
+    def _valid_errors(self, planned: Plan) -> dict[Path, float]:
+        found: dict[Path, float] = {}
+        for run in planned.sweep:
+            if run.folder not in self._errors:
+                self._errors[run.folder] = run.valid_error
+            error = self._errors[run.folder]
+            found |= {} if error is None else {run.folder: error}
+        return found
 
     def _share(self, run: Run) -> float:
         return self._work[run.makes] * min(1.0, steps_done(run.folder) / max(1, run.steps))  # 0: of unknown data

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from fmsci.config import StudySettings, TrainSettings, load_settings
@@ -23,6 +25,8 @@ from fmsci.train.origin import model_hash
 from fmsci.train.recorded import check_recorded
 
 POLL_S = 0.1
+TELL_S = 1.0
+"""Between two looks at how far the running jobs are: it is read from their files."""
 
 MOST_FAILED = 3
 """After so many jobs that failed no other starts: they would fail too."""
@@ -67,12 +71,13 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
         title = ", ".join(settings.run.name for settings in studies)
         progress = held.enter_context(Progress(title, board.total, "the training", done=board.done(), share=True))
         finished = f"{board.finished} of {board.count} jobs"
+        told = -TELL_S
         while True:
             running = {job.makes for job in pool.jobs}
             out = running | pool.failed.keys()
-            startable = [job for job in board.waiting if job.ready and job.makes not in out]
-            if len(pool.failed) >= MOST_FAILED:
-                startable = []
+            startable = []
+            if pool.has_room and len(pool.failed) < MOST_FAILED:
+                startable = ready([job for job in board.waiting if job.makes not in out], first.workers)
             while startable and pool.has_room:
                 pool.start(startable.pop(0), at_once=min(first.workers, len(pool.jobs) + len(startable) + 1))
             if not pool.jobs:
@@ -82,10 +87,12 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
             for job in ended:
                 _tell(job)
             if ended:
-                board.look()
+                board.look(ended)
                 progress.total = board.total  # less where a group turned out to diverge at every rate
                 finished = f"{board.finished} of {board.count} jobs"
-            progress.update(board.done(pool.jobs), ", ".join([finished, *(job.name for job in pool.jobs)]))
+            if ended or time.monotonic() - told >= TELL_S:
+                told = time.monotonic()
+                progress.update(board.done(pool.jobs), ", ".join([finished, *(job.name for job in pool.jobs)]))
     if pool.failed:
         raise UserError(_failures([*pool.failed.values(), *board.hopeless]))
     if pool.stopping:
@@ -96,6 +103,12 @@ def execute(studies: Sequence[StudySettings], stage: str | None = None) -> None:
         raise UserError(f"{blocked.name} needs {missing}, which is not made by this; run the whole study")
     if board.hopeless:
         raise UserError(_failures(board.hopeless))
+
+
+def ready(jobs: Iterable[Job], most: int) -> list[Job]:
+    """Return the first jobs that can start, so many at most. What many of them need is looked for once."""
+    there = cache(Path.exists)
+    return list(islice((job for job in jobs if all(map(there, job.needs))), most))
 
 
 def _failures(sentences: Sequence[str]) -> str:

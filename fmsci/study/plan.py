@@ -50,6 +50,24 @@ class Plan:
         }
         return stages[name] if name in stages else repeats(self, errors)
 
+    def count(self, name: str) -> int:
+        """Return how many jobs a stage has, those included that are not known yet."""
+        if name == "sweep":
+            return len(self.groups) * len(self.settings.rates or (None,))
+        return len(self.groups) * len(self.settings.seeds[1:]) if name == "repeats" else len(self.stage(name, {}))
+
+    def job(self, name: str, number: int, errors: Mapping[Path, float]) -> Job | None:
+        """Return one job of a stage, as :meth:`stage` would; of the others none is made, which may be thousands: each
+        task of an array asks for its own."""
+        if name == "sweep":
+            group, at = divmod(number, len(self.settings.rates or (None,)))
+            return self.groups[group].sweep[at]
+        if name != "repeats":
+            return self.stage(name, errors)[number]
+        best = chosen(group_of(self, number), errors)
+        seeds = self.settings.seeds[1:]
+        return None if best is None else group_of(self, number).repeat(best, seeds[number % len(seeds)])
+
     def jobs(self, errors: Mapping[Path, float]) -> list[Job]:
         """Return every job that is known so far, those of earlier stages first."""
         return [job for name in STAGES for job in self.stage(name, errors) if job is not None]

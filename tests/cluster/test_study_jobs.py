@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fmsci.cluster import arguments, study, submit
 from fmsci.cluster.pipeline_status import pipeline_status
 from fmsci.cluster.queue import Queue, Queued
 from fmsci.cluster.sharing import ARRAY_FILE, check_alone, read_record, remember, remember_array
-from fmsci.cluster.study import submit_study
+from fmsci.cluster.study import study_links, submit_study
 from fmsci.cluster.submit import Request, prepare
 from fmsci.config import StudySettings, load_settings
 from fmsci.errors import UserError
@@ -54,6 +55,30 @@ def test_the_script_of_a_stage_is_an_array_of_its_jobs(files, stage, tasks):
     assert f"#SBATCH --array={tasks}%3\n" in prepared.text
     assert f"set -- {prepared.settings[0]} --stage={stage}\n" in prepared.text
     assert prepared.script == Path("study") / ("study.sbatch" if stage == "sweep" else f"study-{stage}.sbatch")
+
+
+def test_a_stage_of_more_jobs_than_an_array_counts_is_several_arrays(files, monkeypatch):
+    """Slurm counts to 1,000 where the site has not set its MaxArraySize."""
+    for module in (arguments, study, submit):
+        monkeypatch.setattr(module, "ARRAY_JOBS", 3)
+    with pytest.raises(UserError, match=r"the sweep of study has more jobs than one array counts, 3; .* submit$"):
+        prepare(Request("study", ("study.yaml", "--stage=sweep")))
+    links = study_links(Path("study.yaml"), ["samples=[2, 4]"], Request("study", (), concurrent=5))
+    sweep, repeats = ("sweep", "sweep from 3", "sweep from 6"), ("repeats", "repeats from 3")
+    assert [link.name for link in links] == [*NAMES[:3], *sweep, *repeats, "report"]
+    assert {name for link in links[6:8] for name in link.after} == {"generate data", "pretrain", *sweep}
+    assert links[-1].after == ("zero-shot", *sweep, *repeats)
+    scripts = [prepare(link.request) for link in links[3:6]]
+    arrays = [line for one in scripts for line in one.text.splitlines() if line.startswith("#SBATCH --array=")]
+    assert arrays == ["#SBATCH --array=0,1,2%2", "#SBATCH --array=0,1,2%2", "#SBATCH --array=0,1%1"]
+    assert [one.script.name for one in scripts] == ["study.sbatch", "study-3.sbatch", "study-6.sbatch"]
+    assert f"set -- {scripts[1].settings[0]} --stage=sweep --first=3\n" in scripts[1].text
+    whole = plan(load_settings(StudySettings, Path("study.yaml"), ["samples=[2, 4]"]))
+    words = ["study", "study.yaml", "plan", "samples=[2, 4]", "--stage=sweep", "--first=3", "--arguments-of", 1]
+    assert run(words).splitlines() == list(whole.sweep[4].words)
+    whole.sweep[4].folder.mkdir(parents=True)
+    (whole.sweep[4].folder / "outcome.json").write_text('{"status": "failed", "why": "training diverged"}')
+    assert "--array=0,2%2\n" in prepare(links[4].request).text
 
 
 def test_a_task_finds_its_job_in_the_settings_that_the_array_was_submitted_with(files):

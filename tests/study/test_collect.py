@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,14 @@ from fmsci.config import StudySettings, load_settings
 from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
-from fmsci.study.board import Board, jobs_left
+from fmsci.study.board import Board, errors_of, jobs_left, valid_errors
 from fmsci.study.collect import collect
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
+from fmsci.study.downstream import Group
+from fmsci.study.execute import ready
 from fmsci.study.found import Comparison, Curve, Found, Point
-from fmsci.study.plan import plan
+from fmsci.study.plan import group_of, plan
 from fmsci.study.report import report
 from fmsci.study.reported import is_reported
 from fmsci.study.tables import reach_table
@@ -91,6 +94,52 @@ def test_what_is_missing_and_what_diverged_is_named(found):
     assert whole.groups[1].sweep[1].name not in what.missing
     assert "near finetune small 8 seed 6" in what.missing
     assert {job.name for job in (*whole.data, *whole.pretraining)} <= set(what.missing)
+
+
+def test_after_a_job_only_what_it_changed_is_looked_at(found, monkeypatch):
+    """To look at thousands of folders after each one would take longer than many a job."""
+    whole, _ = found
+    looked = []
+    over = type(whole.sweep[0]).over
+    monkeypatch.setattr(type(whole.sweep[0]), "over", property(lambda run: looked.append(run.name) or over.fget(run)))
+    board = Board([whole], None)
+    assert len(looked) > 10
+    looked.clear()
+    last = whole.groups[2].sweep[1]
+    leave(last, 0.5, 0.5)
+    left = {job.name for job in board.waiting}
+    board.look([last])
+    repeats = {whole.groups[2].repeat(whole.groups[2].sweep[0], seed).name for seed in (6, 7)}
+    assert set(looked) == {last.name, *repeats}  # known by now
+    assert {job.name for job in board.waiting} == left - {last.name} | repeats
+    assert {job.name for job in board.waiting} == {job.name for job in Board([whole], None).waiting}
+
+
+def test_what_many_jobs_need_is_looked_for_once(found, monkeypatch):
+    whole, _ = found
+    waiting, asked, exists = Board([whole], None).waiting, [], Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: asked.append(path) or exists(path))
+    assert ready(waiting, 100) == [job for job in waiting if job.ready]
+    asked.clear()
+    assert ready(waiting, 1) == [job for job in waiting if job.ready][:1]
+    asked.clear()
+    ready(waiting * 100, 10**6)
+    assert len(asked) == len(set(asked))
+
+
+def test_a_task_of_an_array_makes_no_other_run_of_the_study(found, monkeypatch):
+    whole, _ = found
+    expected = {"sweep": whole.stage("sweep", {}), "repeats": whole.stage("repeats", valid_errors(whole))}
+    for stage, jobs in expected.items():
+        assert whole.count(stage) == len(jobs)
+        for number in (0, 3):
+            fresh, made = plan(whole.settings), []
+            make = Group.run
+            monkeypatch.setattr(Group, "run", lambda *given, make=make, made=made: made.append(given) or make(*given))
+            errors = errors_of(group_of(fresh, number).sweep) if stage == "repeats" else {}
+            assert fresh.job(stage, number, errors) == jobs[number]
+            monkeypatch.setattr(Group, "run", make)
+            assert len(made) <= len(whole.settings.rates) + 1
 
 
 def test_a_group_that_diverges_at_every_rate_stops_nothing_else(found):
