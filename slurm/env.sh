@@ -213,7 +213,7 @@ result_place() {
 progress() {
     local found
     if [ -n "${1:-}" ]; then
-        found=$(cd "$1/checkpoints" 2>/dev/null && printf '%s\n' step-* | sort | tail -n 1)
+        found=$(cd "$1/checkpoints" 2>/dev/null && printf '%s\n' step-* | sort -t - -k 2,2n | tail -n 1)
         case $found in step-*[0-9]) echo "step $((10#${found#step-}))" ;; *) echo "step 0" ;; esac
     elif [ -n "$data" ]; then
         echo "$(find "$data" -path '*/shard-*.h5' 2>/dev/null | wc -l) shards"

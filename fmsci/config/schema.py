@@ -24,6 +24,8 @@ class Schema(pydantic.BaseModel):
     @classmethod
     def _means_what_it_says(cls, value: Any, info: ValidationInfo) -> Any:
         if info.field_name is not None:
+            if type(value) in (int, float):  # the quick way through a manifest of a hundred thousand shards
+                return value
             annotation = cls.model_fields[info.field_name].annotation
             if not _takes(annotation, bool) and _holds_bool(value):
                 raise ValueError("should not be true or false")
@@ -64,6 +66,8 @@ def _items(value: Any) -> Iterable[Any]:
 
 def _can_be_written(text: str) -> bool:
     """Tell whether a file name and a file of UTF-8 can hold a text: it has no null, and no half of a character."""
+    if text.isascii():
+        return "\0" not in text
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 

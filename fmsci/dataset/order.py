@@ -23,7 +23,7 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
 def _permutation(key: list[int], count: int) -> NDArray[np.int64]:
     """Sort raw Philox numbers: the raw stream of a bit generator is fixed for good, that of shuffles is not."""
     raw = np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
-    return np.argsort(raw, kind="stable").astype(np.int64)
+    return np.argsort(raw, kind="stable").astype(np.int64, copy=False)  # of 10^8 samples 0.8 GB less, on each rank
 
 
 def subset_order(subset: int, available: int) -> NDArray[np.int64]:
@@ -54,7 +54,9 @@ def mixture_order(seed: int, epoch: int, sizes: Sequence[int], drawn: Sequence[i
     the folder's own endless sequence, one permutation of its samples after another, and the next epoch goes on where
     this one ends: no sample comes again before all others of its folder have come.
     """
-    owners = np.repeat(np.arange(len(sizes)), drawn)[_permutation([seed, epoch, len(sizes)], sum(drawn))]
+    owners = np.repeat(np.arange(len(sizes), dtype=np.int16), drawn)[
+        _permutation([seed, epoch, len(sizes)], sum(drawn))
+    ]
     order = np.empty(sum(drawn), np.int64)
     first = 0
     for folder, (size, count) in enumerate(zip(sizes, drawn, strict=True)):

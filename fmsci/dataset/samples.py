@@ -112,7 +112,7 @@ class SampleSet:
                 f"{folder} has {available} {split} samples, {limit} were asked for; ask for fewer or make more"
             )
         self._count = available if limit is None else limit
-        self._rows = subset_order(subset, available)[:limit] if subset and limit is not None else None
+        self._rows = subset_order(subset, available)[:limit].copy() if subset and limit is not None else None
         """Which samples of the split they are; None: the first ones."""
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from fmsci.dataset.loader import Batch, Piece
 from fmsci.engine.watch import Watch
 from fmsci.errors import UserError
 from fmsci.metrics import Loss, relative_l2
-from fmsci.tensors import each_tensor, write_tensors
+from fmsci.tensors import checked_tensors, each_tensor, write_tensors
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the full weights by parameter name, on the CPU (complete on rank 0 at least)."""
+        """Return the full weights by parameter name, on the CPU of rank 0; elsewhere none."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -112,6 +112,28 @@ def each_state(
     lacking = [name for name in trained if parts[name] != len(ADAM_STATE)]
     if parts and lacking:
         raise UserError(f"{path} lacks the state of {lacking[0]}; remove the checkpoint")
+
+
+Shapes = dict[str, Sequence[int]]
+Read = Callable[[], Iterator[tuple[str, Tensor]]]
+
+
+def checkpoint_weights(folder: Path, model: Mapping[str, Tensor]) -> tuple[Shapes, Read]:
+    """Return the shapes of a model's weights, and what reads those in a checkpoint's folder."""
+    shapes = {name: tensor.shape for name, tensor in model.items()}
+    return dict(shapes), lambda: checked_tensors(folder / "model.safetensors", shapes, "remove the checkpoint")
+
+
+def checkpoint_state(folder: Path, model: Mapping[str, Tensor], trained: Collection[str]) -> tuple[Shapes, Read]:
+    """Return the same of the optimizer state of what is trained, under the names ``FIELD.PARAMETER``."""
+    shapes = {name: tensor.shape for name, tensor in model.items()}
+    wanted = {f"{field}.{name}": () if field == "step" else shapes[name] for name in trained for field in ADAM_STATE}
+
+    def read() -> Iterator[tuple[str, Tensor]]:
+        for field, name, value in each_state(folder, shapes, trained):
+            yield f"{field}.{name}", value
+
+    return dict(wanted), read
 
 
 def piece_loss(u: Tensor, piece: Piece, global_count: int, loss: Loss) -> tuple[Tensor, Tensor]:

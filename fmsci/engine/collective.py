@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 import torch
@@ -39,19 +39,52 @@ def decided_by_main(world: World, device: torch.device, decide: Callable[[], flo
 
     One rank looks for all: on a shared file system another might still see an older folder.
     """
+    return told_by_main(world, device, 1, lambda: [decide()])[0]
+
+
+def told_by_main(world: World, device: torch.device, count: int, tell: Callable[[], Sequence[float]]) -> list[float]:
+    """Return so many numbers that rank 0 finds, on every rank; its mistake ends them all. Collective."""
     mistake: Exception | None = None
-    value = 0.0
+    values: Sequence[float] = [0.0] * count
     if world.is_main:
         try:
-            value = decide()
+            values = tell()
         except Exception as error:  # whatever it is, the others must not wait for its sum
             mistake = error
-    failed, value = total([float(mistake is not None), value], device)
+    failed, *values = total([float(mistake is not None), *values], device)
     if mistake is not None:
         raise mistake
     if failed:
         raise SettingsError("rank 0 has said what is wrong")
-    return value
+    return list(values)
+
+
+Tensors = Iterable[tuple[str, Tensor]]
+
+
+def read_by_main(
+    world: World, device: torch.device, shapes: Mapping[str, Sequence[int]], read: Callable[[], Tensors]
+) -> Tensors:
+    """Yield tensors of float32 that rank 0 reads, by name, on every rank; its mistake ends them all. Collective.
+
+    Those of ``shapes``, one by one on the device, or none where there are none to read. A thousand ranks that each
+    read a checkpoint ask a file system for terabytes of one file.
+    """
+    if world.size == 1:
+        yield from read()
+        return
+    found: dict[str, Tensor] = {}
+
+    def look() -> float:
+        found.update(read())
+        return float(bool(found))
+
+    if not decided_by_main(world, device, look):
+        return
+    for name, shape in shapes.items():
+        tensor = found.pop(name).to(device) if world.is_main else torch.empty(tuple(shape), device=device)
+        dist.broadcast(tensor, src=0)
+        yield name, tensor
 
 
 class Agreement:

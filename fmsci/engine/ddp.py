@@ -21,14 +21,23 @@ from torch.optim import Optimizer
 
 from fmsci.dataset.loader import Batch, Piece
 from fmsci.dataset.samples import Samples
-from fmsci.engine.api import Snapshot, blamed, each_state, gradient_norm, host_copy, piece_loss, set_rate
+from fmsci.engine.api import (
+    Snapshot,
+    blamed,
+    checkpoint_state,
+    checkpoint_weights,
+    gradient_norm,
+    host_copy,
+    piece_loss,
+    set_rate,
+)
+from fmsci.engine.collective import read_by_main
 from fmsci.engine.precision import in_precision
 from fmsci.engine.replay import Replayed
 from fmsci.engine.watch import Watch
 from fmsci.metrics import Loss, squared_error
 from fmsci.model.gradient_room import leave_gradients, that_leave
 from fmsci.model.operator import SolutionOperator
-from fmsci.model_folder.weights import load_weights
 from fmsci.stages import stage
 from fmsci.world import LARGE_BYTES, World
 
@@ -149,6 +158,8 @@ class DDPEngine:
 
     def weights(self) -> dict[str, Tensor]:
         """See :meth:`fmsci.engine.api.Engine.weights`."""
+        if not self.world.is_main:  # each rank of a host would take room for all of them there
+            return {}
         return {name: tensor.detach().cpu() for name, tensor in self.operator.state_dict().items()}
 
     def snapshot(self) -> Snapshot:
@@ -165,17 +176,17 @@ class DDPEngine:
 
     def load(self, folder: Path) -> None:
         """See :meth:`fmsci.engine.api.Engine.load`."""
-        load_weights(self.operator, folder, "remove the checkpoint")
-        parameters = dict(self.operator.named_parameters())
-        shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        own, parameters = self.operator.state_dict(), dict(self.operator.named_parameters())
         trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-        for field, name, value in each_state(folder, shapes, trained):
-            # Adam's step counter stays where torch made it (the CPU, unless fused on a GPU); moments follow the weight.
+        device = self.trained[0].device
+        weights = read_by_main(self.world, device, *checkpoint_weights(folder, own))
+        for name, value in weights:
+            own[name].copy_(value)
+        for key, value in read_by_main(self.world, device, *checkpoint_state(folder, parameters, trained)):
+            field, _, name = key.partition(".")
             target = parameters[name]
             if target.requires_grad:
-                self.optimizer.state[target][field] = (
-                    value if field == "step" and target.device.type == "cpu" else value.to(target.device)
-                )
+                self.optimizer.state[target][field] = value.to(target.device)
 
 
 def losses(loss: Loss, module: Callable[..., Tensor], piece: Piece, global_count: int) -> Tensor:

@@ -17,14 +17,24 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fmsci.dataset.loader import Batch, Piece
-from fmsci.engine.api import MOMENTS, Snapshot, blamed, each_state, gradient_norm, host_copy, piece_loss, set_rate
+from fmsci.engine.api import (
+    MOMENTS,
+    Snapshot,
+    blamed,
+    checkpoint_state,
+    checkpoint_weights,
+    gradient_norm,
+    host_copy,
+    piece_loss,
+    set_rate,
+)
+from fmsci.engine.collective import read_by_main
 from fmsci.engine.precision import in_precision
 from fmsci.engine.watch import Watch, watch_backend
 from fmsci.engine.zero_import import import_deepspeed
 from fmsci.metrics import Loss, squared_error
 from fmsci.model.operator import SolutionOperator
 from fmsci.stages import stage
-from fmsci.tensors import checked_tensors
 from fmsci.world import World
 
 
@@ -134,15 +144,16 @@ class ZeroEngine:
     def load(self, folder: Path) -> None:
         """See :meth:`fmsci.engine.api.Engine.load`."""
         parameters = dict(self.operator.named_parameters())
-        for name, value in checked_tensors(folder / "model.safetensors", self.shapes, "remove the checkpoint"):
-            parameter = parameters[name]
-            value = value.to(self.engine.device)
+        device, names = self.engine.device, [name for name, one in parameters.items() if one.requires_grad]
+        whole = {name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}
+        for name, value in read_by_main(self.world, device, *checkpoint_weights(folder, whole)):
+            parameter, value = parameters[name], value.to(device)
             with torch.no_grad(), self._whole(parameter, change=True):
                 parameter.copy_(value)
             if self.stage and parameter.requires_grad:  # the optimizer's own copy, of which the parameter is a copy
                 self._set(parameter, value, None)
-        trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-        for field, name, value in each_state(folder, self.shapes, trained):
+        for key, value in read_by_main(self.world, device, *checkpoint_state(folder, whole, names)):
+            field, _, name = key.partition(".")
             if parameters[name].requires_grad:
                 self._set_state(parameters[name], field, value)
 

@@ -18,7 +18,7 @@ from fmsci.generate.summary import build_manifest
 from fmsci.pde import System, pair_error
 from fmsci.pde.grid import LARGEST_MEAN, sum_of_squares
 from fmsci.shards.foreign import SamplesFile, open_samples, read_pieces
-from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts, split_name
+from fmsci.shards.layout import MANIFEST, PLAN, SPLITS, DataFacts, check_count, split_name
 from fmsci.shards.manifest import Manifest, ShardRecord, write_manifest
 from fmsci.shards.virtual import write_virtual
 from fmsci.shards.writer import ShardWriter, open_shard
@@ -67,6 +67,7 @@ def import_files(
             f"--range is {data_range[0]:g} {data_range[1]:g} but should be two finite numbers, the smaller one first"
         )
     opened = {split: [open_samples(path, solved=True) for path in files[split]] for split in SPLITS if files.get(split)}
+    check_count((sum(file.count for file in of_split) for of_split in opened.values()), shard_samples)
     grid = _one_grid([file for of_split in opened.values() for file in of_split], system)
     if (output / MANIFEST).exists() or (output / PLAN).exists():
         raise UserError(f"{output} already holds data; give another output folder")

@@ -14,7 +14,7 @@ from fmsci.errors import UserError, nearest
 from fmsci.files import read_json, write_json
 from fmsci.generate.tally import tally_size
 from fmsci.pde import REVISION, SYSTEMS, System
-from fmsci.shards.layout import FORMAT_VERSION, MANIFEST, PLAN, SPLITS, DataFacts, ShardLayout
+from fmsci.shards.layout import FORMAT_VERSION, MANIFEST, PLAN, SPLITS, DataFacts, ShardLayout, check_count
 from fmsci.shards.manifest import Manifest, read_manifest
 
 
@@ -85,6 +85,7 @@ def build_request(settings: GenerateSettings) -> Request:
     wrong = system.check_range(*settings.range, options)
     if wrong is not None:
         raise UserError(f"'range' of {settings.system}: {wrong}")
+    check_count((int(getattr(settings, split)) for split in SPLITS), settings.shard_samples)
     return Request(
         system=settings.system,
         range=settings.range,

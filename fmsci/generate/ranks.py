@@ -70,6 +70,9 @@ class MpiRanks:
     TO_MAIN, FROM_MAIN = 7, 8
     PULSE_S = 0.2
     """Between two messages of a rank, and between two looks of a waiting one, which so leaves its core to others."""
+    MESSAGE_S = 0.002
+    """By so much for each rank the messages of one are apart at least: rank 0, which makes samples like the others,
+    would take in those of thousands instead."""
 
     def __init__(self, world: World) -> None:
         """Take the rank facts from MPI and hold them against those of the launcher."""
@@ -93,10 +96,11 @@ class MpiRanks:
         self._done = [0] * self.size
         self._settled = [False] * self.size
         self._stop = False
-        self._told = False
+        self._told = False  # rank 0 the others, or another rank rank 0, of being asked to stop
         self._ended = False
         self._sent: list[Any] = []
-        self._last_pulse = 0.0
+        self._last_pulse = self._last_sent = -float("inf")
+        self._total = 0
 
     def share(self, value: Any) -> Any:
         """Return rank 0's value."""
@@ -110,11 +114,16 @@ class MpiRanks:
     def report(self, done: int, stop: bool) -> tuple[int, bool]:
         """Send a message to rank 0, or take in those that have arrived, without waiting and not too often."""
         now = time.monotonic()
-        if now - self._last_pulse >= self.PULSE_S or stop != self._stop:
+        news = stop and not (self._stop or self._told)
+        if news or now - self._last_pulse >= self.PULSE_S:
             self._last_pulse = now
-            self._exchange(done, stop, settled=False)
-        self._done[self.rank] = done
-        return sum(self._done), self._stop or stop
+            if self.rank == 0 or news or now - self._last_sent >= self.MESSAGE_S * self.size:
+                self._last_sent = now
+                self._exchange(done, stop, settled=False)
+            else:
+                self._ended |= self._hear_main()
+        self._count(self.rank, done)
+        return self._total, self._stop or stop
 
     def settle(self, done: int, stop: bool, watch: Callable[[int], None]) -> bool:
         """Wait for all ranks; afterwards no message is under way."""
@@ -123,8 +132,8 @@ class MpiRanks:
             while not all(self._settled):
                 time.sleep(self.PULSE_S)
                 self._listen()
-                watch(sum(self._done))
-            watch(sum(self._done))
+                watch(self._total)
+            watch(self._total)
             self._settled = [False] * self.size
             self._tell_others("end")
         else:
@@ -133,7 +142,7 @@ class MpiRanks:
         for request in self._sent:
             request.wait()
         self._sent.clear()
-        self._done = [0] * self.size
+        self._done, self._total = [0] * self.size, 0
         self._ended = False
         return self._stop
 
@@ -143,12 +152,18 @@ class MpiRanks:
             self._listen()
         else:
             self._sent = [request for request in self._sent if not request.Test()]
+            self._told = self._told or stop
             self._sent.append(self._world.isend((done, stop, settled), dest=0, tag=self.TO_MAIN))
             self._ended |= self._hear_main()  # the last message may be answered at once
 
     def _take(self, source: int, done: int, stop: bool, settled: bool) -> None:
-        self._done[source], self._settled[source] = done, settled
+        self._count(source, done)
+        self._settled[source] = settled
         self._stop = self._stop or stop
+
+    def _count(self, source: int, done: int) -> None:
+        self._total += done - self._done[source]
+        self._done[source] = done
 
     def _listen(self) -> None:
         """On rank 0: take in what has arrived, and let everybody know when somebody was asked to stop."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fmsci import __version__
+from fmsci.errors import UserError
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "valid", "test")
@@ -14,6 +15,9 @@ PLAN = "plan.json"
 """What ``fmsci generate`` was asked for, from its first moment on; imported data have none."""
 SHEET = "contact_sheet.png"
 """Pictures of some samples, made by ``fmsci data info``."""
+
+MOST_SHARDS = 300_000
+"""The most files of a data folder: its manifest has to be one that is read (:data:`fmsci.files.LARGEST_JSON`)."""
 
 FIELDS = "fields"
 """(N, 2, n, n) float32: source, solution."""
@@ -45,6 +49,18 @@ HEADER_BYTES = 4096
 def shard_name(split: str, index: int) -> str:
     """Return a shard's path inside its data folder: ``train/shard-00000.h5``."""
     return f"{split}/shard-{index:05d}.h5"
+
+
+def check_count(samples: Iterable[int], shard_samples: int) -> None:
+    """Raise UserError where splits of so many samples are too many files."""
+    counts = list(samples)
+    shards = sum(-(-count // shard_samples) for count in counts)
+    if shards > MOST_SHARDS:
+        enough = -(-sum(counts) // (MOST_SHARDS - len(counts)))
+        raise UserError(
+            f"shard_samples={shard_samples} makes {shards:,} files, a data folder has {MOST_SHARDS:,} at most; "
+            f"give shard_samples={enough} or more"
+        )
 
 
 def split_name(split: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -152,6 +153,16 @@ def read_manifest(folder: Path) -> Manifest:
         if (folder / PLAN).exists():
             what = "is not finished: repeat the fmsci generate command"
         raise UserError(f"{folder} is no data folder: {path.name} is missing ({folder.name} {what})")
+    try:
+        stamp = path.stat()
+    except OSError:  # gone in this moment: what reads it says so
+        return parse(Manifest, read_json(path), str(path))
+    return _read(path, (stamp.st_dev, stamp.st_ino, stamp.st_size, stamp.st_mtime_ns))
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, stamp: tuple[int, ...]) -> Manifest:
+    """Read a manifest once as long as its stamp stays: that of 100,000 shards takes seconds, and each split asks."""
     return parse(Manifest, read_json(path), str(path))
 
 

@@ -1,16 +1,19 @@
 """Read a split of a data folder: memory maps of the contiguous datasets, HDF5 reads where a file has none.
 
 A map costs no copy and no lock, and every process of a node shares its pages. Files are opened on first use, in the
-process that uses them, and only so many at a time stay open.
+process that uses them, and stay open as far as the process may have open files: samples come in any order, so each
+of a shard that is not open asks the file system's one server of names for it.
 """
 
 from __future__ import annotations
 
 import mmap
+import resource
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +24,9 @@ from fmsci.shards.layout import ACCEPTANCE, FIELDS, MANIFEST, SAMPLE_ID, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
 from fmsci.shards.plain import inside, open_hdf5, plain
 
-OPEN_SHARDS = 256
-"""Shards of one reader that stay open: each takes a file handle and a map."""
+FEWEST_OPEN, MOST_OPEN = 256, 32_768
+"""Shards that stay open in a process, of all its readers: each takes a file handle and a map, of which Linux gives a
+process 65,530."""
 
 Maps = dict[str, tuple[tuple[int, ...], Any, int]]
 """Shape, dtype and offset in the file of each dataset that can be mapped."""
@@ -53,6 +57,7 @@ class SplitReader:
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
         self._maps: dict[int, Maps] = {}  # of every shard seen: opening one again then takes no look into its HDF5
         _Shard(folder, self._records[0], self._shapes(0))
+        _READERS.add(self)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -61,6 +66,11 @@ class SplitReader:
     def __getstate__(self) -> dict[str, Any]:
         """Travel to another process without the open files: it opens its own."""
         return {**self.__dict__, "_shards": OrderedDict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive there."""
+        self.__dict__ |= state
+        _READERS.add(self)
 
     def gather(
         self,
@@ -105,13 +115,23 @@ class SplitReader:
         return {name: layout[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
 
     def _open(self, index: int) -> _Shard:
-        if len(self._shards) >= OPEN_SHARDS:
-            self._shards.popitem(last=False)
+        readers = list(_READERS)
+        while sum(len(reader._shards) for reader in readers) >= most_open():
+            max(readers, key=lambda reader: len(reader._shards))._shards.popitem(last=False)
         shard = _Shard(self.folder, self._records[index], self._shapes(index), self._maps.get(index))
         self._shards[index] = shard
         if shard.maps is not None:
             self._maps[index] = shard.maps
         return shard
+
+
+_READERS: WeakSet[SplitReader] = WeakSet()
+
+
+def most_open() -> int:
+    """Return how many shards may stay open: half of what the process may have open, as it is now."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(FEWEST_OPEN, min(MOST_OPEN, allowed // 2)) if allowed != resource.RLIM_INFINITY else MOST_OPEN
 
 
 class _Shard:

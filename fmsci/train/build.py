@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from fmsci.config.sections import ModelSettings
 from fmsci.dataset.build import Data, build_data
 from fmsci.dataset.cache import cached
 from fmsci.dataset.loader import Loader
+from fmsci.dataset.mixture import Mixture
 from fmsci.dataset.samples import SampleSource
 from fmsci.engine.api import Engine
 from fmsci.engine.build import build_engine
+from fmsci.engine.collective import told_by_main
 from fmsci.engine.device import set_threads
 from fmsci.engine.replay_rule import numbers_of_step
 from fmsci.errors import UserError
@@ -28,7 +31,7 @@ from fmsci.model_folder.reading import ModelFolder, open_model_folder
 from fmsci.train.extend import extended_scales, load_extended
 from fmsci.train.learning_rate import peak_lr
 from fmsci.train.optim import build_optimizer
-from fmsci.world import World, keep_freed_memory
+from fmsci.world import World, allow_open_files, keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,15 @@ class Job:
 
 
 def choose_model(
-    settings: TrainSettings, saved: Mapping[str, Any] | None = None
+    settings: TrainSettings, saved: Mapping[str, Any] | None = None, scales_of: Callable[[Data], Scales] = Data.scales
 ) -> tuple[Architecture, Scales, Data, ModelFolder | None]:
     """Return architecture and scales: of the checkpoint (``saved``), else of ``init``, else from the dial and the data.
 
     With them come the data, with the coefficients that the model takes, and the ``init`` folder to load from.
     A run that has a checkpoint needs neither ``init`` nor the statistics of the data any more.
 
-    An ``init`` model that knows fewer coefficients than the data have is extended by theirs.
+    An ``init`` model that knows fewer coefficients than the data have is extended by theirs. ``scales_of`` measures the
+    scales of the data.
 
     Raises UserError where ``model.*`` contradicts the ``init`` model, the data have other coefficients, or the grid
     is too small.
@@ -108,7 +112,7 @@ def choose_model(
         data = build_data(settings.data, scales.columns)
     elif settings.init is None:
         data = build_data(settings.data)
-        scales = data.scales()
+        scales = scales_of(data)
         chosen, folder = architecture(1 + len(scales.coefficients), **settings.model.architecture), None
     else:
         folder = open_model_folder(settings.init)
@@ -116,7 +120,7 @@ def choose_model(
         _agree(settings.model, folder)
         data = build_data(settings.data)
         if set(scales.columns) < set(data.train.columns):  # it learns new coefficients
-            scales = extended_scales(scales, data.scales())
+            scales = extended_scales(scales, scales_of(data))
             chosen = replace(chosen, in_channels=1 + len(scales.columns))
         elif scales.columns != data.train.columns:
             data = build_data(settings.data, scales.columns)
@@ -144,6 +148,21 @@ def _agree(model: ModelSettings, folder: ModelFolder) -> None:
             )
 
 
+def shared_scales(world: World, device: torch.device, data: Data) -> Scales:
+    """Return the scales of the data, on every rank. Collective. Those of a mixture are read in every shard: by one rank
+    for all, else a thousand ranks would open a hundred thousand files each."""
+    if world.size == 1 or not isinstance(data.train, Mixture):
+        return data.scales()
+    columns = data.train.columns
+
+    def tell() -> list[float]:
+        scales = data.scales()
+        return [scales.source, *(scales.coefficients[name] for name in columns)]
+
+    source, *coefficients = told_by_main(world, device, 1 + len(columns), tell)
+    return Scales(source, dict(zip(columns, coefficients, strict=True)))
+
+
 def build_job(
     settings: TrainSettings, world: World, device: torch.device, saved: Mapping[str, Any] | None = None
 ) -> Job:
@@ -152,7 +171,8 @@ def build_job(
     The process group must be up where there are several ranks.
     """
     set_threads(settings.engine.threads, world)
-    chosen, scales, data, folder = choose_model(settings, saved)
+    allow_open_files()  # of the shards as many stay open
+    chosen, scales, data, folder = choose_model(settings, saved, partial(shared_scales, world, device))
     if device.type == "cpu":
         keep_freed_memory(chosen.largest_parameter_bytes)
     torch.manual_seed(settings.seed)  # every rank draws the same initial weights
@@ -164,7 +184,7 @@ def build_job(
         recompute=settings.engine.recompute,
     ).to(device)
     if folder is not None:
-        load_extended(operator, folder)
+        load_extended(operator, folder, world)
     optimizer = build_optimizer(operator, settings.optim)
     skip = settings.optim.on_nonfinite in {"skip", "rewind"}  # either way the weights stay as they are
     how = settings.engine

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from fmsci.engine.collective import read_by_main
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
 from fmsci.model_folder.documents import WEIGHTS
 from fmsci.model_folder.reading import ModelFolder
 from fmsci.tensors import checked_tensors
+from fmsci.world import World
+
+ALONE = World()
 
 
 def extended_scales(old: Scales, measured: Scales) -> Scales:
@@ -17,10 +23,11 @@ def extended_scales(old: Scales, measured: Scales) -> Scales:
     return Scales(old.source, {**measured.coefficients, **old.coefficients})
 
 
-def load_extended(operator: SolutionOperator, folder: ModelFolder) -> None:
+def load_extended(operator: SolutionOperator, folder: ModelFolder, world: World = ALONE) -> None:
     """Load the weights of a model folder; the columns of the new coefficients are zero, so that they change nothing.
 
     The input channels are an axis of exactly the tensors whose shape changes with their number (the lift's weight).
+    Collective, where ``world`` has several ranks: one reads for all.
     Raises UserError where the folder's weights are not those of its architecture, or not finite.
     """
     old_columns, new_columns = ("f", *folder.scales.columns), ("f", *operator.scales.columns)
@@ -28,7 +35,12 @@ def load_extended(operator: SolutionOperator, folder: ModelFolder) -> None:
     with torch.device("meta"):  # the shapes alone
         shapes = {k: v.shape for k, v in SolutionOperator(folder.architecture, folder.scales).state_dict().items()}
     own = operator.state_dict()
-    for name, tensor in checked_tensors(folder.path / WEIGHTS, shapes, "make the model anew"):
+    device = next(operator.parameters()).device
+
+    def read() -> Iterator[tuple[str, Tensor]]:
+        return checked_tensors(folder.path / WEIGHTS, shapes, "make the model anew")
+
+    for name, tensor in read_by_main(world, device, shapes, read):
         own[name].copy_(_placed(tensor, own[name], places))
 
 

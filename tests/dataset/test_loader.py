@@ -75,12 +75,12 @@ def test_asking_for_too_many_samples_is_a_sentence(poisson_data):
 def test_more_shards_than_stay_open_give_the_same_batches(poisson_data, tmp_path, monkeypatch):
     sizes = ["shard_samples=3", "grid=16", "train=13", "valid=1", "test=1", "system=poisson", "range=[1,5]"]
     run(["generate", *sizes, f"output={tmp_path / 'small'}"])
-    monkeypatch.setattr(fmsci.shards.reader, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(fmsci.shards.reader, "most_open", lambda: 2)
     small, whole = build(tmp_path / "small"), build(poisson_data)
     for epoch in range(2):
         for a, b in zip(small.epoch(epoch), whole.epoch(epoch), strict=True):
             assert torch.equal(a.pieces[0].samples.fields, b.pieces[0].samples.fields)
-    assert len(small.samples._reader._shards) == 2
+    assert len(small.samples._reader._shards) <= 2
     (tmp_path / "small" / "train" / "shard-00001.h5").unlink()
     with pytest.raises(UserError, match=r"shard-00001.h5 is missing; run: fmsci data check"):
         list(small.epoch(2))

@@ -7,9 +7,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from fmsci.engine import group
-from fmsci.engine.collective import by_rank
+from fmsci.config.sections import DataSettings
+from fmsci.dataset.build import build_data
+from fmsci.engine import collective, group
+from fmsci.engine.collective import by_rank, read_by_main
 from fmsci.errors import Lost, UserError
+from fmsci.train.build import shared_scales
 from fmsci.world import World
 
 RANKS = 4096
@@ -101,3 +104,27 @@ def test_what_all_ranks_tell_is_fetched_in_one_piece():
         dist.destroy_process_group()
     assert isinstance(found, torch.Tensor)
     assert found.tolist() == by_rank([1.0, 2.5], torch.device("cpu")).tolist() == [[1.0, 2.5]]
+
+
+def test_what_rank_0_reads_no_other_rank_reads(monkeypatch):
+    def read():
+        raise AssertionError("terabytes, of a thousand ranks")
+
+    monkeypatch.setattr(collective, "total", lambda values, device: [0.0, 1.0])
+    monkeypatch.setattr(dist, "broadcast", lambda tensor, src: tensor.fill_(7.0))
+    shapes = {"a": (2, 3), "b": ()}
+    found = dict(read_by_main(rank_of_many(3), torch.device("cpu"), shapes, read))
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == shapes
+    assert all(bool((tensor == 7.0).all()) for tensor in found.values())
+    monkeypatch.setattr(collective, "total", lambda values, device: [0.0, 0.0])  # there are none
+    assert dict(read_by_main(rank_of_many(3), torch.device("cpu"), shapes, read)) == {}
+
+
+def test_the_scales_of_a_mixture_are_measured_by_one_rank(monkeypatch, poisson_data):
+    data = build_data(DataSettings(mixture=[{"path": poisson_data, "weight": 1.0}]))
+    own = data.scales()
+    told = [own.source, *own.coefficients.values()]
+    monkeypatch.setattr(collective, "total", lambda values, device: [0.0, *told])
+    assert shared_scales(rank_of_many(0), torch.device("cpu"), data) == own
+    monkeypatch.setattr(type(data), "scales", None)
+    assert shared_scales(rank_of_many(3), torch.device("cpu"), data) == own

@@ -6,7 +6,10 @@ import pytest
 
 from fmsci.config import GenerateSettings, parse
 from fmsci.errors import UserError
+from fmsci.files import LARGEST_JSON
 from fmsci.generate.plan import agree_with_plan, build_request, build_tasks, share
+from fmsci.shards.layout import MOST_SHARDS
+from fmsci.shards.manifest import ShardRecord
 
 
 def settings(**changes):
@@ -41,6 +44,29 @@ def test_the_largest_shards_are_given_out_first():
     assert [[t.split for t in share(tasks, rank, 2)] for rank in (0, 1)] == [["train"], ["valid", "test"]]
     tasks.reverse()  # wherever it stands in the list
     assert [[t.split for t in share(tasks, rank, 2)] for rank in (0, 1)] == [["train"], ["test", "valid"]]
+
+
+def test_more_files_than_a_manifest_can_name_are_refused_before_any_is_made():
+    """It would be written after the last one, and read by nobody: JSON files have a largest size."""
+    count = MOST_SHARDS // 3
+    most = settings(train=count, valid=count, test=count, shard_samples=1)
+    build_request(most)
+    with pytest.raises(UserError) as refused:
+        build_request(settings(train=count + 1, valid=count, test=count, shard_samples=1))
+    assert str(refused.value) == (
+        "shard_samples=1 makes 300,001 files, a data folder has 300,000 at most; give shard_samples=2 or more"
+    )
+    with pytest.raises(UserError, match=r"give shard_samples=(\d+) or more") as refused:
+        build_request(settings(train=10**9, valid=7, test=7, shard_samples=10))
+    enough = int(str(refused.value).split("shard_samples=")[2].split()[0])
+    build_request(settings(train=10**9, valid=7, test=7, shard_samples=enough))
+    longest = ShardRecord(
+        file=f"train/shard-{MOST_SHARDS}.h5", first=10**12, count=10**6, bytes=10**11, checksum="crc32:01234567"
+    )
+    one, two = (
+        len(json.dumps({"splits": {"train": {"shards": count * [longest.model_dump()]}}}, indent=2)) for count in (1, 2)
+    )
+    assert MOST_SHARDS * (two - one) < LARGEST_JSON - (1 << 20)
 
 
 def test_another_request_in_the_same_folder_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fmsci.generate import ranks as ranks_room
 from fmsci.generate.ranks import MpiRanks
 from fmsci.world import World
 from tests.commands import clean_environment, command
@@ -54,6 +55,43 @@ def test_an_end_that_comes_at_once_is_heard(monkeypatch, answers, stopped):
     ranks = MpiRanks(World(rank=1, size=2, local_rank=1, local_size=2, launcher="mpiexec"))
     assert ranks.settle(8, False, lambda done: None) is stopped
     assert ranks.settle(8, False, lambda done: None) is stopped  # and nothing of the first is left for a second
+
+
+class Silent:
+    """COMM_WORLD of rank 5 of thousands; rank 0 says nothing."""
+
+    def __init__(self):
+        self.sent = []
+
+    def Get_rank(self):  # noqa: N802
+        return 5
+
+    def Get_size(self):  # noqa: N802
+        return 4096
+
+    def isend(self, message, dest, tag):
+        self.sent.append(message)
+        return SimpleNamespace(Test=lambda: True)
+
+    def iprobe(self, source, tag):
+        return False
+
+
+def test_rank_0_of_thousands_gets_some_hundred_messages_a_second(monkeypatch):
+    """It makes samples like the others. Asked to stop, each of them says so once, not with every sample."""
+    world, clock = Silent(), SimpleNamespace(now=100.0)
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=SimpleNamespace(COMM_WORLD=world)))
+    monkeypatch.setattr(ranks_room.time, "monotonic", lambda: clock.now)
+    ranks = MpiRanks(World(rank=5, size=4096, local_rank=1, local_size=4, launcher="srun"))
+    for done in range(6000):
+        clock.now += 0.01
+        assert ranks.report(done, stop=False) == (done, False)
+    assert 5 < len(world.sent) < 10  # in a minute
+    world.sent.clear()
+    for done in range(6000, 6100):
+        clock.now += 0.001
+        assert ranks.report(done, stop=True) == (done, True)
+    assert world.sent == [(6000, True, False)]
 
 
 @pytest.mark.mpi

@@ -1,6 +1,7 @@
 """Reading samples: order, maps and the HDF5 fallback."""
 
 import pickle
+import resource
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from fmsci.config import GenerateSettings, parse
 from fmsci.errors import UserError
 from fmsci.generate import generate
+from fmsci.shards import manifest as manifest_room
 from fmsci.shards import open_split, read_manifest
 from fmsci.shards import reader as reader_room
 from fmsci.world import World
@@ -62,11 +64,38 @@ def test_chunked_files_are_read_through_hdf5(folder, tmp_path):
     assert np.array_equal(again[2], np.arange(22)[::-1])
 
 
+def test_a_manifest_is_read_once_as_long_as_it_stays(folder, monkeypatch):
+    """Each split, model and check asks for it; that of 100,000 shards takes seconds."""
+    read, asked = manifest_room.read_json, []
+    monkeypatch.setattr(manifest_room, "read_json", lambda path: asked.append(path) or read(path))
+    first = read_manifest(folder)
+    assert open_split(folder, "train").manifest is open_split(folder, "valid").manifest is read_manifest(folder)
+    assert len(asked) <= 1
+    asked.clear()
+    manifest_room.write_manifest(folder, first.model_copy(update={"seed": 12}))
+    assert read_manifest(folder).seed == 12
+    assert len(asked) == 1
+
+
 def test_few_shards_stay_open(folder, monkeypatch):
-    monkeypatch.setattr(reader_room, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(reader_room, "most_open", lambda: 2)
     reader = open_split(folder, "train")
     assert reader.gather(np.arange(22)[::-1])[2].tolist() == list(range(22))[::-1]
-    assert len(reader._shards) == 2
+    assert len(reader._shards) <= 2
+    other = open_split(folder, "train")
+    other.gather(np.arange(22))
+    assert len(reader._shards) + len(other._shards) <= 2  # of all readers together
+
+
+def test_as_many_stay_open_as_the_process_may_have(folder, monkeypatch):
+    limits = {1024: 512, 100: 256, 1 << 20: 32_768, resource.RLIM_INFINITY: 32_768}
+    for limit, most in limits.items():
+        monkeypatch.setattr(resource, "getrlimit", lambda what, limit=limit: (limit, limit))
+        assert reader_room.most_open() == most
+    reader = open_split(folder, "train")
+    reader.gather(np.arange(22))
+    monkeypatch.setattr(reader, "_open", None)
+    assert len(reader.gather(np.arange(22)[::-1])[2]) == 22  # nothing is opened again
 
 
 def test_a_reader_travels_to_another_process_without_its_files(folder):
