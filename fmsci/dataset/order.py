@@ -54,7 +54,7 @@ def mixture_order(seed: int, epoch: int, sizes: Sequence[int], drawn: Sequence[i
     the folder's own endless sequence, one permutation of its samples after another, and the next epoch goes on where
     this one ends: no sample comes again before all others of its folder have come.
     """
-    owners = np.repeat(np.arange(len(sizes), dtype=np.int16), drawn)[
+    owners = np.repeat(np.arange(len(sizes), dtype=np.int32), drawn)[
         _permutation([seed, epoch, len(sizes)], sum(drawn))
     ]
     order = np.empty(sum(drawn), np.int64)

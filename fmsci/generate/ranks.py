@@ -67,7 +67,7 @@ class Alone:
 class MpiRanks:
     """The ranks of MPI's COMM_WORLD."""
 
-    TO_MAIN, FROM_MAIN = 7, 8
+    TO_MAIN, FROM_MAIN, COLLECTED = 7, 8, 9
     PULSE_S = 0.2
     """Between two messages of a rank, and between two looks of a waiting one, which so leaves its core to others."""
     MESSAGE_S = 0.002
@@ -107,9 +107,11 @@ class MpiRanks:
         return self._world.bcast(value, root=0)
 
     def collect(self, value: Any) -> list[Any] | None:
-        """Return all values on rank 0, which waits without burning its core."""
-        gathered: list[Any] | None = self._world.gather(value, root=0)
-        return gathered
+        """Return all values on rank 0. One by one: together, those of many samples may pass the 2 GiB of a gather."""
+        if self.rank != 0:
+            self._world.send(value, dest=0, tag=self.COLLECTED)
+            return None
+        return [value, *(self._world.recv(source=rank, tag=self.COLLECTED) for rank in range(1, self.size))]
 
     def report(self, done: int, stop: bool) -> tuple[int, bool]:
         """Send a message to rank 0, or take in those that have arrived, without waiting and not too often."""

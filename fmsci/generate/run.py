@@ -19,7 +19,7 @@ from fmsci.generate.place import check_place
 from fmsci.generate.plan import Request, Task, agree_with_plan, build_request, build_tasks, share
 from fmsci.generate.ranks import Ranks, build_ranks
 from fmsci.generate.samples import SampleMaker
-from fmsci.generate.summary import build_manifest
+from fmsci.generate.summary import in_order, merge, summarize
 from fmsci.generate.tally import Tally
 from fmsci.locks import LOCK, lock
 from fmsci.shards.check import inspect_shard
@@ -71,16 +71,15 @@ def _run(folder: Path, request: Request, ranks: Ranks, signals: StopSignals, hel
     records, missing, stop = _verify_shards(folder, request, mine, ranks, signals)
     if not stop:
         records += _make_shards(folder, request, missing, sum(one.count for one in records), ranks, signals)
-    collected = ranks.collect(records)
-    finished = 0
-    if collected is not None:
-        everything = [record for of_rank in collected for record in of_rank]
-        finished = len(everything)
-        if finished == len(tasks):
-            _publish(folder, build_manifest(folder, request.facts, request.shard_samples, everything))
-    finished = ranks.share(finished)
+    finished = ranks.share(sum(ranks.collect(len(records)) or []))
     if finished < len(tasks):
         raise Interrupted(f"{finished:,} of {len(tasks):,} shards are finished and verified in {folder}")
+    # Each rank reads its own: rank 0 would take minutes for a hundred thousand, and all others wait.
+    collected = ranks.collect([summarize(folder, request.facts, one, one.split == SPLITS[0]) for one in records])
+    if collected is not None:
+        everything = in_order(summary for of_rank in collected for summary in of_rank)
+        _publish(folder, merge(request.facts, request.shard_samples, everything))
+    ranks.share(None)  # the manifest is there
     return read_manifest(folder)
 
 

@@ -120,11 +120,11 @@ def test_a_signal_to_one_rank_ends_the_verifying_of_all(tmp_path):
 
 
 def test_a_signal_while_the_manifest_is_written_changes_nothing(tmp_path, monkeypatch):
-    def build(*arguments, build=generation.build_manifest):
+    def build(*arguments, build=generation.merge):
         signal.raise_signal(signal.SIGINT)
         return build(*arguments)
 
-    monkeypatch.setattr(generation, "build_manifest", build)
+    monkeypatch.setattr(generation, "merge", build)
     assert generate(settings(tmp_path), World()).splits["train"].count == 37
     with pytest.raises(KeyboardInterrupt):  # its time is over
         signal.raise_signal(signal.SIGINT)
