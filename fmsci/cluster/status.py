@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from fmsci.train.outcome import RESULT, Outcome, read_outcome, read_result
 JOB_FILE = "slurm_job"
 """In a run folder: the id of the job that trains there, else of the newest that was submitted for it; then how
 often that was restarted."""
+
+OF_RUNS = ("config.yaml", JOB_FILE)
+"""A folder with one of these is a run folder."""
 
 PIPELINE_FILE = "pipeline.json"
 """In the folder of a study or a scaling run: its jobs, with the logs of every link that was submitted."""
@@ -72,7 +76,9 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in folders:
-        inside = [folder] if _is_run(folder) else sorted(path for path in folder.rglob("*") if _is_run(path))
+        inside = [folder]
+        if not _is_run(folder):
+            inside = sorted(path for path, names in _below(folder) if not names.isdisjoint(OF_RUNS) and _is_run(path))
         if not inside and not find_pipelines([folder]):
             raise UserError(f"{folder} is no run folder and holds none; runs appear there when they start")
         found += inside
@@ -81,7 +87,27 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
 
 def find_pipelines(folders: Sequence[Path]) -> list[Path]:
     """Return the records of the pipelines whose studies are in ``folders`` or below them, in order."""
-    return [path for folder in folders for path in sorted(folder.rglob(PIPELINE_FILE))]
+    return [
+        place / PIPELINE_FILE for folder in folders for place, names in sorted(_below(folder)) if PIPELINE_FILE in names
+    ]
+
+
+def _below(folder: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Yield a folder and those below it, each with the names of its files; of one behind a link, those of a run.
+
+    A list of names is one question: a shared file system answers one for each file of a thousand runs slowly.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:  # none, or not ours to read
+        return
+    yield folder, {entry.name for entry in entries if not entry.is_dir()}
+    for entry in entries:
+        if entry.is_dir() and entry.is_symlink():
+            yield Path(entry), set(OF_RUNS)  # where it leads is not looked further
+        elif entry.is_dir():
+            yield from _below(Path(entry))
 
 
 def was_submitted(run: Path) -> bool:
@@ -90,7 +116,7 @@ def was_submitted(run: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.yaml", JOB_FILE)) and folder.is_dir()
+    return any((folder / name).is_file() for name in OF_RUNS) and folder.is_dir()
 
 
 def run_status(run: Path, jobs: Mapping[str, Queued]) -> RunStatus:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fmsci.cluster.queue import Queued, queue
-from fmsci.cluster.status import describe, find_runs, folder_of, run_status
+from fmsci.cluster.status import describe, find_pipelines, find_runs, folder_of, run_status
 from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
 from fmsci.locks import lock
@@ -175,6 +175,22 @@ def test_runs_are_found_below_a_folder(copy):
     assert run_status(copy.parent / "waiting", {}).state == "not started"
     with pytest.raises(UserError, match="is no run folder and holds none"):
         find_runs([copy / "model"])
+
+
+def test_of_thousands_of_files_none_is_asked_for_by_itself(tmp_path, monkeypatch):
+    for number in range(3):
+        run = tmp_path / f"study/runs/run-{number}"
+        (run / "checkpoints/step-00000001").mkdir(parents=True)
+        for name in ("config.yaml", *map(str, range(50))):
+            (run / name).touch()
+    (tmp_path / "study/pipeline.json").touch()
+    (tmp_path / "linked").symlink_to(tmp_path / "study/runs/run-1")
+    asked, stat = [], Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: asked.append(path) or stat(path, **how))
+    runs = [tmp_path / "linked", *(tmp_path / f"study/runs/run-{number}" for number in range(3))]
+    assert find_runs([tmp_path]) == runs
+    assert find_pipelines([tmp_path]) == [tmp_path / "study/pipeline.json"]
+    assert len(asked) < 6 * len(runs)
 
 
 @pytest.mark.parametrize(
