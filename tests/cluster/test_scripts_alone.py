@@ -50,6 +50,12 @@ def job(tmp_path):
     return run
 
 
+def test_how_far_a_run_has_come_is_told_beyond_the_eight_digits_of_a_checkpoints_name(job, tmp_path):
+    for step in ("step-99999990", "step-100000000", ".aside-step-100000010-node1-7"):
+        (tmp_path / "run/checkpoints" / step).mkdir(parents=True)
+    assert job("progress run\nexit 0") == (0, "step 100000000\n")
+
+
 def test_torchrun_does_not_die_of_the_signal_for_its_workers(job):
     """With the env of coreutils 8.30, as RHEL 8 has it."""
     commands = {
