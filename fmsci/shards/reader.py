@@ -24,9 +24,9 @@ from fmsci.shards.layout import ACCEPTANCE, FIELDS, MANIFEST, SAMPLE_ID, TENSOR
 from fmsci.shards.manifest import Manifest, ShardRecord, read_manifest
 from fmsci.shards.plain import inside, open_hdf5, plain
 
-FEWEST_OPEN, MOST_OPEN = 256, 32_768
+FEWEST_OPEN, MOST_OPEN = 256, 16_384
 """Shards that stay open in a process, of all its readers: each takes a file handle and a map, of which Linux gives a
-process 65,530."""
+process 65,530. A reader that comes late gets its share beside them."""
 
 Maps = dict[str, tuple[tuple[int, ...], Any, int]]
 """Shape, dtype and offset in the file of each dataset that can be mapped."""
@@ -115,9 +115,10 @@ class SplitReader:
         return {name: layout[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
 
     def _open(self, index: int) -> _Shard:
-        readers = list(_READERS)
-        while sum(len(reader._shards) for reader in readers) >= most_open():
-            max(readers, key=lambda reader: len(reader._shards))._shards.popitem(last=False)
+        readers, most = list(_READERS), most_open()
+        # Only its own are closed, as another may be read in another thread; so a few more than the most may be open.
+        while len(self._shards) >= max(1, most // len(readers)) and sum(len(one._shards) for one in readers) >= most:
+            self._shards.popitem(last=False)
         shard = _Shard(self.folder, self._records[index], self._shapes(index), self._maps.get(index))
         self._shards[index] = shard
         if shard.maps is not None:
@@ -129,9 +130,9 @@ _READERS: WeakSet[SplitReader] = WeakSet()
 
 
 def most_open() -> int:
-    """Return how many shards may stay open: half of what the process may have open, as it is now."""
+    """Return how many shards may stay open: a quarter of what the process may have open, as it is now."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(FEWEST_OPEN, min(MOST_OPEN, allowed // 2)) if allowed != resource.RLIM_INFINITY else MOST_OPEN
+    return max(FEWEST_OPEN, min(MOST_OPEN, allowed // 4)) if allowed != resource.RLIM_INFINITY else MOST_OPEN
 
 
 class _Shard:
