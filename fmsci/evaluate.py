@@ -12,12 +12,12 @@ import torch
 import fmsci
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.collective import decided_by_main
+from fmsci.engine.loading import load_operator
 from fmsci.engine.measure import measure
 from fmsci.figures import comparison_figure, sample_captions, save_figure
 from fmsci.files import picture_beside, write_json
 from fmsci.model.sizes import check_grid
 from fmsci.model_folder.reading import open_model_folder
-from fmsci.model_folder.weights import load_operator
 from fmsci.shards import read_manifest
 from fmsci.shards.content import content_hash, made_data
 from fmsci.world import World, collect_garbage
@@ -43,7 +43,7 @@ def evaluate(
     manifest = read_manifest(data)
     samples = SampleSet(data, split, columns=folder.scales.columns)
     check_grid(folder.architecture.modes, manifest.grid, manifest.grid, trained=True)
-    operator = load_operator(model).to(device)
+    operator = load_operator(folder, world, device)
     collect_garbage()
     with torch.no_grad():
         measured = measure(operator, samples, world, device, between=between)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from fmsci.engine.collective import read_by_main
+from fmsci.engine.loading import each_weight
 from fmsci.model.operator import SolutionOperator
 from fmsci.model.scales import Scales
-from fmsci.model_folder.documents import WEIGHTS
 from fmsci.model_folder.reading import ModelFolder
-from fmsci.tensors import checked_tensors
 from fmsci.world import World
 
 ALONE = World()
@@ -35,12 +31,7 @@ def load_extended(operator: SolutionOperator, folder: ModelFolder, world: World 
     with torch.device("meta"):  # the shapes alone
         shapes = {k: v.shape for k, v in SolutionOperator(folder.architecture, folder.scales).state_dict().items()}
     own = operator.state_dict()
-    device = next(operator.parameters()).device
-
-    def read() -> Iterator[tuple[str, Tensor]]:
-        return checked_tensors(folder.path / WEIGHTS, shapes, "make the model anew")
-
-    for name, tensor in read_by_main(world, device, shapes, read):
+    for name, tensor in each_weight(folder.path, shapes, world, next(operator.parameters()).device):
         own[name].copy_(_placed(tensor, own[name], places))
 
 

@@ -303,6 +303,15 @@ def test_a_rank_that_never_comes_is_waited_for_as_long_as_that(monkeypatch, tmp_
     assert check.advice.startswith("see whether each node finds that host")
 
 
+def test_the_folder_is_tried_by_one_rank_of_each_host(tmp_path):
+    names = {
+        local: [check.name for check in own_checks.own_checks(World(local, 4, local, 4), tmp_path, True, print)]
+        for local in (0, 1)
+    }
+    assert names[0] == ["versions", "device", "threads", "write access", "free space", "file locks"]
+    assert names[1] == names[0][:3]
+
+
 @pytest.mark.parametrize("generate", [True, False])
 def test_data_are_made_on_the_cpu_however_few_gpus_a_node_has(monkeypatch, tmp_path, generate):
     """More ranks than GPUs are no mistake there, nor is a torch that sees none."""

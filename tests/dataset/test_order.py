@@ -31,7 +31,7 @@ def test_an_order_takes_the_memory_of_two():
         assert tracemalloc.get_traced_memory()[1] < 2.5 * 8 * count
         tracemalloc.reset_peak()
         mixture_order(0, 0, (count, count), (count, count))
-        assert tracemalloc.get_traced_memory()[1] < 4.5 * 8 * 2 * count
+        assert tracemalloc.get_traced_memory()[1] < 3.2 * 8 * 2 * count
     finally:
         tracemalloc.stop()
 

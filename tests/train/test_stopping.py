@@ -73,9 +73,9 @@ def test_a_stop_inside_the_test_is_obeyed_and_the_next_start_tests(train_config,
     printed = started_with(
         "import signal, fmsci.evaluate as evaluate\n"
         "load = evaluate.load_operator\n"
-        "def loaded(path):\n"
+        "def loaded(*given):\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
-        "    return load(path)\n"
+        "    return load(*given)\n"
         "evaluate.load_operator = loaded\n",
         arguments,
     )
