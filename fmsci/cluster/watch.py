@@ -56,6 +56,7 @@ class Watched:
         self._offset, self._inode, self._seen = 0, 0, b""
         self.count = 0
         """Entries so far."""
+        self._known: set[str] = set()
         self._curves: dict[str, array[float]] = {}
         self._newest: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
@@ -82,11 +83,11 @@ class Watched:
     def _take(self, entry: dict[str, Any]) -> None:
         self.count += 1
         self._newest.append(entry)
-        for name, value in entry.items():
-            if name in DRAWN or name.startswith("valid/"):
-                if name not in self._curves:
-                    self._curves[name] = array("d")
-                self._curves[name].append(value)
+        if not entry.keys() <= self._known:
+            self._known |= entry.keys()
+            self._curves |= {name: array("d") for name in entry if _is_drawn(name) and name not in self._curves}
+        for name in entry.keys() & self._curves.keys():
+            self._curves[name].append(entry[name])
 
     @property
     def state(self) -> str:
@@ -181,6 +182,10 @@ class Watched:
                 if rank is not None and own is not None:
                     text += f", {which} {rank:.0f} ({own:,.1f} ms of its own a step)"
         return text
+
+
+def _is_drawn(name: str) -> bool:
+    return name in DRAWN or name.startswith("valid/")
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
