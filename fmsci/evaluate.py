@@ -13,7 +13,7 @@ import fmsci
 from fmsci.dataset.samples import SampleSet
 from fmsci.engine.collective import decided_by_main
 from fmsci.engine.loading import load_operator
-from fmsci.engine.measure import measure
+from fmsci.engine.measure import batch_for, measure
 from fmsci.figures import comparison_figure, sample_captions, save_figure
 from fmsci.files import picture_beside, write_json
 from fmsci.model.sizes import check_grid
@@ -46,7 +46,8 @@ def evaluate(
     operator = load_operator(folder, world, device)
     collect_garbage()
     with torch.no_grad():
-        measured = measure(operator, samples, world, device, between=between)
+        at_once = batch_for(folder.architecture.width, manifest.grid)
+        measured = measure(operator, samples, world, device, at_once, between=between)
         result = {
             "version": fmsci.__version__,
             "model": str(model),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmsci.engine.measure import measure
+from fmsci.engine.measure import batch_for, measure
 from fmsci.library import predict
 from fmsci.metrics import LOSSES, error_spectrum, relative_l2, spectrum
 from fmsci.train.pictures import by_band
@@ -91,3 +91,10 @@ def test_of_a_solution_of_zero_the_error_is_the_prediction_itself_everywhere():
     error, solution = error_spectrum(u, zero).unbind(1)
     assert error.sum(1).tolist() == pytest.approx([64.0, 0.0])
     assert solution.sum(1).tolist() == [0.0, 0.0]
+
+
+def test_on_a_large_grid_fewer_samples_are_measured_at_once():
+    """Whoever trains there in small pieces has no room for 32."""
+    grids = {128: 32, 512: 16, 1024: 4, 8192: 1}
+    assert {grid: batch_for(128, grid) for grid in grids} == grids
+    assert batch_for(16, 64) == 32

@@ -16,8 +16,8 @@ from fmsci.dataset.samples import Samples, SampleSource, empty_samples
 from fmsci.errors import UserError
 from fmsci.terminal import amount
 
-PIECE = 256
-"""Samples that are read at once when a whole split moves to a device."""
+PIECE, PIECE_BYTES = 256, 1 << 26
+"""Samples that are read at once when a whole split moves to a device, and their bytes: at most."""
 
 CacheKind = Literal["none", "host", "device"]
 
@@ -105,11 +105,12 @@ class DeviceCache(_Cache):
     def _read(self) -> Samples:
         fields = torch.empty((len(self), 2, self.grid, self.grid), device=self.device)
         coefficients = torch.empty((len(self), len(self.columns)), device=self.device)
-        for start in range(0, len(self), PIECE):
-            numbers = np.arange(start, min(start + PIECE, len(self)))
+        at_once = max(1, min(PIECE, PIECE_BYTES // (8 * self.grid**2)))  # each rank of a host takes this room
+        for start in range(0, len(self), at_once):
+            numbers = np.arange(start, min(start + at_once, len(self)))
             piece = self.source.gather(numbers)
-            fields[start : start + PIECE] = piece.fields
-            coefficients[start : start + PIECE] = piece.coefficients
+            fields[start : start + at_once] = piece.fields
+            coefficients[start : start + at_once] = piece.coefficients
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # whichever stream reads them next finds them there
         return Samples(fields, coefficients)

@@ -16,6 +16,11 @@ from fmsci.engine.collective import total
 from fmsci.metrics import Loss, error_spectrum, relative_l2, squared_error
 from fmsci.world import World
 
+BATCH = 32
+FIELD_BYTES = 2 << 30
+"""A layer's output over a batch takes this at most, where several samples make one: training may have no room for more
+beside its own, however small its pieces are (``engine.accumulate``)."""
+
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -30,12 +35,17 @@ class Measured:
     """Error and solution by shell of wavenumbers, (2, K + 1), see :func:`fmsci.metrics.error_spectrum`."""
 
 
+def batch_for(width: int, grid: int) -> int:
+    """Return how many samples of a grid are measured at once by a model of so many channels."""
+    return max(1, min(BATCH, FIELD_BYTES // (4 * width * grid**2)))
+
+
 def measure(
     predict: Predict,
     samples: SampleSource,
     world: World,
     device: torch.device,
-    batch_size: int = 32,
+    batch_size: int = BATCH,
     between: Callable[[], None] = lambda: None,
     spectra: bool = False,
     loss: Loss = squared_error,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fmsci.engine.measure import measure
+from fmsci.engine.measure import batch_for, measure
 from fmsci.errors import Interrupted
 from fmsci.metrics import LOSSES
 from fmsci.model_folder.writing import write_model
@@ -86,7 +86,15 @@ def validate(job: Job, state: State, monitor: Monitor, preempt: Preempt, trouble
     state.validation_due = True
     how: dict[str, Any] = {"spectra": job.settings.monitor.pictures, "loss": LOSSES[job.settings.optim.loss]}
     measured = {
-        name: measure(job.engine.predict, split, job.world, job.device, between=preempt.check, **how)
+        name: measure(
+            job.engine.predict,
+            split,
+            job.world,
+            job.device,
+            batch_for(job.architecture.width, split.grid),
+            between=preempt.check,
+            **how,
+        )
         for name, split in job.valid.items()
     }
     rel_l2 = sum(one.rel_l2 for one in measured.values()) / len(measured)

@@ -63,13 +63,18 @@ def test_the_host_cache_reads_what_is_asked_for_and_that_once(counted):
     assert sorted(counted.asked) == list(range(13))
 
 
-def test_the_device_cache_reads_everything_once_when_first_needed(counted, monkeypatch):
-    monkeypatch.setattr(cache, "PIECE", 4)
+@pytest.mark.parametrize("bound", [{"PIECE": 4}, {"PIECE_BYTES": 3 * 8 * 16**2}, {"PIECE_BYTES": 1}])
+def test_the_device_cache_reads_everything_once_when_first_needed(counted, monkeypatch, bound):
+    for name, most in bound.items():
+        monkeypatch.setattr(cache, name, most)
+    gathered, gather = [], counted.gather
+    monkeypatch.setattr(counted, "gather", lambda numbers: gathered.append(len(numbers)) or gather(numbers))
     kept = DeviceCache(counted, CPU)
     assert counted.asked == []
     for epoch in range(3):
         kept.gather(kept.order(0, epoch))
     assert counted.asked == list(range(13))
+    assert max(gathered) == (4 if "PIECE" in bound else 3 if bound["PIECE_BYTES"] > 1 else 1)
 
 
 def test_a_cache_that_does_not_fit_is_a_sentence(counted, monkeypatch):
