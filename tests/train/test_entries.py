@@ -1,9 +1,15 @@
 """The entries of a run are read whole while it writes them, and after what a power loss leaves."""
 
+from pathlib import Path
+
 import pytest
 
+from fmsci.config import TrainSettings, load_settings
 from fmsci.train import entries
 from fmsci.train.entries import each_entry, end_of_step, last_entries
+from fmsci.train.journal import Journal
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_last_entries_of_a_file_that_grows(tmp_path):
@@ -65,6 +71,19 @@ def test_the_end_of_a_step_is_looked_for_from_the_end(tmp_path):
         end = end_of_step(seen, 99_000)
     assert path.read_bytes()[:end].endswith(b'{"step": 99000, "filling": 1000000000000000000}\n')
     assert seen.num_bytes <= entries.BLOCK_BYTES < path.stat().st_size / 4
+
+
+def test_a_start_cuts_the_metrics_where_they_lie(tmp_path):
+    """In place of writing gigabytes anew, while all other ranks wait."""
+    settings = load_settings(TrainSettings, ROOT / "configs/pretrain/quickstart.yaml", [f"run={tmp_path}"])
+    path = tmp_path / "metrics.jsonl"
+    lines = [f'{{"step": {step}, "train/loss": 0.5}}\n'.encode() for step in range(1, 11)]
+    path.write_bytes(b"".join(lines) + b"\0" * 100)
+    inode = path.stat().st_ino
+    Journal(settings, 6, []).close()
+    assert (path.stat().st_ino, path.read_bytes()) == (inode, b"".join(lines[:6]))
+    Journal(settings, 0, []).close()
+    assert (path.stat().st_ino, path.read_bytes()) == (inode, b"")
 
 
 class Reading:
