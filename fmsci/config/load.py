@@ -6,6 +6,8 @@ import io
 import itertools
 import json
 from collections.abc import Hashable, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,11 +133,9 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     if not separator or not all(parts):
         raise SettingsError(f"'{override[:SHOWN_CHARACTERS]}' is not a setting; write key=value or key.sub=value")
     try:
-        value = yaml.load(text, Loader=_UniqueKeys)
+        value = deepcopy(_as_yaml(text))
     except SettingsError as error:
         raise SettingsError(f"'{override[:SHOWN_CHARACTERS]}': {error}") from None
-    except NOT_YAML:
-        value = text
     target = document
     for part, inside in itertools.pairwise(parts):
         inner = target.setdefault(part, {})
@@ -147,6 +147,17 @@ def apply_override(document: dict[str, Any], override: str) -> None:
             )
         target = inner
     target[parts[-1]] = value
+
+
+@lru_cache(maxsize=1024)
+def _as_yaml(text: str) -> Any:
+    """Read the value of an override, or take it as text. The thousands of runs of a study have the same few."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)
+    except SettingsError:
+        raise
+    except NOT_YAML:
+        return text
 
 
 def assign(key: str, path: Path) -> str:

@@ -19,6 +19,7 @@ from fmsci.config import (
     load_settings,
     parse,
 )
+from fmsci.config.load import apply_override
 from fmsci.config.sections import Size
 from fmsci.errors import UserError
 from fmsci.model.sizes import SIZES
@@ -251,6 +252,18 @@ def test_overrides_are_read_as_meant(tmp_path, override, section, key, value):
     path = tmp_path / "c.yaml"
     path.write_text(TRAIN)
     assert getattr(getattr(load_settings(TrainSettings, path, [override]), section), key) == value
+
+
+def test_a_value_of_thousands_of_runs_is_read_once_and_belongs_to_each_alone(monkeypatch):
+    """Planning a study of thousands of runs took most of its time to read the same overrides again."""
+    read, load = [], yaml.load
+    monkeypatch.setattr(yaml, "load", lambda text, **how: read.append(text) or load(text, **how))
+    documents = [{} for _ in range(5)]
+    for document in documents:
+        apply_override(document, "model={width: 7, layers: 3}")
+    assert len(read) <= 1
+    documents[0]["model"]["width"] = 9
+    assert documents[1:] == [{"model": {"width": 7, "layers": 3}}] * 4
 
 
 def test_a_later_override_wins_and_an_empty_section_can_be_filled(tmp_path):
