@@ -105,6 +105,15 @@ def test_a_plan_without_a_config_takes_the_one_of_h100s(tmp_path):
     assert "Traceback" not in missing
 
 
+def test_links_that_no_step_uses_need_not_be_known(h100):
+    (inside,) = project(
+        h100("network.between=null", "weak=[32]", "strong=[]"), "1", 4, "1M", None, None
+    ).tables.values()
+    assert [row.ranks for row in inside] == [4]
+    (across,) = project(h100("network.inside=null", "weak=[32]", "strong=[]"), "4", 1, "1M", None, None).tables.values()
+    assert [row.ranks for row in across] == [4]
+
+
 def test_a_price_of_device_hours_is_a_column(h100, capsys):
     priced = project(h100("device_hour=2.5", "weak=[32]"), "1,8", 4, "256M", None, None)
     tell(priced)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fmsci.errors import UserError
 from fmsci.files import read_json
 from fmsci.study.blocks import Listing, Picture, Table, Text, as_html, as_markdown
 from fmsci.study.board import Board, errors_of, jobs_left, valid_errors
-from fmsci.study.collect import collect
+from fmsci.study.collect import collect, read_record, validation_curve
 from fmsci.study.content import content
 from fmsci.study.cost import START_S, cost
 from fmsci.study.downstream import Group
@@ -344,6 +345,93 @@ def test_what_a_study_takes_is_measured_once_and_counted_before_anything_is_ther
         (tmp_path / "study" / "throughput.json").write_text(json.dumps(damaged))
         with pytest.raises(UserError, match=f"throughput.json:? {said}; remove the file to measure anew"):
             cost(whole)
+
+
+def test_errors_on_several_folders_are_their_mean(config, tmp_path):  # noqa: F811
+    run = plan(load_settings(StudySettings, config)).sweep[0]
+    leave(run, 0.2, 0.1)
+    other = run.evaluation.with_name("other.json")
+    other.write_text('{"rel_l2": 0.3}')
+    assert read_record(replace(run, results=(*run.results, other)), True).test == pytest.approx(0.2)
+    entries = [
+        {"step": 0, "valid/poisson/rel_l2": 0.1, "valid/poisson/loss": 7.0, "valid/helmholtz/rel_l2": 0.5},
+        {"step": 5, "train/loss": 1.0, "train/rel_l2": 0.9},
+        {"step": 9, "valid/rel_l2": 0.2, "valid/poisson/rel_l2": 0.1, "valid/helmholtz/rel_l2": 0.5},
+    ]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert validation_curve(run.folder) == [(0, pytest.approx(0.3)), (9, 0.2)]  # as the run told it, where it did
+
+
+def seconds(whole):
+    return {one.stage: 3600 * one.hours for one in cost(whole).stages}
+
+
+def test_hours_are_those_of_starts_steps_and_validations_over_the_workers(config, tmp_path, monkeypatch):  # noqa: F811
+    """By hand. A run from 2 samples takes 10 steps of 2, one from 8 takes 20 steps of 4; each validates 20 x 2."""
+    times = {"batches": [2, 8], "step_s": [1.0, 4.0], "predict_s": 0.25, "device": "cpu"}
+    asked = []
+    monkeypatch.setattr("fmsci.study.cost._measure", lambda what: asked.append(what) or times)
+    monkeypatch.setattr("fmsci.study.cost.seconds_per_sample", lambda settings: 10.0)
+    monkeypatch.setattr("fmsci.study.cost.num_cores", lambda: 9)
+    whole = plan(load_settings(StudySettings, config, ["workers=4"]))
+    found = seconds(whole)
+    sweep = 10 * (6 + 10 * 1.0 + 10) + 10 * (6 + 20 * 2.0 + 10)
+    assert found["sweep"] == found["repeats"] == pytest.approx(sweep / 4)
+    assert found["pretrain"] == pytest.approx(6 + 2 * 2.0 + 2 * 0.25)  # two side by side: one epoch of 8
+    assert found["zero-shot"] == pytest.approx(6)
+    assert found["data"] == pytest.approx(6 + 12 * 10.0 * 1.3)  # and what writing takes
+    assert {(one["most"]["cpu"], one["most"]["cuda"], one["threads"]) for one in asked} == {(4, 4, 2)}
+
+    whole.data[0].makes.parent.mkdir()
+    whole.data[0].makes.touch()
+    (data, *_) = taken = cost(whole).stages
+    assert (data.jobs, data.finished) == (2, 1)
+    assert data.hours_left == pytest.approx(data.hours / 2)
+    assert all(one.hours_left == one.hours for one in taken[1:])
+
+
+@pytest.mark.parametrize(
+    ("batches", "step_s", "of_two", "of_four"),
+    [
+        ((4, 8), (1.0, 4.0), 0.5, 1.0),  # half a batch is not faster than half of the smallest one that was timed
+        ((4, 8), (1.0, 0.5), 1.0, 1.0),  # no more samples make a step faster
+        ((4, 4), (1.0, 1.0), 1.0, 1.0),
+    ],
+)
+def test_steps_beyond_those_that_were_timed(config, monkeypatch, batches, step_s, of_two, of_four):  # noqa: F811
+    times = {"batches": batches, "step_s": step_s, "predict_s": 0.0, "device": "cpu"}
+    monkeypatch.setattr("fmsci.study.cost._measure", lambda what: times)
+    monkeypatch.setattr("fmsci.study.cost.seconds_per_sample", lambda settings: 1.0)
+    found = seconds(plan(load_settings(StudySettings, config)))
+    assert found["sweep"] == pytest.approx(10 * (6 + 10 * of_two) + 10 * (6 + 20 * of_four))
+
+
+def test_gpus_are_shared_and_paid_for_by_what_is_not_a_cpus_work(config, monkeypatch):  # noqa: F811
+    times = {"batches": [2, 8], "step_s": [1.0, 4.0], "predict_s": 0.0, "device": "a GPU"}
+    asked = []
+    monkeypatch.setattr("fmsci.study.cost._measure", lambda what: asked.append(what) or times)
+    monkeypatch.setattr("fmsci.study.cost.seconds_per_sample", lambda settings: 1.0)
+    wide = ["overrides=[optim.batch_size=16]", "steps={2: 10, 8: 10}"]
+    taken = cost(plan(load_settings(StudySettings, config, ["workers=8", "gpus=2", *wide])))
+    hours = {one.stage: one.hours for one in taken.stages}
+    assert 3600 * hours["sweep"] == pytest.approx((10 * (6 + 10 * 1.0) + 10 * (6 + 10 * 4.0)) / 2)
+    assert taken.gpu_hours == pytest.approx(2 * (sum(hours.values()) - hours["data"]))
+    assert (8, 16) in {(one["most"]["cpu"], one["most"]["cuda"]) for one in asked}
+
+
+def test_the_disk_holds_data_models_and_checkpoints(config, monkeypatch):  # noqa: F811
+    """40 downstream models and 2 pretrained ones; 3 checkpoints of each of these, and 2 of each run under way.
+
+    A checkpoint is the weights and two moments of them. The data are 2 folders of 12 pairs.
+    """
+    times = {"batches": [2, 8], "step_s": [1.0, 4.0], "predict_s": 0.0, "device": "cpu"}
+    monkeypatch.setattr("fmsci.study.cost._measure", lambda what: times)
+    monkeypatch.setattr("fmsci.study.cost.seconds_per_sample", lambda settings: 1.0)
+    one, three = (plan(load_settings(StudySettings, config, [f"workers={workers}"])) for workers in (1, 3))
+    model = 4 * one.models[0].shape.num_parameters
+    data = 2 * 12 * 2 * 16 * 16 * 4
+    assert cost(one).disk_bytes == data + (40 + 2 + 3 * 3 * 2 + 2 * 3) * model
+    assert cost(three).disk_bytes == data + (40 + 2 + 3 * 3 * 2 + 3 * 2 * 3) * model
 
 
 def comparison(tuned, scratch):

@@ -181,9 +181,16 @@ def test_a_point_that_lacks_a_seed_takes_the_others_of_each_draw():
         ([1.0, 0.5, 0.4, 0.3, 0.2, 0.1], True),
         ([1.0, 0.5, 0.2, 0.101, 0.1005, 0.1], False),  # by less than 2% over the last fifth
         ([1.0, 0.5, 0.2, 0.1, 0.3, 0.2], False),  # the best came earlier
+        ([1.0, 0.5, 0.2, 0.15, 0.1025, 0.1], True),  # by more than 2%
+        ([1.0, 0.5, 0.2, 0.15, 0.1015, 0.1], False),
         ([], False),
     ],
 )
 def test_a_run_that_had_not_settled_is_marked(errors, falling):
     steps = [0, 20, 40, 60, 80, 100]
     assert still_falling(list(zip(steps, errors, strict=False)), 100) is falling
+
+
+@pytest.mark.parametrize(("step", "falling"), [(95, False), (96, True)])
+def test_only_a_best_of_the_last_twentieth_marks_a_run(step, falling):
+    assert still_falling([(0, 1.0), (50, 0.5), (step, 0.1), (100, 0.2)], 100) is falling

@@ -15,7 +15,7 @@ from fmsci.shards.content import made_data
 from fmsci.shards.manifest import write_manifest
 from fmsci.study.downstream import epochs_for
 from fmsci.study.identity import planned_data, run_hash
-from fmsci.study.plan import chosen, plan, repeats
+from fmsci.study.plan import chosen, hopeless, plan, repeats, waits
 from fmsci.study.several import load_studies
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +190,19 @@ def test_the_rate_is_chosen_by_validation_error_and_diverged_ones_lose(config):
     assert chosen(group, {first.folder: 0.1, second.folder: 0.2}) is first
     assert chosen(group, {first.folder: math.inf, second.folder: 0.2}) is second
     assert chosen(group, {first.folder: math.inf, second.folder: math.inf}) is None
+
+
+def test_repeats_wait_while_a_rate_may_still_serve(config):
+    group = planned(config).groups[0]
+    first, second = (run.folder for run in group.sweep)
+    for errors, state in (
+        ({}, (True, False)),
+        ({first: math.inf}, (True, False)),
+        ({first: 0.1}, (True, False)),
+        ({first: 0.1, second: math.inf}, (False, False)),
+        ({first: math.inf, second: math.inf}, (False, True)),
+    ):
+        assert (waits(group, errors), hopeless(group, errors)) == state
 
 
 def test_repeats_take_the_chosen_rate_with_the_other_seeds_in_places_that_do_not_move(config):
