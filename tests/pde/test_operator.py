@@ -35,6 +35,14 @@ def test_manufactured_solutions(ny, nx):
     assert np.abs(solve_field(as_batch(c), f[None])[0] - u).max() <= 1e-10 * np.abs(u).max()
 
 
+@pytest.mark.parametrize("absent", [("v1",), ("v2",), ("k12",), ("w",), ("v1", "v2"), ("k12", "v1", "w")])
+def test_a_coefficient_that_is_absent_is_zero(absent):
+    c = {"k11": 0.013, "k22": 0.041, "k12": -0.009, "v1": 0.3, "v2": -0.2, "w": 0.7} | dict.fromkeys(absent, 0.0)
+    u, f = manufactured(c, 16, 20, [(1.0, 3, -2, 0.4), (0.5, 0, 4, 0.0), (2.0, 1, 5, 1.0)])
+    given = as_batch({name: value for name, value in c.items() if name not in absent})
+    assert np.abs(solve_field(given, f[None])[0] - u).max() <= 1e-10
+
+
 def test_poisson_manufactured_through_the_front_door():
     c = {"k11": 0.02, "k22": 0.03, "k12": 0.005, "v1": 0.0, "v2": 0.0, "w": 0.0}
     u, f = manufactured(c, 32, 32, [(1.0, 3, -2, 0.4), (0.5, 0, 7, 0.0), (2.0, 11, 5, 1.0)])

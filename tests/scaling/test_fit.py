@@ -107,6 +107,21 @@ def test_a_floor_is_found():
     assert fit_line({4: 8e-3}) == Compute(0.0, 0.0, 2e-3, 0.0)
 
 
+def test_steps_in_pieces_tell_of_the_size_of_a_piece():
+    points = []
+    for pieces, batch in ((1, 8), (2, 8), (2, 32), (4, 16)):
+        one = point(1, batch)
+        how = one.how.model_copy(update={"accumulate": pieces})
+        points.append(as_measured(replace(one, how=how), 1))
+    (found,) = fit(points).compute.values()
+    assert (found.fixed_s, found.sample_s, found.update_s) == pytest.approx((4e-3, 3e-3, 8e-4))
+
+
+def test_steps_of_gpus_make_a_model_of_gpus():
+    assert not fit(measured()).on_gpu
+    assert fit([replace(one, device="NVIDIA H100") for one in measured()]).on_gpu
+
+
 def test_links_that_nothing_measured_are_as_assumed():
     network = NetworkSettings(between=LinkSettings(gbytes_s=20, latency_us=8, overlap=0.5), rounds="tree")
     alone = [one for one in measured() if one.nodes == 1]
