@@ -43,6 +43,18 @@ def publish(path, **contents):
 # ------------------------------------------------------------------ files
 
 
+def test_a_files_bytes_are_forced_to_storage_before_it_has_its_name_and_the_name_after(tmp_path, monkeypatch):
+    synced, fsync, path = [], os.fsync, tmp_path / "result"
+
+    def noticed(handle):
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink(), path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noticed)
+    write_text(path, "all of it")
+    assert synced == [(aside(path), False), (tmp_path, True)]
+
+
 def test_a_file_appears_whole_with_its_folders(tmp_path):
     path = tmp_path / "a" / "b" / "c.txt"
     with publish_file(path) as temporary:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fmsci.cluster.queue import Queued, queue
+from fmsci.cluster.queue import Queued, queue, submit, try_submit
 from fmsci.cluster.status import describe, find_pipelines, find_runs, folder_of, run_status
 from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
@@ -142,6 +142,8 @@ def test_a_job_is_alive_in_every_state_that_it_may_leave():
     alive = {state: Queued(state, "None", "1:00").alive for state in f"{ENDED} {ALIVE}".split()}
     assert alive == dict.fromkeys(ENDED.split(), False) | dict.fromkeys(ALIVE.split(), True)
     assert len(alive) == 24
+    assert Queued("PENDING", "Dependency", "1:00").alive
+    assert not Queued("PENDING", "DependencyNeverSatisfied", "1:00").alive  # it waits for ever
 
 
 ARRAY = """
@@ -165,6 +167,29 @@ def test_an_array_lives_while_one_of_its_tasks_does(tmp_path, monkeypatch):
         "7": "COMPLETED",  # what the run of this task is told as
         "5": "FAILED",
     }
+
+
+def pretend(folder, monkeypatch, script):
+    (folder / "sbatch").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_of_what_sbatch_says_the_id_and_the_last_word_are_told(tmp_path, monkeypatch):
+    script = tmp_path / "job.sbatch"
+    pretend(tmp_path, monkeypatch, f"echo $* >> {tmp_path}/called; echo '17;east'; echo 'sbatch: starts at 9' >&2")
+    assert submit(script, ["--hold"]) == "17"  # of several clusters Slurm names the one that took it, too
+    assert try_submit(script) == "starts at 9"
+    assert (tmp_path / "called").read_text() == f"--parsable --hold {script}\n--test-only {script}\n"
+    pretend(tmp_path, monkeypatch, "echo 'sbatch: a hint' >&2; echo 'sbatch: error: no such partition' >&2; exit 1")
+    with pytest.raises(UserError, match=r"^Slurm refused the job: no such partition$"):
+        submit(script)
+    pretend(tmp_path, monkeypatch, "echo 'sbatch: error: too large' >&2; echo 'sbatch: see the manual' >&2; exit 1")
+    with pytest.raises(UserError, match=r"^Slurm refused the job: too large$"):
+        try_submit(script)
+    pretend(tmp_path, monkeypatch, "exit 1")
+    with pytest.raises(UserError, match=r"^Slurm refused the job: it gave no reason$"):
+        submit(script)
 
 
 def test_runs_are_found_below_a_folder(copy):

@@ -66,6 +66,7 @@ def test_columns_are_weighted_parts_of_k_and_v():
     assert np.allclose(values[:, 0], 0.01, rtol=1e-4)
     for quantity, low, high in (
         (values[:, 1] / 0.01, 1, 5),
+        (np.arctan2(2 * k12, k11 - k22) % (2 * np.pi), 0, 2 * np.pi),  # twice the angle of K's large axis
         (np.arctan2(v2, v1) % (2 * np.pi), 0, 2 * np.pi),
         (made.figures["psi"], 0.2, 1),
     ):
