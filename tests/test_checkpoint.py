@@ -18,7 +18,7 @@ from fmsci.tensors import each_tensor, write_tensors
 WEIGHTS = "model.safetensors"
 
 
-def save(run, step, keep=10):
+def save(run, step, keep=10, stays=lambda step: False):
     """Save a checkpoint with real weights, a nested engine file, and a state that names the step."""
 
     def write(folder):
@@ -26,7 +26,7 @@ def save(run, step, keep=10):
         (folder / "engine").mkdir()
         (folder / "engine" / "part-0").write_text(f"part of {step}")
 
-    return save_checkpoint(run, step, {"step": step, "best": None}, write, keep)
+    return save_checkpoint(run, step, {"step": step, "best": None}, write, keep, stays)
 
 
 def names(run):
@@ -67,12 +67,13 @@ def test_the_newest_is_found_with_its_state_and_its_files(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_other_names_are_no_checkpoints(tmp_path):
+def test_other_names_are_no_checkpoints(tmp_path, capsys):
     path = save(tmp_path, 3)
     for name in ("step-9", "step-00000009x", "last", f"{ASIDE_PREFIX}step-00000009-host-1"):
         shutil.copytree(path, tmp_path / "checkpoints" / name)
     (tmp_path / "checkpoints" / "step-00000099").write_text("a file")
     assert newest_checkpoint(tmp_path)[0] == path
+    assert capsys.readouterr().err == ""
 
 
 def test_the_same_step_can_be_saved_again(tmp_path):
@@ -114,6 +115,14 @@ DAMAGES = {
     "a folder with a file's name": (
         lambda path: ((path / WEIGHTS).unlink(), (path / WEIGHTS).mkdir()),
         f"{WEIGHTS} is missing",
+    ),
+    "a link out of it": (
+        lambda path: (path / WEIGHTS).symlink_to((path / WEIGHTS).rename(path.parent / "same")),
+        f"{WEIGHTS} is a link that leads out of the checkpoint",
+    ),
+    "a name that no file can have": (
+        lambda path: record(path, lambda doc: doc["files"].update({"x" * 300: doc["files"][STATE]})),
+        "File name too long",
     ),
     "an empty folder": (lambda path: (shutil.rmtree(path), path.mkdir()), "there is no file "),
 }
@@ -183,7 +192,7 @@ def test_what_was_saved_last_stays_though_damaged_ones_have_later_steps(tmp_path
     for step in (20, 30):
         (save(tmp_path, step) / STATE).unlink()
     assert newest_checkpoint(tmp_path)[1]["step"] == 10
-    save(tmp_path, 15, keep=2)
+    save(tmp_path, 15, keep=1, stays=lambda step: step % 10 == 0)
     assert names(tmp_path) == ["step-00000010", "step-00000015"]
     assert newest_checkpoint(tmp_path)[1]["step"] == 15
 
