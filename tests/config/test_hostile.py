@@ -51,7 +51,9 @@ def test_a_key_without_end_is_not_repeated_whole(tmp_path):
 
 
 def test_nesting_without_end(tmp_path):
-    refused(tmp_path, SOUND + "x: " + "[" * 5000 + "]" * 5000, "more than 100 sections are inside each other")
+    for depth in (101, 5000):
+        refused(tmp_path, SOUND + "x: " + "[" * depth + "]" * depth, "more than 100 sections are inside each other")
+    refused(tmp_path, SOUND + "x: " + "[" * 90 + "]" * 90, "unknown setting 'x'")
 
 
 @pytest.mark.parametrize("path", ['"a\\0b"', '"\\ud800"'])

@@ -46,3 +46,10 @@ def test_portions_hold_every_gradient_once():
             assert sum(count for count, _ in found) == width * shape.num_parameters
             assert [ready for _, ready in found] == sorted(ready for _, ready in found)
             assert found[-1][1] == 1.0
+
+
+def test_deepspeed_reduces_fifty_million_numbers_at_a_time():
+    """A layer of 256M has 67 million, so it is sent when it is there; 16M has fewer in all."""
+    zero = EngineSettings(kind="zero")
+    assert [ready for _, ready in portions(zero, architecture(4, "256M"))] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert len(portions(zero, architecture(4, "16M"))) == 1

@@ -40,6 +40,7 @@ def test_weak_and_strong_share_points():
         (4, 16),
         (4, 4),
     ]
+    assert plan(settings(strong=[4, 16], world_sizes=[4, 1, 2])) == plan(settings(strong=[4, 16]))
 
 
 def test_a_batch_smaller_than_the_ranks_is_left_out():
@@ -59,6 +60,14 @@ def test_a_name_is_the_same_step_and_no_other():
     other, recomputed = replace(one, grid=128), replace(one, how=EngineSettings(recompute=2))
     assert len(names | {other.name, recomputed.name}) == 8
     assert replace(one, how=EngineSettings(timeout_s=7.0)).name == one.name
+    assert replace(one, how=EngineSettings(timeout_s=7.0, precision="bf16")).variant == one.variant
+    assert recomputed.variant != one.variant
+
+
+def test_the_names_are_fixed_for_good():
+    """What an older installation measured is found again by its name."""
+    assert point(2, 8).name == "1M-fp32-ddp-n2-b8-25970e"
+    assert point(4, 16, "zero3", limit=100.0).name == "1M-fp32-zero3-n4-b16-100mbit-15c44d"
 
 
 def test_what_is_measured_is_not_missing(tmp_path):
