@@ -162,7 +162,7 @@ class _Shard:
         except UNREADABLE as error:
             raise _unreadable(folder, path, error) from None
         offsets = {name: dataset.id.get_offset() for name, dataset in found.items()}
-        if all(offset is not None and found[name].dtype.isnative for name, offset in offsets.items()):
+        if all(offset is not None for offset in offsets.values()):
             self.maps = {name: (dataset.shape, dataset.dtype, offsets[name]) for name, dataset in found.items()}
             file.close()
             return {}

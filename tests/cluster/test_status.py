@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fmsci.cluster.queue import Queued, queue, submit, try_submit
-from fmsci.cluster.status import describe, find_pipelines, find_runs, folder_of, run_status
+from fmsci.cluster.status import PIPELINE_FILE, describe, find_pipelines, find_runs, folder_of, run_status
 from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
 from fmsci.locks import lock
@@ -216,6 +216,16 @@ def test_of_thousands_of_files_none_is_asked_for_by_itself(tmp_path, monkeypatch
     assert find_runs([tmp_path]) == runs
     assert find_pipelines([tmp_path]) == [tmp_path / "study/pipeline.json"]
     assert len(asked) < 6 * len(runs)
+
+
+def test_a_folder_without_runs_is_a_mistake_but_for_that_of_a_pipeline_before_its_first(tmp_path):
+    for name in ("study", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "study" / PIPELINE_FILE).write_text("{}")
+    assert find_runs([tmp_path / "study"]) == []
+    assert find_pipelines([tmp_path]) == [tmp_path / "study" / PIPELINE_FILE]
+    with pytest.raises(UserError, match="empty is no run folder and holds none; runs appear there when they start"):
+        find_runs([tmp_path / "study", tmp_path / "empty"])
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ def test_a_later_shard_cannot_hold_more_than_the_first(folder):
         (lambda m: m["scales"]["coefficients"].pop("k11"), "its scales are not those of its columns"),
         (lambda m: m["splits"]["train"].update(shards=[]), "it names no shards"),
         (lambda m: m["splits"]["train"]["shards"][0].update(first=-13), "begins at sample -13 instead of 0"),
+        (lambda m: m["splits"]["train"].update(count=12), "train: it says 12 samples but the shards hold 13"),
     ],
 )
 def test_a_manifest_that_cannot_be(folder, change, words):
