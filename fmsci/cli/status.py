@@ -21,15 +21,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON in the last line")] = False,
 ) -> None:
     """Tell where runs are: queue, step, error, speed, time left. Works with and without Slurm."""
-    from fmsci.cluster.status import (
-        COLUMNS,
-        describe,
-        find_pipelines,
-        find_runs,
-        folder_of,
-        run_status,
-        was_submitted,
-    )
+    from fmsci.cluster.run_folders import find_pipelines, find_runs, folder_of, was_submitted
+    from fmsci.cluster.status import COLUMNS, describe, run_status
     from fmsci.errors import UserError
     from fmsci.terminal import say, table, warn
 

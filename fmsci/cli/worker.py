@@ -19,8 +19,10 @@ from fmsci.world import StopSignals, ignore_signals
 def worker() -> None:
     """Run the commands that come on stdin, one after the other (for fmsci study)."""
     from fmsci.cli import main
+    from fmsci.engine.device import flush_small_numbers
     from fmsci.errors import EXIT_REQUEUE
 
+    flush_small_numbers()  # before a command that does not train starts threads for those that do
     signals = StopSignals()
     signals.take()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:

@@ -10,8 +10,8 @@ from typing import Any
 
 from fmsci.cluster.arguments import missing_runs
 from fmsci.cluster.queue import Queue, Queued, queue, still_queued
+from fmsci.cluster.run_folders import PIPELINE_FILE
 from fmsci.cluster.sharing import SentLink, check_alone, read_record, remember
-from fmsci.cluster.status import PIPELINE_FILE
 from fmsci.cluster.submit import (
     Prepared,
     Request,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fmsci.cluster.arguments import RANKS, missing_points
 from fmsci.cluster.pipeline import Link, Placed, submit_links
-from fmsci.cluster.status import PIPELINE_FILE
+from fmsci.cluster.run_folders import PIPELINE_FILE
 from fmsci.cluster.submit import Request, load_site, nodes_for
 from fmsci.config import ScalingSettings, load_settings
 from fmsci.scaling.points import report_path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fmsci.cluster.arguments import ARRAY_JOBS, FIRST, STAGE, part_of
 from fmsci.cluster.pipeline import Link, Placed, submit_links
-from fmsci.cluster.status import PIPELINE_FILE
+from fmsci.cluster.run_folders import PIPELINE_FILE
 from fmsci.cluster.submit import Request
 from fmsci.config import StudySettings, load_settings
 from fmsci.dataset.order import share

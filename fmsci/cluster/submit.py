@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmsci.cluster.arguments import ARRAY_JOBS, first_of, missing_points, missing_runs, ranks_of, settings_of, stage_of
+from fmsci.cluster.arguments import first_of, missing_points, missing_runs, ranks_of, settings_of, stage_of
 from fmsci.cluster.queue import NoSlurmError, has_slurm, submit, try_submit
 from fmsci.cluster.render import TEMPLATES, Job, render, tasks_of
-from fmsci.cluster.status import JOB_FILE
+from fmsci.cluster.run_folders import JOB_FILE
 from fmsci.config import (
     GenerateSettings,
     ScalingSettings,
@@ -83,11 +83,6 @@ def prepare(request: Request) -> Prepared:
         missing, stage = missing_runs(request.arguments), stage_of(request.arguments)
         if not missing:
             raise UserError(f"all runs of {folder} are finished; see fmsci study {request.arguments[0]} report")
-        if missing[-1] >= ARRAY_JOBS:
-            raise UserError(
-                f"the {stage} of {folder} has more jobs than one array counts, {ARRAY_JOBS:,}; submit the whole study, "
-                f"which makes several: fmsci study {request.arguments[0]} submit"
-            )
         script += "" if stage == "sweep" else f"-{stage}"
         script += f"-{first}" if (first := first_of(request.arguments)) else ""
         options = (f"--array={','.join(map(str, missing))}%{request.concurrent}", *options)

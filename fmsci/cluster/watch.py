@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsci.cluster.status import RunStatus, describe_checkpoint, find_runs, run_status
+from fmsci.cluster.run_folders import find_runs
+from fmsci.cluster.status import RunStatus, describe_checkpoint, run_status
 from fmsci.config import TrainSettings, load_settings
 from fmsci.errors import UserError
 from fmsci.files import regular_file

@@ -89,13 +89,17 @@ def product_rate(device: torch.device, precision: str) -> float:
 
 
 def set_threads(wanted: int | None, world: World) -> None:
-    """Compute with ``wanted`` CPU threads, else OMP_NUM_THREADS, else this process's share of the cores.
+    """Compute with ``wanted`` CPU threads, else OMP_NUM_THREADS, else this process's share of the cores."""
+    flush_small_numbers()
+    torch.set_num_threads(wanted or threads_per_process(world))
 
-    They take numbers below 1.2e-38 for 0: of a model that dies of its learning rate most are so small, and a core takes
-    a hundred times longer for each. The threads have it from this one, which starts them.
+
+def flush_small_numbers() -> None:
+    """Take numbers below 1.2e-38 for 0, in this thread and those that it starts from now on.
+
+    Of a model that dies of its learning rate most are so small, and a core takes a hundred times longer for each.
     """
     torch.set_flush_denormal(True)
-    torch.set_num_threads(wanted or threads_per_process(world))
 
 
 def num_devices() -> int:

@@ -25,6 +25,9 @@ ANSWER_S = 5.0
 NAMED = 8
 """So many ranks are named, the first of them."""
 
+PATIENCE = timedelta(days=7)
+"""For what rank 0 does at the start while the others wait."""
+
 BROKEN = (
     "gloo",
     "NCCL",
@@ -131,6 +134,20 @@ def _not_met(world: World, reason: str) -> str:
     return f"rank {world.rank} on {world.host} did not meet the others at {world.address}:{world.port}: {reason}"
 
 
+@contextmanager
+def main_first(world: World, what: str) -> Iterator[None]:
+    """Let rank 0 do what may take long in the block before any other goes on: no collective waits for it, which would
+    run out of its time. ``what`` names it, once in a group."""
+    store = _Meeting.store
+    if store is not None and world.size > 1 and not world.is_main:
+        store.wait([what], PATIENCE)
+    try:
+        yield
+    finally:
+        if store is not None and world.is_main:
+            store.set(what, "1")
+
+
 def _leave_word(world: World) -> None:
     """Tell the others that this rank ends of a cause of its own: they are not to take its node for lost."""
     if _Meeting.store is not None:
@@ -157,7 +174,6 @@ def _asked_by_one(store: Store, key: str, ask: Callable[[], list[int]], seconds:
         with suppress(RuntimeError):  # no answer: that rank is gone by now
             store.wait([key], timedelta(seconds=seconds + ANSWER_S))
             found: list[int] = json.loads(store.get(key))
-            store.add(f"{key}/heard", 1)
             return found
     found = ask()
     store.set(key, json.dumps(found))
@@ -173,10 +189,16 @@ def lost_rank(error: RuntimeError, world: World) -> Failure | None:
     store = _Meeting.store
     if store is None or world.size == 1 or not any(word in str(error) for word in BROKEN):
         return None
+    said_why = False
     try:
         store.set(f"noticed/{world.rank}", "1")
         store.add("noticed", 1)
         silent = _asked_by_one(store, "silent", lambda: _silent(store, world.size), GRACE_S)
+        # Some of them may have noticed since, this one among them; of many that would be too many questions.
+        few = len(silent) <= NAMED
+        silent = without(store, "noticed", silent) if few else [rank for rank in silent if rank != world.rank]
+        said_why = _said_why(store)
+        store.add("silent/heard", 1)
         if world.is_main:
             _stay(store)
     except RuntimeError:
@@ -184,7 +206,7 @@ def lost_rank(error: RuntimeError, world: World) -> Failure | None:
     if not silent:
         return Lost(f"the ranks lost touch ({str(error).splitlines()[0][:120]}); start the same command again")
     who = _listed(silent, [f"rank {rank} on {_Meeting.hosts[rank]}" for rank in silent[:NAMED]])
-    kind = Failure if _said_why(store) else Lost
+    kind = Failure if said_why else Lost
     return kind(
         f"no sign of life from {who}, noticed by rank {world.rank} on {world.host}; see the messages of the lost rank, "
         "then start the same command again: it continues from the last checkpoint"
@@ -202,7 +224,7 @@ def _silent(store: Store, size: int) -> list[int]:
 def _stay(store: Store) -> None:
     """Wait until those who noticed have heard who is lost: the store goes with this process."""
     end = time.monotonic() + ANSWER_S
-    while store.add("silent/heard", 0) < store.add("silent/asked", 0) - 1 and time.monotonic() < end:
+    while store.add("silent/heard", 0) < store.add("silent/asked", 0) and time.monotonic() < end:
         time.sleep(0.05)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,15 +158,16 @@ class _Bench:
             memory = None
             if self.device.type == "cuda":
                 memory = torch.cuda.max_memory_allocated(self.device) - self.beside
+            own = map(self._own, batches)
             for _ in range(2):
-                self._settle(self.alone.step(next(batches), LR))
+                self._settle(self.alone.step(next(own), LR))
             update = self._update_s()
             found: dict[str, list[float]] = {"step": [], "alone": [], "wait": []}
             for _ in range(self.settings.repeats):
                 step, wait = self._repeat(self.together, batches)
                 found["step"].append(step)
                 found["wait"].append(wait)
-                found["alone"].append(self._repeat(self.alone, batches)[0])
+                found["alone"].append(self._repeat(self.alone, own)[0])
         finally:
             self.loader.close()
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
@@ -179,6 +181,10 @@ class _Bench:
             for index, batch in enumerate(self.loader.epoch(epoch)):
                 if index < count:
                     yield batch
+
+    def _own(self, batch: Batch) -> Batch:
+        """Return this rank's part as a batch of its own: one rank replays whole batches alone."""
+        return replace(batch, global_count=sum(piece.count for piece in batch.pieces)) if self.replayed else batch
 
     def _repeat(self, engine: Engine, batches: Iterator[Batch]) -> tuple[float, float]:
         """Return seconds of a step and of waiting for its data, of ``steps`` in a row."""

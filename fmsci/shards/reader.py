@@ -12,6 +12,7 @@ import resource
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
@@ -57,7 +58,8 @@ class SplitReader:
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
         self._maps: dict[int, Maps] = {}  # of every shard seen: opening one again then takes no look into its HDF5
         _Shard(folder, self._records[0], self._shapes(0))
-        _READERS.add(self)
+        with _LOCK:
+            _READERS.add(self)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -70,7 +72,8 @@ class SplitReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive there."""
         self.__dict__ |= state
-        _READERS.add(self)
+        with _LOCK:
+            _READERS.add(self)
 
     def gather(
         self,
@@ -115,11 +118,13 @@ class SplitReader:
         return {name: layout[name] for name in (FIELDS, TENSOR, SAMPLE_ID)}
 
     def _open(self, index: int) -> _Shard:
-        readers, most = list(_READERS), most_open()
+        shard = _Shard(self.folder, self._records[index], self._shapes(index), self._maps.get(index))
+        with _LOCK:
+            readers = list(_READERS)
+        most = most_open() if shard.maps is not None else FEWEST_OPEN  # HDF5 keeps megabytes of each
         # Only its own are closed, as another may be read in another thread; so a few more than the most may be open.
         while len(self._shards) >= max(1, most // len(readers)) and sum(len(one._shards) for one in readers) >= most:
             self._shards.popitem(last=False)
-        shard = _Shard(self.folder, self._records[index], self._shapes(index), self._maps.get(index))
         self._shards[index] = shard
         if shard.maps is not None:
             self._maps[index] = shard.maps
@@ -127,6 +132,7 @@ class SplitReader:
 
 
 _READERS: WeakSet[SplitReader] = WeakSet()
+_LOCK = Lock()
 
 
 def most_open() -> int:

@@ -21,6 +21,7 @@ from fmsci.engine.api import Engine
 from fmsci.engine.build import build_engine
 from fmsci.engine.collective import told_by_main
 from fmsci.engine.device import set_threads
+from fmsci.engine.group import main_first
 from fmsci.engine.replay_rule import numbers_of_step
 from fmsci.errors import UserError
 from fmsci.metrics import LOSSES
@@ -153,11 +154,18 @@ def shared_scales(world: World, device: torch.device, data: Data) -> Scales:
     for all, else a thousand ranks would open a hundred thousand files each."""
     if world.size == 1 or not isinstance(data.train, Mixture):
         return data.scales()
-    columns = data.train.columns
+    columns, found, mistake = data.train.columns, None, None
+    with main_first(world, "scales"):  # of a hundred thousand shards that takes longer than a collective may
+        try:
+            found = data.scales() if world.is_main else None
+        except UserError as error:
+            mistake = error
 
     def tell() -> list[float]:
-        scales = data.scales()
-        return [scales.source, *(scales.coefficients[name] for name in columns)]
+        if mistake is not None:
+            raise mistake
+        assert found is not None, "rank 0 alone is asked"
+        return [found.source, *(found.coefficients[name] for name in columns)]
 
     source, *coefficients = told_by_main(world, device, 1 + len(columns), tell)
     return Scales(source, dict(zip(columns, coefficients, strict=True)))

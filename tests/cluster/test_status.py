@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fmsci.cluster.queue import Queued, queue, submit, try_submit
-from fmsci.cluster.status import PIPELINE_FILE, describe, find_pipelines, find_runs, folder_of, run_status
+from fmsci.cluster.run_folders import PIPELINE_FILE, find_pipelines, find_runs, folder_of
+from fmsci.cluster.status import describe, run_status
 from fmsci.cluster.submit import Request, prepare
 from fmsci.errors import UserError
 from fmsci.locks import lock
@@ -210,6 +211,7 @@ def test_of_thousands_of_files_none_is_asked_for_by_itself(tmp_path, monkeypatch
             (run / name).touch()
     (tmp_path / "study/pipeline.json").touch()
     (tmp_path / "linked").symlink_to(tmp_path / "study/runs/run-1")
+    (tmp_path / "endless").symlink_to(tmp_path / "endless")
     asked, stat = [], Path.stat
     monkeypatch.setattr(Path, "stat", lambda path, **how: asked.append(path) or stat(path, **how))
     runs = [tmp_path / "linked", *(tmp_path / f"study/runs/run-{number}" for number in range(3))]

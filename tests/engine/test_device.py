@@ -22,3 +22,11 @@ def test_numbers_that_cores_are_slow_with_count_as_zero_in_every_thread():
     """A model that died of its learning rate has little else; a step took fifty times longer."""
     done = subprocess.run(warm(["-c", SMALL]), env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.stdout == "2 0 0\n", done.stderr
+
+
+def test_a_worker_takes_them_for_zero_before_its_first_command():
+    """A command that does not train may start the threads of those that do."""
+    script = "import io, sys, torch; sys.stdin = io.StringIO(); from fmsci.cli.worker import worker; worker(); "
+    script += "print(int((torch.full((4,), 1e-30) * 1e-10).count_nonzero()), file=sys.stderr)"
+    done = subprocess.run(warm(["-c", script]), env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.stderr == "0\n", done.stdout

@@ -96,6 +96,29 @@ def test_of_thousands_that_notice_a_lost_node_one_finds_out_which(monkeypatch, f
     assert store.asked.total() < (60 if first else 10)
 
 
+def test_a_rank_that_notices_late_is_not_among_the_lost(monkeypatch):
+    """The first to notice waits for the others so long only; they hear of it by its end."""
+    store = CountingStore(f"noticed/{rank}" for rank in (0, 1, 3, 4))
+    store.keys |= {"noticed": 4, "silent/asked": 2, "silent": json.dumps([2, 4, 5]).encode(), "ended": 0}
+    monkeypatch.setattr(group._Meeting, "store", store)
+    monkeypatch.setattr(group._Meeting, "hosts", tuple(f"node{rank}" for rank in range(6)))
+    told = group.lost_rank(RuntimeError("Connection closed by peer"), World(5, 6, 0, 1, "srun", "node5", "node0", 1))
+    assert "no sign of life from rank 2 on node2, noticed by rank 5 on node5;" in str(told)
+    assert store.keys["silent/heard"] == 1
+
+
+def test_what_rank_0_does_first_no_collective_waits_for(monkeypatch):
+    order, store = [], CountingStore()
+    monkeypatch.setattr(group._Meeting, "store", store)
+    with pytest.raises(RuntimeError, match="wait timeout"), group.main_first(rank_of_many(3), "scales"):
+        order.append("too early")
+    with pytest.raises(UserError), group.main_first(rank_of_many(0), "scales"):
+        raise UserError("a mistake")
+    with group.main_first(rank_of_many(3), "scales"):  # which the next collective tells of
+        order.append("after rank 0")
+    assert order == ["after rank 0"]
+
+
 def test_what_all_ranks_tell_is_fetched_in_one_piece():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

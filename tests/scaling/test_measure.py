@@ -1,15 +1,19 @@
 """What is timed: the step of a point, and beside it the same computing as several ranks would do it."""
 
+import itertools
+
 import pytest
 import torch
 
 from fmsci.config import ScalingSettings
 from fmsci.config.sections import EngineSettings
+from fmsci.engine.ddp import DDPEngine
 from fmsci.engine.replay_rule import numbers_of_step, replays
 from fmsci.scaling import measure
 from fmsci.scaling.points import Point
 from fmsci.world import World
 
+CPU = torch.device("cpu")
 ENGINES = {
     "ddp": EngineSettings(),
     "pieces": EngineSettings(accumulate=2),
@@ -41,6 +45,27 @@ def test_the_step_without_exchange_computes_what_that_of_the_point_does(engine, 
         how.transform,
         how.recompute,
     )
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_steps_without_exchange_are_whole_batches_where_they_are_replayed(ranks, monkeypatch):
+    """One rank replays nothing but whole batches: its part of a batch of several ranks has to be one."""
+
+    def built(how, operator, optimizer, world, clip, numbers):
+        return DDPEngine(operator, optimizer, World(), clip, replay=True)
+
+    monkeypatch.setattr(measure, "build_engine", built)
+    point = Point(ranks, "64K", "ddp", EngineSettings(), 4 * ranks, 16, 3)
+    bench = measure._Bench(ScalingSettings(run="run", world_sizes=[ranks], weak=[4]), point, World(0, ranks), CPU)
+    replayed = []
+    bench.alone.replayed.gradient = lambda *inputs: replayed.append(inputs) or (torch.zeros(2), torch.zeros(()))
+    bench.replayed = True
+    for batch in itertools.islice(bench._batches(), 3):
+        own = bench._own(batch)
+        assert (own.global_count, len(own.pieces[0].samples)) == (4, 4)
+        bench.alone._gradient(own)
+    bench.loader.close()
+    assert len(replayed) == 3
 
 
 @pytest.mark.parametrize("engine", ENGINES)

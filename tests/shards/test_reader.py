@@ -51,7 +51,10 @@ def test_the_contiguous_datasets_are_mapped_not_read(folder):
         assert file["fields"].id.get_offset() % 8 == 0
 
 
-def test_chunked_files_are_read_through_hdf5(folder, tmp_path):
+def test_chunked_files_are_read_through_hdf5_which_keeps_megabytes_of_each(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader_room, "FEWEST_OPEN", 2)
+    monkeypatch.setattr(reader_room, "most_open", lambda: 1000)
+    monkeypatch.setattr(reader_room, "_READERS", WeakSet())
     whole = open_split(folder, "train").gather(np.arange(22))
     copy = tmp_path / "data"
     (copy / "train").mkdir(parents=True)
@@ -60,7 +63,9 @@ def test_chunked_files_are_read_through_hdf5(folder, tmp_path):
         with h5py.File(folder / record.file) as old, h5py.File(copy / record.file, "w") as new:
             for name in ("fields", "tensor", "sample_id"):
                 new.create_dataset(name, data=old[name][()], chunks=True, compression="gzip")
-    again = open_split(copy, "train").gather(np.arange(22)[::-1])
+    reader = open_split(copy, "train")
+    again = reader.gather(np.arange(22)[::-1])
+    assert len(reader._shards) == 2 < len(reader._records)
     assert np.array_equal(again[0][::-1], whole[0])
     assert np.array_equal(again[2], np.arange(22)[::-1])
 
@@ -86,10 +91,8 @@ def test_few_shards_stay_open(folder, monkeypatch):
     assert len(reader._shards) <= 2
     other = open_split(folder, "train")
     other.gather(np.arange(22))
-    assert (len(reader._shards), len(other._shards)) == (
-        2,
-        1,
-    )  # a late one closes none of the first, and gets its share
+    # a late one closes none of the first, and gets its share
+    assert (len(reader._shards), len(other._shards)) == (2, 1)
 
 
 def test_as_many_stay_open_as_the_process_may_have(folder, monkeypatch):
