@@ -104,7 +104,9 @@ def everything(place):
         ("generate generate.yaml output=list.yaml", "list.yaml is a file, not a folder; give another output folder"),
         ("generate generate.yaml output=taken", "taken is no new folder: it holds a; give another output "
          "folder"),
-        ("generate generate.yaml train=999999999999", "out needs "),  # so much more than any disk has free
+        ("generate generate.yaml train=999999999999 shard_samples=9999999", "out needs "),  # more than any disk has
+        ("generate generate.yaml train=999999999999", "shard_samples=256 makes 3,906,250,002 files, a data folder has "
+         "300,000 at most; give shard_samples=3333367 or more"),
         ("data info taken", "taken is no data folder but holds some: a, b; give the path of one"),
         ("evaluate folder --data data", "folder is no model folder: it has no config.json; give a folder such as "
          "RUN/model"),

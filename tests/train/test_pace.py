@@ -21,7 +21,7 @@ def job(monkeypatch):
     clock = SimpleNamespace(now=10.0)
     ranks = [[2.0, 0.5, 0.2, 3 * GIB], [2.0, 0.1, 1.2, GIB]]  # seconds, of them for data, for others; bytes
     monkeypatch.setattr("fmsci.train.pace.time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr("fmsci.train.pace.by_rank", lambda values, device: ranks)
+    monkeypatch.setattr("fmsci.train.pace.by_rank", lambda values, device: torch.tensor(ranks, dtype=torch.float64))
     monkeypatch.setattr("fmsci.train.pace.product_rate", lambda device, precision: 1e9)
     return SimpleNamespace(
         clock=clock,

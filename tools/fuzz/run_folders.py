@@ -59,7 +59,10 @@ class Checkpoints:
         from fmsci.world import World
 
         settings = load_settings(TrainSettings, self.whole / "config.yaml", [f"run={place / 'run'}"])
-        return run_training(settings, World(), torch.device("cpu"))
+        try:
+            return run_training(settings, World(), torch.device("cpu"))
+        finally:
+            torch.set_flush_denormal(False)  # hypothesis draws the smallest numbers, too
 
     def check(self, found: Any, place: Path, case: Any) -> None:
         """Unless somebody forged the checkpoint, the run ends in the bits of the undisturbed one."""
