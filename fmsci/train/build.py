@@ -154,11 +154,12 @@ def shared_scales(world: World, device: torch.device, data: Data) -> Scales:
     for all, else a thousand ranks would open a hundred thousand files each."""
     if world.size == 1 or not isinstance(data.train, Mixture):
         return data.scales()
-    columns, found, mistake = data.train.columns, None, None
+    columns, found = data.train.columns, None
+    mistake: Exception | None = None
     with main_first(world, "scales"):  # of a hundred thousand shards that takes longer than a collective may
         try:
             found = data.scales() if world.is_main else None
-        except UserError as error:
+        except Exception as error:  # whatever it is, the others wait to be told
             mistake = error
 
     def tell() -> list[float]:

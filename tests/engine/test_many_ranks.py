@@ -149,5 +149,16 @@ def test_the_scales_of_a_mixture_are_measured_by_one_rank(monkeypatch, poisson_d
     told = [own.source, *own.coefficients.values()]
     monkeypatch.setattr(collective, "total", lambda values, device: [0.0, *told])
     assert shared_scales(rank_of_many(0), torch.device("cpu"), data) == own
+
+    def fails(data):
+        raise MemoryError("too many samples")
+
+    failed = []
+    monkeypatch.setattr(type(data), "scales", fails)
+    monkeypatch.setattr(collective, "total", lambda values, device: failed.append(values[0]) or values)
+    with pytest.raises(MemoryError):
+        shared_scales(rank_of_many(0), torch.device("cpu"), data)
+    assert failed == [1.0]  # the others are told first
+    monkeypatch.setattr(collective, "total", lambda values, device: [0.0, *told])
     monkeypatch.setattr(type(data), "scales", None)
     assert shared_scales(rank_of_many(3), torch.device("cpu"), data) == own
