@@ -114,26 +114,26 @@ def each_state(
         raise UserError(f"{path} lacks the state of {lacking[0]}; remove the checkpoint")
 
 
-Shapes = dict[str, Sequence[int]]
+Shapes = Mapping[str, Sequence[int]]
 Read = Callable[[], Iterator[tuple[str, Tensor]]]
 
 
-def checkpoint_weights(folder: Path, model: Mapping[str, Tensor]) -> tuple[Shapes, Read]:
+def checkpoint_weights(folder: Path, shapes: Mapping[str, torch.Size]) -> tuple[Shapes, Read]:
     """Return the shapes of a model's weights, and what reads those in a checkpoint's folder."""
-    shapes = {name: tensor.shape for name, tensor in model.items()}
-    return dict(shapes), lambda: checked_tensors(folder / "model.safetensors", shapes, "remove the checkpoint")
+    return shapes, lambda: checked_tensors(folder / "model.safetensors", shapes, "remove the checkpoint")
 
 
-def checkpoint_state(folder: Path, model: Mapping[str, Tensor], trained: Collection[str]) -> tuple[Shapes, Read]:
+def checkpoint_state(folder: Path, shapes: Mapping[str, torch.Size], trained: Collection[str]) -> tuple[Shapes, Read]:
     """Return the same of the optimizer state of what is trained, under the names ``FIELD.PARAMETER``."""
-    shapes = {name: tensor.shape for name, tensor in model.items()}
-    wanted = {f"{field}.{name}": () if field == "step" else shapes[name] for name in trained for field in ADAM_STATE}
+    wanted: Shapes = {
+        f"{field}.{name}": () if field == "step" else shapes[name] for name in trained for field in ADAM_STATE
+    }
 
     def read() -> Iterator[tuple[str, Tensor]]:
         for field, name, value in each_state(folder, shapes, trained):
             yield f"{field}.{name}", value
 
-    return dict(wanted), read
+    return wanted, read
 
 
 def piece_loss(u: Tensor, piece: Piece, global_count: int, loss: Loss) -> tuple[Tensor, Tensor]:

@@ -178,11 +178,10 @@ class DDPEngine:
         """See :meth:`fmsci.engine.api.Engine.load`."""
         own, parameters = self.operator.state_dict(), dict(self.operator.named_parameters())
         trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-        device = self.trained[0].device
-        weights = read_by_main(self.world, device, *checkpoint_weights(folder, own))
-        for name, value in weights:
+        device, shapes = self.trained[0].device, {name: tensor.shape for name, tensor in own.items()}
+        for name, value in read_by_main(self.world, device, *checkpoint_weights(folder, shapes)):
             own[name].copy_(value)
-        for key, value in read_by_main(self.world, device, *checkpoint_state(folder, parameters, trained)):
+        for key, value in read_by_main(self.world, device, *checkpoint_state(folder, shapes, trained)):
             field, _, name = key.partition(".")
             target = parameters[name]
             if target.requires_grad:

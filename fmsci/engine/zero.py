@@ -145,14 +145,13 @@ class ZeroEngine:
         """See :meth:`fmsci.engine.api.Engine.load`."""
         parameters = dict(self.operator.named_parameters())
         device, names = self.engine.device, [name for name, one in parameters.items() if one.requires_grad]
-        whole = {name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}
-        for name, value in read_by_main(self.world, device, *checkpoint_weights(folder, whole)):
+        for name, value in read_by_main(self.world, device, *checkpoint_weights(folder, self.shapes)):
             parameter, value = parameters[name], value.to(device)
             with torch.no_grad(), self._whole(parameter, change=True):
                 parameter.copy_(value)
             if self.stage and parameter.requires_grad:  # the optimizer's own copy, of which the parameter is a copy
                 self._set(parameter, value, None)
-        for key, value in read_by_main(self.world, device, *checkpoint_state(folder, whole, names)):
+        for key, value in read_by_main(self.world, device, *checkpoint_state(folder, self.shapes, names)):
             field, _, name = key.partition(".")
             if parameters[name].requires_grad:
                 self._set_state(parameters[name], field, value)

@@ -10,10 +10,10 @@ from fmsci.model_folder.reading import open_model_folder
 from fmsci.tensors import checked_tensors
 
 
-def load_weights(operator: SolutionOperator, path: Path, remedy: str = "make the model anew") -> None:
-    """Load the weights of a model folder; UserError with ``remedy`` where they are not the model's, or not finite."""
+def load_weights(operator: SolutionOperator, path: Path) -> None:
+    """Load the weights of a model folder; UserError where they are not the model's, or not finite."""
     shapes = {name: tensor.shape for name, tensor in operator.state_dict().items()}
-    operator.load_state_dict(dict(checked_tensors(path / WEIGHTS, shapes, remedy)))
+    operator.load_state_dict(dict(checked_tensors(path / WEIGHTS, shapes, "make the model anew")))
 
 
 def load_operator(path: Path) -> SolutionOperator:
